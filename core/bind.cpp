@@ -1,0 +1,324 @@
+// The only file that knows Python: it checks types, shapes and ranges, releases the GIL, and nothing else.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "dispatch.h"
+#include "engine.h"
+#include "packing.h"
+#include "score.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace scrimp {
+namespace {
+
+using Bytes = nb::ndarray<const uint8_t, nb::c_contig, nb::device::cpu>;
+using Any = nb::ndarray<nb::c_contig, nb::device::cpu, nb::ro>;
+using Floats = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
+using FloatsOut = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
+using Tokens = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+template <typename T>
+using Array = nb::ndarray<nb::numpy, T>;
+
+void require(bool condition, const char* message) {
+  if (!condition) throw std::invalid_argument(message);
+}
+
+const Kernels& pick(const std::string& isa) {
+  const Kernels* kernels = kernels_for(isa);
+  if (!kernels) throw std::invalid_argument("this processor cannot run '" + isa + "'");
+  return *kernels;
+}
+
+template <typename T>
+Array<T> make_array(std::vector<size_t> shape) {
+  size_t count = 1;
+  for (size_t side : shape) count *= side;
+  T* data = new T[count]();
+  nb::capsule owner(data, [](void* memory) noexcept { delete[] static_cast<T*>(memory); });
+  return Array<T>(data, shape.size(), shape.data(), owner);
+}
+
+// --- packing -------------------------------------------------------------------------------------------------------
+
+nb::list pack_codes(nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu> codes,
+                    const std::vector<int>& widths) {
+  const auto rows = static_cast<int64_t>(codes.shape(0)), cols = static_cast<int64_t>(codes.shape(1));
+  nb::list planes;
+  int shift = 0;
+  for (int width : widths) {
+    const int64_t span = plane_span(width);
+    auto plane = make_array<uint8_t>({static_cast<size_t>((rows + kTileRows - 1) / kTileRows),
+                                      static_cast<size_t>((cols + span - 1) / span), static_cast<size_t>(kVectorBytes)});
+    {
+      nb::gil_scoped_release release;
+      pack_plane(codes.data(), rows, cols, shift, width, plane.data());
+    }
+    planes.append(plane);
+    shift += width;
+  }
+  return planes;
+}
+
+Array<uint8_t> unpack_codes(const std::vector<Bytes>& planes, const std::vector<int>& widths,
+                            std::pair<int64_t, int64_t> shape) {
+  const auto [rows, cols] = shape;
+  require(planes.size() == widths.size(), "a width per plane is needed");
+  auto codes = make_array<uint8_t>({static_cast<size_t>(rows), static_cast<size_t>(cols)});
+  int shift = 0;
+  for (size_t i = 0; i < planes.size(); ++i) {
+    const int64_t span = plane_span(widths[i]);
+    require(static_cast<int64_t>(planes[i].nbytes()) ==
+                (rows + kTileRows - 1) / kTileRows * ((cols + span - 1) / span) * kVectorBytes,
+            "a plane does not have the size of its shape");
+    nb::gil_scoped_release release;
+    unpack_plane(planes[i].data(), cols, shift, widths[i], 0, rows, codes.data());
+    shift += widths[i];
+  }
+  return codes;
+}
+
+// --- matrices ------------------------------------------------------------------------------------------------------
+
+// A Matrix and the arrays that keep its memory alive.
+struct HeldMatrix {
+  Matrix matrix;
+  std::vector<Bytes> planes;
+  std::optional<Any> scales, mins;
+};
+
+int64_t checked_vectors(const Bytes& plane, int64_t rows, int64_t cols, int64_t span) {
+  const int64_t vectors = (cols + span - 1) / span;
+  require(static_cast<int64_t>(plane.nbytes()) == (rows + kTileRows - 1) / kTileRows * vectors * kVectorBytes,
+          "a plane does not have the size of its shape");
+  return vectors;
+}
+
+HeldMatrix make_matrix(int element, int bits, int64_t rows, int64_t cols, std::vector<Bytes> planes,
+                       const std::vector<int>& spans, int step, int zero, int scale_type, std::optional<Any> scales,
+                       std::optional<Any> mins, int64_t group, bool one_scale) {
+  require(rows > 0 && cols > 0 && rows < (int64_t{1} << 31) && cols < (int64_t{1} << 31), "sides must be in 1 … 2^31");
+  require(element >= 0 && element <= 5 && scale_type >= 0 && scale_type <= 3, "unknown element or scale type");
+  require(!planes.empty() && planes.size() <= 2 && spans.size() == planes.size(), "one or two planes, a span for each");
+  HeldMatrix held{{}, std::move(planes), std::move(scales), std::move(mins)};
+  Matrix& m = held.matrix;
+  m = {rows, cols, static_cast<Element>(element), bits, {nullptr, nullptr}, {0, 0}, step, zero,
+       static_cast<ScaleType>(scale_type), nullptr, nullptr, group, 0, 0};
+  for (size_t i = 0; i < held.planes.size(); ++i) {
+    m.plane[i] = held.planes[i].data();
+    m.vectors[i] = checked_vectors(held.planes[i], rows, cols, spans[i]);
+  }
+  if (m.scale_type == ScaleType::kNone) {
+    m.group = cols;
+    return held;
+  }
+  require(group > 0, "a group holds at least one input");
+  require(held.scales.has_value(), "scales are missing");
+  m.groups = (cols + group - 1) / group;
+  m.scale_tile_stride = one_scale ? 0 : m.groups * kTileRows;
+  const int64_t count = one_scale ? kTileRows : (rows + kTileRows - 1) / kTileRows * m.groups * kTileRows;
+  const int64_t bytes = count * (m.scale_type == ScaleType::kF32 ? 4 : 2);
+  require(static_cast<int64_t>(held.scales->nbytes()) == bytes, "scales do not have the size of their shape");
+  m.scales = held.scales->data();
+  if (held.mins) {
+    require(static_cast<int64_t>(held.mins->nbytes()) == bytes, "mins do not have the size of their shape");
+    m.mins = held.mins->data();
+  }
+  return held;
+}
+
+Array<float> decode_rows(const HeldMatrix& held, int64_t begin, int64_t end) {
+  const Matrix& w = held.matrix;
+  require(0 <= begin && begin <= end && end <= w.rows, "rows out of range");
+  auto out = make_array<float>({static_cast<size_t>(end - begin), static_cast<size_t>(w.cols)});
+  nb::gil_scoped_release release;
+  for (int64_t row = begin; row < end; ++row) decode_row(w, row, out.data() + (row - begin) * w.cols);
+  return out;
+}
+
+// One product by itself, for the kernel tests and benchmarks: x (T, K) -> y (T, N).
+Array<float> linear(const HeldMatrix& held, nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu> x,
+                    const std::string& isa, bool float_arithmetic, int64_t activation_block) {
+  const Matrix& w = held.matrix;
+  const auto tokens = static_cast<int64_t>(x.shape(0));
+  require(static_cast<int64_t>(x.shape(1)) == w.cols && tokens > 0, "x must be (T, K) with K the matrix's inputs");
+  Op op{OpKind::kLinear, {0}, {1}, {0}, {}, {}, {}};
+  const auto round16 = [](int64_t n) { return (n + 15) / 16 * 16; };
+  auto y = make_array<float>({x.shape(0), static_cast<size_t>(w.rows)});
+  Engine engine({op}, {{0, w.cols}, {0, w.rows}}, round16(w.cols), 1, {w}, {}, {},
+                {0, tokens, 1, float_arithmetic, activation_block}, pick(isa));
+  const std::vector<int32_t> dummy(x.shape(0), 0);
+  Step step{dummy, 0, 0, 1, y.data(), true, {{0, const_cast<float*>(x.data())}}, {}};
+  nb::gil_scoped_release release;
+  engine.run(step);
+  return y;
+}
+
+// --- the engine ----------------------------------------------------------------------------------------------------
+
+using OpTuple = std::tuple<int, std::vector<int>, std::vector<int>, std::vector<int>, std::vector<int>,
+                           std::vector<int64_t>, std::vector<float>>;
+
+struct PyEngine {
+  std::vector<nb::object> held;  // matrices and vectors
+  std::unique_ptr<Engine> engine;
+  int64_t vocab_rows;  // rows of the embedding
+  int output;
+  std::vector<Buffer> places;
+};
+
+int64_t checked_vocab(const std::vector<Op>& ops, const std::vector<Matrix>& matrices) {
+  for (const Op& op : ops) {
+    if (op.kind == OpKind::kEmbed) return matrices.at(static_cast<size_t>(op.weights.at(0))).rows;
+  }
+  return 0;
+}
+
+void init_engine(PyEngine* self, const std::vector<OpTuple>& tuples, const std::vector<std::pair<int64_t, int64_t>>& places,
+                 int64_t arena, int output, const std::vector<nb::object>& matrices, const std::vector<nb::object>& vectors,
+                 const std::vector<std::pair<int64_t, int64_t>>& caches, int64_t context, int64_t chunk, int threads,
+                 bool float_arithmetic, int64_t activation_block, const std::string& isa) {
+  require(context > 0 && chunk > 0 && threads > 0 && threads <= 1024 && activation_block >= 32, "settings out of range");
+  std::vector<Op> ops;
+  for (const auto& [kind, in, out, weights, op_vectors, ints, floats] : tuples) {
+    ops.push_back({static_cast<OpKind>(kind), in, out, weights, op_vectors, ints, floats});
+  }
+  std::vector<Buffer> buffers;
+  for (const auto& [offset, width] : places) buffers.push_back({offset, width});
+  std::vector<Matrix> plain;
+  for (const nb::object& matrix : matrices) plain.push_back(nb::cast<const HeldMatrix&>(matrix).matrix);
+  std::vector<Vector> plain_vectors;
+  for (const nb::object& vector : vectors) {
+    const auto array = nb::cast<Floats>(vector);
+    plain_vectors.push_back({array.data(), static_cast<int64_t>(array.size())});
+  }
+  std::vector<CacheShape> shapes;
+  for (const auto& [heads, dim] : caches) shapes.push_back({heads, dim});
+  new (self) PyEngine{matrices, nullptr, checked_vocab(ops, plain), output, buffers};
+  self->held.insert(self->held.end(), vectors.begin(), vectors.end());
+  self->engine = std::make_unique<Engine>(std::move(ops), buffers, arena, output, std::move(plain), std::move(plain_vectors),
+                                          std::move(shapes), Settings{context, chunk, threads, float_arithmetic, activation_block},
+                                          pick(isa));
+}
+
+std::vector<Tap> checked_taps(const PyEngine& self, const std::vector<std::pair<int, FloatsOut>>& arrays, size_t tokens) {
+  std::vector<Tap> taps;
+  for (const auto& [buffer, array] : arrays) {
+    require(buffer >= 0 && buffer < static_cast<int>(self.places.size()), "no such buffer");
+    const auto width = static_cast<size_t>(self.places[static_cast<size_t>(buffer)].width);
+    require(array.ndim() == 2 && array.shape(0) == tokens && array.shape(1) == width, "a tap must be (T, width of its buffer)");
+    taps.push_back({buffer, array.data()});
+  }
+  return taps;
+}
+
+void run(PyEngine& self, Tokens tokens, int64_t start, int first, int last, bool all_logits, std::optional<FloatsOut> logits,
+         const std::vector<std::pair<int, FloatsOut>>& inputs, const std::vector<std::pair<int, FloatsOut>>& outputs) {
+  const Engine& engine = *self.engine;
+  const auto count = static_cast<int64_t>(tokens.size());
+  require(count > 0 && count <= engine.settings().chunk, "tokens must fill 1 … chunk rows");
+  require(start >= 0 && start <= engine.settings().context - count, "positions exceed the context");
+  require(first >= 0 && first <= last && last <= static_cast<int>(engine.ops().size()), "operations out of range");
+  for (size_t i = 0; i < tokens.size(); ++i) require(tokens(i) >= 0 && tokens(i) < self.vocab_rows, "a token is out of range");
+  bool makes_logits = false;
+  for (int i = first; i < last; ++i) {
+    for (int buffer : engine.ops()[static_cast<size_t>(i)].outputs) makes_logits |= buffer == self.output;
+  }
+  if (makes_logits) {
+    require(logits.has_value(), "logits need a place to go");
+    const size_t rows = all_logits ? tokens.size() : 1;
+    const auto width = static_cast<size_t>(self.places[static_cast<size_t>(self.output)].width);
+    require(logits->ndim() == 2 && logits->shape(0) == rows && logits->shape(1) == width, "logits must be (rows, V)");
+  }
+  require(all_logits || outputs.empty(), "taps want the rows of all tokens");
+  Step step{{tokens.data(), tokens.size()}, start, first, last, logits ? logits->data() : nullptr, all_logits,
+            checked_taps(self, inputs, tokens.size()), checked_taps(self, outputs, tokens.size())};
+  nb::gil_scoped_release release;
+  self.engine->run(step);
+}
+
+// --- measuring -----------------------------------------------------------------------------------------------------
+
+nb::dict score_rows(nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu> logits, Tokens targets,
+                    std::optional<nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>> reference,
+                    int threads, const std::string& isa) {
+  const size_t rows = logits.shape(0);
+  const auto vocab = static_cast<int64_t>(logits.shape(1));
+  require(targets.size() == rows && threads > 0 && threads <= 1024, "a target per row is needed");
+  for (size_t i = 0; i < rows; ++i) require(targets(i) >= 0 && targets(i) < vocab, "a target is out of range");
+  if (reference) require(reference->shape(0) == rows && reference->shape(1) == logits.shape(1), "the reference has another shape");
+  const Kernels& kernels = pick(isa);
+  auto nll = make_array<double>({rows}), nll_reference = make_array<double>({rows}), kl = make_array<double>({rows});
+  auto same_top = make_array<uint8_t>({rows});
+  {
+    nb::gil_scoped_release release;
+    Pool pool(threads);
+    score(logits.data(), reference ? reference->data() : nullptr, targets.data(), static_cast<int64_t>(rows), vocab,
+          {nll.data(), nll_reference.data(), kl.data(), same_top.data()}, pool, kernels);
+  }
+  nb::dict out;
+  out["nll"] = nll;
+  if (reference) {
+    out["nll_reference"] = nll_reference;
+    out["kl"] = kl;
+    out["same_top"] = same_top;
+  }
+  return out;
+}
+
+std::vector<double> bandwidth(int64_t bytes, int threads, int repeats) {
+  require(bytes >= 4096 && threads > 0 && threads <= 1024 && repeats > 0, "settings out of range");
+  std::vector<double> out(static_cast<size_t>(repeats));
+  nb::gil_scoped_release release;
+  read_bandwidth(bytes, threads, repeats, out.data());
+  return out;
+}
+
+}  // namespace
+}  // namespace scrimp
+
+NB_MODULE(_core, m) {
+  using namespace scrimp;
+  m.def("available_isas", [] { return available_isas(); }, "Instruction sets this machine can run, best last.");
+  m.def("cpu_features", [] { return cpu_features(); }, "Processor features that the kernels look at.");
+  m.def("pack_codes", &pack_codes, "codes"_a, "widths"_a,
+        nb::sig("def pack_codes(codes: NDArray[np.uint8], widths: Sequence[int]) -> list[NDArray[np.uint8]]"));
+  m.def("unpack_codes", &unpack_codes, "planes"_a, "widths"_a, "shape"_a);
+  m.def("linear", &linear, "matrix"_a, "x"_a, "isa"_a, "float_arithmetic"_a = false, "activation_block"_a = 32,
+        "x (T, K) times one matrix -> (T, N), for tests and benchmarks of the kernels.");
+  m.def("score", &score_rows, "logits"_a, "targets"_a, "reference"_a = nb::none(), "threads"_a = 1, "isa"_a = "scalar");
+  m.def("read_bandwidth", &bandwidth, "bytes"_a, "threads"_a, "repeats"_a = 5);
+
+  nb::class_<HeldMatrix>(m, "Matrix")
+      .def("__init__",
+           [](HeldMatrix* self, int element, int bits, int64_t rows, int64_t cols, std::vector<Bytes> planes,
+              const std::vector<int>& spans, int step, int zero, int scale_type, std::optional<Any> scales,
+              std::optional<Any> mins, int64_t group, bool one_scale) {
+             new (self) HeldMatrix(make_matrix(element, bits, rows, cols, std::move(planes), spans, step, zero, scale_type,
+                                               std::move(scales), std::move(mins), group, one_scale));
+           },
+           "element"_a, "bits"_a, "rows"_a, "cols"_a, "planes"_a, "spans"_a, "step"_a, "zero"_a, "scale_type"_a,
+           "scales"_a.none(), "mins"_a.none(), "group"_a, "one_scale"_a)
+      .def("decode_rows", &decode_rows, "begin"_a, "end"_a);
+
+  nb::class_<PyEngine>(m, "Engine")
+      .def("__init__", &init_engine, "ops"_a, "places"_a, "arena"_a, "output"_a, "matrices"_a, "vectors"_a, "caches"_a,
+           "context"_a, "chunk"_a, "threads"_a, "float_arithmetic"_a, "activation_block"_a, "isa"_a)
+      .def("run", &run, "tokens"_a, "start"_a, "first"_a, "last"_a, "all_logits"_a, "logits"_a.none(),
+           "inputs"_a = std::vector<std::pair<int, FloatsOut>>{}, "outputs"_a = std::vector<std::pair<int, FloatsOut>>{})
+      .def("seconds", [](const PyEngine& self) { return self.engine->seconds(); })
+      .def("runs", [](const PyEngine& self) { return self.engine->runs(); })
+      .def("reset_profile", [](PyEngine& self) { self.engine->reset_profile(); })
+      .def("isa", [](const PyEngine& self) { return std::string(self.engine->kernels().isa); });
+}

@@ -1,0 +1,18 @@
+#include "kernels/avx2/isa.h"
+#include "kernels/avx2/vec.h"
+
+namespace scrimp::avx2 {
+namespace {
+#include "kernels/simd/exp.inl"
+
+#include "kernels/simd/product.inl"
+
+#include "kernels/simd/attention.inl"
+}  // namespace
+
+void attention(const Attention& a, int64_t head_begin, int64_t head_end, int64_t token_begin, int64_t token_end,
+               uint8_t* scratch) {
+  attention_body(a, head_begin, head_end, token_begin, token_end, scratch);
+}
+
+}  // namespace scrimp::avx2

@@ -1,0 +1,28 @@
+// The kernels of this folder: AVX2 + FMA + F16C.
+// The contracts are in ../kernels.h, one for each function pointer of `Kernels`.
+#pragma once
+
+#include "kernels/kernels.h"
+
+namespace scrimp::avx2 {
+
+// Bytes of scratch any kernel of this folder needs: 32 rows of one panel of codes (2 tiles x kPanelCols), the float
+// accumulators of these rows for every token block of one call's column chunk, and slack for alignment.
+constexpr size_t kScratchBytes = 512 * 1024;
+
+void quantize(const float* x, int64_t stride, int64_t block_begin, int64_t block_end, const Activations& a);
+void linear_int8(const Matrix& w, const Activations& x, int64_t tile_begin, int64_t tile_end, float* y,
+                 int64_t y_stride, uint8_t* scratch);
+void linear_f32(const Matrix& w, const float* x, int64_t x_stride, int64_t tokens, int64_t tile_begin,
+                int64_t tile_end, float* y, int64_t y_stride, uint8_t* scratch);
+void rms_norm(const float* x, const float* weight, float eps, int64_t n, float* y);
+void swiglu(const float* gate, const float* up, int64_t n, float* y);
+void add(const float* a, const float* b, int64_t n, float* y);
+void rope(float* x, int64_t heads, int64_t head_dim, const float* cos, const float* sin);
+void to_f16(const float* x, int64_t n, uint16_t* y);
+void attention(const Attention& a, int64_t head_begin, int64_t head_end, int64_t token_begin, int64_t token_end,
+               uint8_t* scratch);
+float log_sum_exp(const float* x, int64_t n, int64_t* argmax);
+double divergence(const float* p, float lse_p, const float* q, float lse_q, int64_t n);
+
+}  // namespace scrimp::avx2

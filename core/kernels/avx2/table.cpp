@@ -1,0 +1,22 @@
+// The table of this folder. Constant-initialised: nothing here runs before main, so no instruction of this set either.
+#include "kernels/avx2/isa.h"
+
+namespace scrimp {
+
+constinit const Kernels kAvx2Kernels = {
+    .isa = "avx2",
+    .quantize = avx2::quantize,
+    .linear_int8 = avx2::linear_int8,
+    .linear_f32 = avx2::linear_f32,
+    .scratch_bytes = avx2::kScratchBytes,
+    .rms_norm = avx2::rms_norm,
+    .swiglu = avx2::swiglu,
+    .add = avx2::add,
+    .rope = avx2::rope,
+    .to_f16 = avx2::to_f16,
+    .attention = avx2::attention,
+    .log_sum_exp = avx2::log_sum_exp,
+    .divergence = avx2::divergence,
+};
+
+}  // namespace scrimp

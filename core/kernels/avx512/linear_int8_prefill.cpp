@@ -1,0 +1,274 @@
+// Many tokens times a matrix of integer codes: the kernel that reads prompts. It is bound by vpdpbusd.
+#include "kernels/avx512/linear_int8.h"
+
+namespace scrimp::avx512 {
+namespace {
+
+constexpr int kMostTiles = 2;  // tiles in a panel
+constexpr int64_t kShortPanelCols[2] = {512, 1280};  // of planes, of trits: 32 rows fit in the L1 cache
+
+// Where things lie in scratch.
+struct Scratch {
+  uint8_t* panel;     // [quads][tiles][16 rows][4] codes
+  int32_t* start;     // [pieces][tokens] where the int32 sums begin
+  float* scale;       // [pieces][tokens] of the activations
+  float* group_sums;  // [groups][tokens] scaled sums of the activations, for mins
+};
+
+constexpr int64_t kPanelBytes = kMostTiles * kVectorBytes * (kPanelCols / 4 + 8);
+constexpr int64_t kMostPieces = 2 * (kPanelCols / 32 + 2);
+constexpr int64_t kArrayBytes = kMostPieces * kTokenBlock * 4;
+static_assert(kPanelBytes + 3 * kArrayBytes <= static_cast<int64_t>(kScratchBytes));
+
+Scratch divide(uint8_t* scratch) {
+  const auto array = [&](int64_t i) { return scratch + kPanelBytes + i * kArrayBytes; };
+  return {scratch, reinterpret_cast<int32_t*>(array(0)), reinterpret_cast<float*>(array(1)),
+          reinterpret_cast<float*>(array(2))};
+}
+
+// Inputs [begin, end) of a matrix and the tiles that share a panel.
+struct Panel {
+  int64_t tile, begin, end;
+};
+
+// Panel ends of inputs: the end of the segment, group or chunk that holds input k.
+int64_t end_of(int64_t k, int64_t length, int64_t limit) { return smaller((k / length + 1) * length, limit); }
+
+// The codes of one tile for the inputs of a panel: quad q at out + q * stride, in bytes.
+template <class Codes>
+void unpack_planes(const Matrix& w, const Panel& panel, int64_t tile, uint8_t* out, int64_t stride) {
+  const uint8_t* from[2] = {};
+  int64_t left[2] = {};  // vectors
+  each<2>([&](auto p) __attribute__((always_inline)) {
+    if constexpr (Codes::kVectors[p.value] != 0) {
+      const int64_t done = panel.begin / 32 * Codes::kVectors[p.value];
+      from[p.value] = w.plane[p.value] + (tile * w.vectors[p.value] + done) * kVectorBytes;
+      left[p.value] = w.vectors[p.value] - done;
+    }
+  });
+  const auto step = [&](const uint8_t* p0, const uint8_t* p1) __attribute__((always_inline)) {
+    Codes::step(p0, p1, [&](auto q, __m512i codes) __attribute__((always_inline)) {
+      _mm512_store_si512(out + q.value * stride, codes);
+    });
+    out += 8 * stride;
+  };
+  for (int64_t n = (panel.end - panel.begin) / 32; n > 0; --n) {
+    step(from[0], from[1]);
+    each<2>([&](auto p) __attribute__((always_inline)) {
+      from[p.value] += Codes::kVectors[p.value] * kVectorBytes;
+      left[p.value] -= Codes::kVectors[p.value];
+    });
+  }
+  if ((panel.end - panel.begin) % 32 == 0) return;
+  alignas(64) uint8_t rest[2][8 * kVectorBytes] = {};  // the last, partial step: a copy, not to read beyond the planes
+  each<2>([&](auto p) __attribute__((always_inline)) {
+    for (int64_t v = 0; v < left[p.value]; ++v) {
+      _mm512_store_si512(rest[p.value] + v * kVectorBytes, load(from[p.value], v));
+    }
+  });
+  step(rest[0], rest[1]);
+}
+
+void unpack_trits(const Matrix& w, const Panel& panel, int64_t tile, uint8_t* out, int64_t stride) {
+  const Trits trits;
+  const uint8_t* from = w.plane[0] + (tile * w.vectors[0] + panel.begin / 20) * kVectorBytes;
+  for (int64_t n = (panel.end - panel.begin + 19) / 20; n > 0; --n) {
+    trits.vector(from, [&](auto q, __m512i codes) __attribute__((always_inline)) {
+      _mm512_store_si512(out + q.value * stride, codes);
+    });
+    from += kVectorBytes;
+    out += 5 * stride;
+  }
+}
+
+void unpack(const Matrix& w, const Panel& panel, int tiles, uint8_t* out) {
+  for (int i = 0; i < tiles; ++i) {
+    uint8_t* to = out + i * kVectorBytes;
+    if (w.element == Element::kTernary) {
+      unpack_trits(w, panel, panel.tile + i, to, tiles * kVectorBytes);
+    } else {
+      with_planes(w, [&](auto codes) {
+        unpack_planes<decltype(codes)>(w, panel, panel.tile + i, to, tiles * kVectorBytes);
+      });
+    }
+  }
+}
+
+// Sums of the activations of inputs [begin, end) for each of `width` tokens, from the quads of one token block.
+// Four sums side by side, not to wait for each other.
+__m512i sums_of(const int8_t* quads, int64_t width, int64_t begin, int64_t end) {
+  const __mmask16 tokens = static_cast<__mmask16>((1 << width) - 1);
+  const __m512i one = _mm512_set1_epi8(1);
+  __m512i sums[4] = {};
+  const auto add = [&](__m512i& sum, int64_t k) __attribute__((always_inline)) {
+    sum = _mm512_dpbusd_epi32(sum, one, _mm512_maskz_loadu_epi32(tokens, quads + k * width));
+  };
+  int64_t k = begin;
+  for (; k + 16 <= end; k += 16) {
+    each<4>([&](auto i) __attribute__((always_inline)) { add(sums[i.value], k + 4 * i.value); });
+  }
+  for (; k < end; k += 4) add(sums[0], k);
+  return _mm512_add_epi32(_mm512_add_epi32(sums[0], sums[1]), _mm512_add_epi32(sums[2], sums[3]));
+}
+
+// Fill start, scale and group_sums for the segments ("pieces" where a panel cuts them) of one panel and token block.
+void describe(const Matrix& w, const Activations& x, const Panel& panel, int64_t first, int64_t width,
+              const Scratch& scratch) {
+  const __mmask16 tokens = static_cast<__mmask16>((1 << width) - 1);
+  const bool per_block = x.block < w.cols;  // then pieces are whole blocks, and their sums are known
+  const int64_t segment = segment_inputs(w, x);
+  const __m512i minus_zero = _mm512_set1_epi32(w.mins == nullptr ? -w.zero : 0);
+  const int8_t* quads = x.quads + first * x.cols_padded;
+  int64_t piece = 0;
+  int64_t group = 0;
+  for (int64_t k = panel.begin; k < panel.end; ++group) {
+    const int64_t group_begin = k / w.group * w.group;
+    const int64_t group_end = end_of(k, w.group, panel.end);
+    __m512 group_sum = _mm512_setzero_ps();
+    for (; k < group_end; ++piece) {
+      const int64_t end = smaller(end_of(k - group_begin, segment, w.cols) + group_begin, group_end);
+      const int64_t at = first * x.blocks + (per_block ? k / x.block * width : 0);
+      const __m512i sums =
+          per_block ? _mm512_maskz_loadu_epi32(tokens, x.sums + at) : sums_of(quads, width, k, end);
+      const __m512 scale = _mm512_maskz_loadu_ps(tokens, x.scales + at);
+      _mm512_mask_storeu_epi32(scratch.start + piece * width, tokens, _mm512_mullo_epi32(sums, minus_zero));
+      _mm512_mask_storeu_ps(scratch.scale + piece * width, tokens, scale);
+      group_sum = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(sums), group_sum);
+      k = end;
+    }
+    _mm512_mask_storeu_ps(scratch.group_sums + group * width, tokens, group_sum);
+  }
+}
+
+// One panel of kTiles x 16 rows times kWidth tokens.
+//
+// The int32 sums of a piece (24 registers for 2 tiles and 12 tokens) live in registers, the float sums of a group and
+// of the row in the L1 cache. Each broadcast activation feeds kTiles dot products.
+template <int kTiles, int kWidth, bool kMins>
+void multiply(const Matrix& w, const Activations& x, const Panel& panel, const Scratch& scratch, int64_t first, float* y,
+              int64_t y_stride) {
+  constexpr int kSums = kTiles * kWidth;
+  alignas(64) __m512 row[kSums];
+  alignas(64) __m512 group_sum[kSums];
+  __m512i sum[kSums];
+  const auto all = [](auto f) __attribute__((always_inline)) {
+    each<kWidth>([&](auto t) __attribute__((always_inline)) {
+      each<kTiles>([&](auto i) __attribute__((always_inline)) { f(t, i, Index<t.value * kTiles + i.value>{}); });
+    });
+  };
+  const auto at = [&](auto t, auto i) __attribute__((always_inline)) {
+    return y + (first + t.value) * y_stride + (panel.tile + i.value) * kTileRows;
+  };
+  __mmask16 rows[kTiles];
+  each<kTiles>([&](auto i) __attribute__((always_inline)) { rows[i.value] = rows_of(w, panel.tile + i.value); });
+
+  all([&](auto t, auto i, auto n) __attribute__((always_inline)) {
+    row[n.value] = panel.begin == 0 ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(rows[i.value], at(t, i));
+  });
+
+  const int64_t segment = segment_inputs(w, x);
+  const uint8_t* codes = scratch.panel;
+  const int8_t* quads = x.quads + first * x.cols_padded + panel.begin * kWidth;
+  const int32_t* start = scratch.start;
+  const float* scale = scratch.scale;
+  const float* offsets = scratch.group_sums;
+  for (int64_t k = panel.begin; k < panel.end;) {
+    const int64_t g = k / w.group;
+    const int64_t group_begin = g * w.group;
+    const int64_t group_end = end_of(k, w.group, panel.end);
+    bool first_piece = true;
+    while (k < group_end) {
+      const int64_t end = smaller(end_of(k - group_begin, segment, w.cols) + group_begin, group_end);
+      all([&](auto t, auto, auto n) __attribute__((always_inline)) { sum[n.value] = _mm512_set1_epi32(start[t.value]); });
+      for (int64_t q = (end - k + 3) / 4; q > 0; --q) {
+        __m512i u[kTiles];
+        each<kTiles>([&](auto i) __attribute__((always_inline)) { u[i.value] = load(codes, i.value); });
+        all([&](auto t, auto i, auto n) __attribute__((always_inline)) {
+          dot(sum[n.value], u[i.value], quads + 4 * t.value);
+        });
+        codes += kTiles * kVectorBytes;
+        quads += 4 * kWidth;
+      }
+      const auto scaled = [&](auto t, auto n) __attribute__((always_inline)) {
+        return _mm512_mul_ps(_mm512_cvtepi32_ps(sum[n.value]), _mm512_set1_ps(scale[t.value]));
+      };
+      const auto added = [&](auto t, auto n) __attribute__((always_inline)) {
+        return _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[n.value]), _mm512_set1_ps(scale[t.value]), group_sum[n.value]);
+      };
+      if (end < group_end) {
+        if (first_piece) all([&](auto t, auto, auto n) __attribute__((always_inline)) { group_sum[n.value] = scaled(t, n); });
+        else all([&](auto t, auto, auto n) __attribute__((always_inline)) { group_sum[n.value] = added(t, n); });
+      } else {
+        __m512 s[kTiles];
+        __m512 m[kTiles];
+        each<kTiles>([&](auto i) __attribute__((always_inline)) {
+          const int64_t of = (panel.tile + i.value) * w.scale_tile_stride + g * kTileRows;
+          s[i.value] = load_scales(w.scales, w.scale_type, of);
+          if constexpr (kMins) m[i.value] = load_scales(w.mins, w.scale_type, of);
+        });
+        const auto finish = [&](auto value) __attribute__((always_inline)) {
+          all([&](auto t, auto i, auto n) __attribute__((always_inline)) {
+            row[n.value] = _mm512_fmadd_ps(s[i.value], value(t, n), row[n.value]);
+            if constexpr (kMins) row[n.value] = _mm512_fmadd_ps(m[i.value], _mm512_set1_ps(offsets[t.value]), row[n.value]);
+          });
+        };
+        if (first_piece) finish(scaled);
+        else finish(added);
+        offsets += kWidth;
+      }
+      first_piece = false;
+      start += kWidth;
+      scale += kWidth;
+      k = end;
+    }
+  }
+  all([&](auto t, auto i, auto n) __attribute__((always_inline)) {
+    _mm512_mask_storeu_ps(at(t, i), rows[i.value], row[n.value]);
+  });
+}
+
+using Multiply = void (*)(const Matrix&, const Activations&, const Panel&, const Scratch&, int64_t, float*, int64_t);
+
+template <int kTiles, bool kMins, int kWidth = 1>
+SCRIMP_INLINE Multiply multiply_of(int64_t width) {
+  if constexpr (kWidth < kTokenBlock) {
+    if (width > kWidth) return multiply_of<kTiles, kMins, kWidth + 1>(width);
+  }
+  return multiply<kTiles, kWidth, kMins>;
+}
+
+Multiply multiply_for(const Matrix& w, int tiles, int64_t width) {
+  if (w.mins == nullptr) return tiles == 2 ? multiply_of<2, false>(width) : multiply_of<1, false>(width);
+  return tiles == 2 ? multiply_of<2, true>(width) : multiply_of<1, true>(width);
+}
+
+}  // namespace
+
+// y[t,n] = sum_g s[n,g] * sum_{a in g} sx[t,a] * (sum_{k in a} u[n,k]*x[t,k] - zero*sum_{k in a} x[t,k])   [+ mins]
+//
+// Shapes: w N x K in tiles of 16 rows; x in blocks of 12 tokens, 4 inputs of each token side by side; y [T][y_stride].
+// Panels of 32 rows outermost, then chunks of inputs, then blocks of tokens: a chunk is unpacked once into scratch
+// (80 KiB, in the L2 cache; with one block of tokens 16 KiB, in L1) and read once per block of tokens.
+// Exactness: as for one token: exact int32 inner sums, one rounding per scale and per addition. A segment that a chunk cuts
+// in two counts as two.
+// Cost: one vpdpbusd per 64 products; per segment and 16 outputs a convert and one or two multiply-adds (A = 32: 1 per 8).
+void linear_int8_prefill(const Matrix& w, const Activations& x, int64_t tile_begin, int64_t tile_end, float* y,
+                         int64_t y_stride, uint8_t* scratch_bytes) {
+  const Scratch scratch = divide(scratch_bytes);
+  const bool trits = w.element == Element::kTernary;
+  const int64_t panel_cols = x.tokens > kTokenBlock ? kPanelCols : kShortPanelCols[trits];
+  for (int64_t tile = tile_begin; tile < tile_end; tile += kMostTiles) {
+    const int tiles = tile_end - tile >= kMostTiles ? kMostTiles : 1;
+    for (int64_t begin = 0; begin < w.cols; begin += panel_cols) {
+      const Panel panel = {tile, begin, smaller(begin + panel_cols, w.cols)};
+      unpack(w, panel, tiles, scratch.panel);
+      for (int64_t first = 0; first < x.tokens; first += kTokenBlock) {
+        const int64_t width = smaller(x.tokens - first, kTokenBlock);
+        describe(w, x, panel, first, width, scratch);
+        multiply_for(w, tiles, width)(w, x, panel, scratch, first, y, y_stride);
+      }
+    }
+  }
+}
+
+}  // namespace scrimp::avx512

@@ -1,0 +1,85 @@
+// Quantizing activations to int8 with AVX-512.
+#include "kernels/avx512/intrinsics.h"
+#include "kernels/avx512/isa.h"
+
+namespace scrimp::avx512 {
+namespace {
+
+__mmask16 lanes(int64_t left) { return static_cast<__mmask16>(left >= 16 ? 0xFFFF : (1 << left) - 1); }
+
+// The largest |x| of n floats, compared as unsigned integers: these order like the floats, with infinity and then NaN on top.
+float largest_magnitude(const float* x, int64_t n) {
+  const __m512i magnitude = _mm512_set1_epi32(0x7FFFFFFF);
+  __m512i largest = _mm512_setzero_si512();
+  for (int64_t k = 0; k < n; k += 16) {
+    const __m512i bits = _mm512_castps_si512(_mm512_maskz_loadu_ps(lanes(n - k), x + k));
+    largest = _mm512_max_epu32(largest, _mm512_and_si512(bits, magnitude));
+  }
+  return _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(static_cast<int>(_mm512_reduce_max_epu32(largest)))));
+}
+
+// Four quads of one token, `stride` bytes apart.
+void store_quads(int8_t* out, int64_t stride, int64_t quads, __m512i codes) {
+  const __m128i bytes = _mm512_cvtepi32_epi8(codes);
+  if (quads >= 4 && stride == 4) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), bytes);
+    return;
+  }
+  _mm_storeu_si32(out, bytes);
+  if (quads > 1) _mm_storeu_si32(out + stride, _mm_bsrli_si128(bytes, 4));
+  if (quads > 2) _mm_storeu_si32(out + 2 * stride, _mm_bsrli_si128(bytes, 8));
+  if (quads > 3) _mm_storeu_si32(out + 3 * stride, _mm_bsrli_si128(bytes, 12));
+}
+
+// n floats -> codes; returns their sum.
+int32_t store_codes(const float* x, int64_t n, float scale, int8_t* out, int64_t stride) {
+  const __m512 divisor = _mm512_set1_ps(scale);
+  const __m512i limit = _mm512_set1_epi32(127);
+  const __m512i minus_limit = _mm512_set1_epi32(-127);
+  __m512i sum = _mm512_setzero_si512();
+  for (int64_t k = 0; k < n; k += 16) {
+    const __m512 ratio = _mm512_div_ps(_mm512_maskz_loadu_ps(lanes(n - k), x + k), divisor);
+    const __m512i code = _mm512_max_epi32(_mm512_min_epi32(_mm512_cvtps_epi32(ratio), limit), minus_limit);
+    sum = _mm512_add_epi32(sum, code);
+    store_quads(out + k / 4 * stride, stride, (n - k + 3) / 4, code);
+  }
+  return _mm512_reduce_add_epi32(sum);
+}
+
+void store_zeros(int8_t* out, int64_t stride, int64_t quads) {
+  for (int64_t i = 0; i < quads; ++i) _mm_storeu_si32(out + i * stride, _mm_setzero_si128());
+}
+
+}  // namespace
+
+// q = round-to-nearest-even(x / scale), scale = max|x| / 127, over each A consecutive inputs of one token.
+//
+// Shapes: x [T][stride] floats -> quads [K_padded/4][w][4], scales and sums [blocks][w] per block of w <= 12 tokens.
+// Edge cases: as ../scalar/quantize.cpp, bit for bit. A scale that is zero, infinite or NaN gives q 0.
+// Cost: two passes over x (the second from L1), one division per 16 inputs, one 4-byte store per 4.
+void quantize(const float* x, int64_t stride, int64_t block_begin, int64_t block_end, const Activations& a) {
+  for (int64_t block = block_begin; block < block_end; ++block) {
+    const int64_t first = block * kTokenBlock;
+    const int64_t width = a.tokens - first < kTokenBlock ? a.tokens - first : kTokenBlock;
+    for (int64_t t = 0; t < width; ++t) {
+      const float* row = x + (first + t) * stride;
+      int8_t* quads = a.quads + first * a.cols_padded + 4 * t;
+      for (int64_t i = 0; i < a.blocks; ++i) {
+        const int64_t begin = i * a.block;
+        const int64_t n = a.cols - begin < a.block ? a.cols - begin : a.block;
+        const float scale = largest_magnitude(row + begin, n) / 127.0f;
+        const bool usable = scale > 0.0f && scale <= __FLT_MAX__;
+        int8_t* out = quads + begin * width;
+        int32_t sum = 0;
+        if (usable) sum = store_codes(row + begin, n, scale, out, 4 * width);
+        else store_zeros(out, 4 * width, (n + 3) / 4);
+        a.scales[first * a.blocks + i * width + t] = scale;
+        a.sums[first * a.blocks + i * width + t] = sum;
+      }
+      const int64_t used = (a.cols + 3) / 4;
+      store_zeros(quads + used * 4 * width, 4 * width, a.cols_padded / 4 - used);
+    }
+  }
+}
+
+}  // namespace scrimp::avx512

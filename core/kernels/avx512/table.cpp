@@ -1,0 +1,22 @@
+// The table of this folder. Constant-initialised: nothing here runs before main, so no instruction of this set either.
+#include "kernels/avx512/isa.h"
+
+namespace scrimp {
+
+constinit const Kernels kAvx512Kernels = {
+    .isa = "avx512",
+    .quantize = avx512::quantize,
+    .linear_int8 = avx512::linear_int8,
+    .linear_f32 = avx512::linear_f32,
+    .scratch_bytes = avx512::kScratchBytes,
+    .rms_norm = avx512::rms_norm,
+    .swiglu = avx512::swiglu,
+    .add = avx512::add,
+    .rope = avx512::rope,
+    .to_f16 = avx512::to_f16,
+    .attention = avx512::attention,
+    .log_sum_exp = avx512::log_sum_exp,
+    .divergence = avx512::divergence,
+};
+
+}  // namespace scrimp

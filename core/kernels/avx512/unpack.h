@@ -1,0 +1,146 @@
+// From stored vectors to unsigned codes in registers: one vector of 16 rows x 4 inputs ("a quad") at a time.
+//
+// A plane of p bits holds 8/p quads per vector: shift by p*i, mask. Each format below walks one step of 32 inputs, the
+// smallest number that is a whole number of vectors in each of its planes, and calls f(Index<q>, codes) for its 8 quads.
+// Cost per quad: one shift and one mask (two of each for two planes) beside the load; nothing is stored.
+#pragma once
+
+#include "kernels/avx512/intrinsics.h"
+
+#include "kernels/kernels.h"
+
+#define SCRIMP_INLINE inline __attribute__((always_inline))
+
+namespace scrimp::avx512 {
+namespace {
+
+template <int I>
+struct Index {
+  static constexpr int value = I;
+};
+
+// f(Index<0>), ..., f(Index<N - 1>): a loop whose counter is a constant, so that arrays indexed by it live in registers.
+template <int N, int I = 0, class F>
+SCRIMP_INLINE void each(F&& f) {
+  if constexpr (I < N) {
+    f(Index<I>{});
+    each<N, I + 1>(f);
+  }
+}
+
+SCRIMP_INLINE __m512i load(const uint8_t* p, int64_t vector) { return _mm512_loadu_si512(p + vector * kVectorBytes); }
+
+// Bits [shift, shift + 8) of each byte's neighbourhood; a negative shift moves up. What crosses bytes is masked by the caller.
+template <int kShift>
+SCRIMP_INLINE __m512i shifted(__m512i v) {
+  if constexpr (kShift == 0) return v;
+  else if constexpr (kShift > 0) return _mm512_srli_epi16(v, kShift);
+  else return _mm512_slli_epi16(v, -kShift);
+}
+
+// One plane of kBits. kTwice yields 2 * code: the step of symmetric binary.
+template <int kBits, bool kTwice = false>
+struct OnePlane {
+  static constexpr int kVectors[2] = {kBits, 0};  // vectors of each plane in one step
+  static constexpr int kStepQuads = 8;
+
+  template <class F>
+  static SCRIMP_INLINE void step(const uint8_t* p, const uint8_t*, F f) {
+    constexpr int kQuads = 8 / kBits;
+    each<kBits>([&](auto v) __attribute__((always_inline)) {
+      const __m512i codes = load(p, v.value);
+      if constexpr (kBits == 8) {
+        f(Index<v.value>{}, codes);
+      } else {
+        each<kQuads>([&](auto i) __attribute__((always_inline)) {
+          constexpr int kUp = kTwice ? 1 : 0;
+          const __m512i mask = _mm512_set1_epi8(((1 << kBits) - 1) << kUp);
+          f(Index<v.value * kQuads + i.value>{}, _mm512_and_si512(shifted<kBits * i.value - kUp>(codes), mask));
+        });
+      }
+    });
+  }
+};
+
+// The low kLow bits in plane 0, the high kHigh bits in plane 1.
+template <int kLow, int kHigh>
+struct TwoPlanes {
+  static constexpr int kVectors[2] = {kLow, kHigh};
+  static constexpr int kStepQuads = 8;
+
+  template <class F>
+  static SCRIMP_INLINE void step(const uint8_t* p, const uint8_t* high_plane, F f) {
+    const __m512i low_mask = _mm512_set1_epi8((1 << kLow) - 1);
+    const __m512i high_mask = _mm512_set1_epi8(((1 << kHigh) - 1) << kLow);
+    each<8>([&](auto q) __attribute__((always_inline)) {
+      constexpr int kLowField = q.value % (8 / kLow);
+      constexpr int kHighField = q.value % (8 / kHigh);
+      const __m512i low = shifted<kLow * kLowField>(load(p, q.value / (8 / kLow)));
+      const __m512i high = shifted<kHigh * kHighField - kLow>(load(high_plane, q.value / (8 / kHigh)));
+      // (low & low_mask) | (high & high_mask)
+      constexpr int kAndOr = 0xF8;  // a | (b & c)
+      f(q, _mm512_ternarylogic_epi32(_mm512_and_si512(low, low_mask), high, high_mask, kAndOr));
+    });
+  }
+};
+
+struct TritFields {
+  alignas(64) uint8_t at[256];
+  constexpr TritFields() : at() {
+    for (int b = 0; b < 243; ++b) {
+      at[b] = static_cast<uint8_t>(b % 3 | b / 3 % 3 << 2 | b / 9 % 3 << 4 | b / 27 % 3 << 6);
+    }
+  }
+};
+constexpr TritFields kTritFields{};
+
+// Five trits per byte: byte = t0 + 3 t1 + 9 t2 + 27 t3 + 81 t4, 0..242.
+//
+// t0..t3 come from a table of 256 bytes, four 2-bit fields each: two vpermi2b over 128 entries and a blend by the top bit.
+// t4 = (byte >= 81) + (byte >= 162), from two saturating subtractions.
+// Four tables of 64 entries fill four registers; a caller keeps `Trits` in registers across its loop.
+struct Trits {
+  __m512i table[4];
+
+  SCRIMP_INLINE Trits() {
+    each<4>([&](auto i) __attribute__((always_inline)) { table[i.value] = load(kTritFields.at, i.value); });
+  }
+
+  // f(Index<0..4>, codes of one quad)
+  template <class F>
+  SCRIMP_INLINE void vector(const uint8_t* p, F f) const {
+    const __m512i bytes = load(p, 0);
+    const __m512i below = _mm512_permutex2var_epi8(table[0], bytes, table[1]);
+    const __m512i above = _mm512_permutex2var_epi8(table[2], bytes, table[3]);
+    const __m512i four = _mm512_mask_blend_epi8(_mm512_movepi8_mask(bytes), below, above);
+    const __m512i mask = _mm512_set1_epi8(3);
+    each<4>([&](auto i) __attribute__((always_inline)) {
+      f(i, _mm512_and_si512(shifted<2 * i.value>(four), mask));
+    });
+    // min(byte -sat 80, 1) + min(byte -sat 161, 1)
+    const __m512i one = _mm512_set1_epi8(1);
+    const __m512i over_one = _mm512_min_epu8(_mm512_subs_epu8(bytes, _mm512_set1_epi8(80)), one);
+    const __m512i over_two = _mm512_min_epu8(_mm512_subs_epu8(bytes, _mm512_set1_epi8(static_cast<char>(161))), one);
+    f(Index<4>{}, _mm512_add_epi8(over_one, over_two));
+  }
+};
+
+// f(format) for the format of w. Symmetric binary has step 2; with mins a code is used as it stands.
+template <class F>
+SCRIMP_INLINE void with_planes(const Matrix& w, F f) {
+  if (w.element == Element::kBinary) {
+    if (w.mins == nullptr) return f(OnePlane<1, true>{});
+    return f(OnePlane<1>{});
+  }
+  switch (w.bits) {
+    case 2: return f(OnePlane<2>{});
+    case 3: return f(TwoPlanes<2, 1>{});
+    case 4: return f(OnePlane<4>{});
+    case 5: return f(TwoPlanes<4, 1>{});
+    case 6: return f(TwoPlanes<4, 2>{});
+    default: return f(OnePlane<8>{});
+  }
+}
+
+}  // namespace
+}  // namespace scrimp::avx512

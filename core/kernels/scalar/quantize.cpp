@@ -1,0 +1,48 @@
+// Quantizing activations to int8, the obvious way.
+#include "kernels/scalar/isa.h"
+
+#include <cmath>
+
+namespace scrimp::scalar {
+
+// q = round-to-nearest-even(x / scale), scale = max|x| / 127, over each A consecutive inputs of one token.
+//
+// Shapes: x [T][stride] floats -> quads [K_padded/4][w][4], scales and sums [blocks][w] per block of w <= 12 tokens.
+// Error: |x - scale*q| <= scale/2 (1 + 2^-22), except where scale is denormal: there |q| is clamped to 127.
+// Edge cases: an all-zero block, and one so small that its scale rounds to zero, give scale 0 and q 0. A block holding
+// a NaN or an infinity keeps that as its scale, with q 0, so that every product with it is NaN and none hides it.
+void quantize(const float* x, int64_t stride, int64_t block_begin, int64_t block_end, const Activations& a) {
+  for (int64_t block = block_begin; block < block_end; ++block) {
+    const int64_t first = block * kTokenBlock;
+    const int64_t width = a.tokens - first < kTokenBlock ? a.tokens - first : kTokenBlock;
+    int8_t* quads = a.quads + first * a.cols_padded;
+    for (int64_t t = 0; t < width; ++t) {
+      const float* row = x + (first + t) * stride;
+      for (int64_t i = 0; i < a.blocks; ++i) {
+        const int64_t begin = i * a.block;
+        const int64_t end = a.cols - begin < a.block ? a.cols : begin + a.block;
+        float largest = 0.0f;
+        for (int64_t k = begin; k < end; ++k) {
+          const float size = std::fabs(row[k]);
+          if (!(size <= largest)) largest = size;
+          if (std::isnan(largest)) break;
+        }
+        const float scale = largest / 127.0f;
+        const bool usable = scale > 0.0f && std::isfinite(scale);
+        int32_t sum = 0;
+        for (int64_t k = begin; k < end; ++k) {
+          float code = usable ? std::nearbyintf(row[k] / scale) : 0.0f;
+          if (code > 127.0f) code = 127.0f;
+          if (code < -127.0f) code = -127.0f;
+          quads[((k / 4) * width + t) * 4 + k % 4] = static_cast<int8_t>(code);
+          sum += static_cast<int32_t>(code);
+        }
+        a.scales[first * a.blocks + i * width + t] = scale;
+        a.sums[first * a.blocks + i * width + t] = sum;
+      }
+      for (int64_t k = a.cols; k < a.cols_padded; ++k) quads[((k / 4) * width + t) * 4 + k % 4] = 0;
+    }
+  }
+}
+
+}  // namespace scrimp::scalar

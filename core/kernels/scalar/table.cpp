@@ -1,0 +1,22 @@
+// The table of this folder. Constant-initialised: nothing here runs before main, so no instruction of this set either.
+#include "kernels/scalar/isa.h"
+
+namespace scrimp {
+
+constinit const Kernels kScalarKernels = {
+    .isa = "scalar",
+    .quantize = scalar::quantize,
+    .linear_int8 = scalar::linear_int8,
+    .linear_f32 = scalar::linear_f32,
+    .scratch_bytes = scalar::kScratchBytes,
+    .rms_norm = scalar::rms_norm,
+    .swiglu = scalar::swiglu,
+    .add = scalar::add,
+    .rope = scalar::rope,
+    .to_f16 = scalar::to_f16,
+    .attention = scalar::attention,
+    .log_sum_exp = scalar::log_sum_exp,
+    .divergence = scalar::divergence,
+};
+
+}  // namespace scrimp

@@ -1,0 +1,209 @@
+// Causal attention by blocks of positions with an online softmax. Included inside the namespace of an instruction set.
+//
+// For each block of positions of one key/value head, keys become a panel [d][position] and values a panel
+// [position][d] of float32, once for all queries (heads sharing the key/value head x tokens) of a query block. Scores
+// and outputs are then products of the same kind as linear_f32. Per query: peak m, sum l and the unscaled output o are
+// carried on:
+//
+//   m' = max(m, scores),  p = exp(scores - m'),  l = l exp(m - m') + sum p,  o = o exp(m - m') + p V,  at the end o / l
+//
+// Cost per position and key/value head: 4 D bytes read once per query block. Scratch: panels and query block stay in
+// L2. Error: a score s has |ds| <= gamma(D + 1) scale |q|.|k|; every weight p then has a relative error of at most 2
+// max|ds| + u (2|s - m'| + 6 + 4 blocks), and o and l add gamma(64 + 2 blocks) each.
+
+constexpr int64_t kFewQueries = 12;     // a decoding step: few queries, so the panels must come from L1:
+constexpr int64_t kFewPositions = 32;   // positions per block then (measured 1.2 to 1.5 times faster than 64)
+constexpr int64_t kManyPositions = 64;  // and with many queries
+constexpr int64_t kMaxQueries = 96;     // per query block, fewer when heads are very wide
+static_assert(kFewPositions % kLanes == 0 && kManyPositions % kLanes == 0);
+
+// Queries `first ..` of all (token, head) pairs of one key/value head, heads fastest.
+struct QueryBlock {
+  int64_t head_begin, heads;
+  int64_t token_begin;
+  int64_t first, count;
+
+  int64_t token(int64_t i) const { return token_begin + (first + i) / heads; }
+  int64_t head(int64_t i) const { return head_begin + (first + i) % heads; }
+  // The first query of a token at or after `token`.
+  int64_t index_of(int64_t of_token) const {
+    const int64_t i = (of_token - token_begin) * heads - first;
+    return i > 0 ? i : 0;
+  }
+};
+
+struct AttentionScratch {
+  int64_t width;      // head_dim rounded up to kLanes
+  int64_t positions;  // P, of one block
+  int64_t max_queries;
+  float* keys;     // [head_dim][P]
+  float* values;   // [P][width]
+  float* queries;  // [max_queries][head_dim], times scale
+  float* scores;   // [max_queries][P], then their exponentials
+  float* outputs;  // [max_queries][width]
+  float* peaks;    // [max_queries]
+  float* sums;     // [max_queries]
+};
+
+inline AttentionScratch carve(const Attention& a, int64_t queries, uint8_t* bytes) {
+  AttentionScratch s;
+  s.positions = queries <= kFewQueries ? kFewPositions : kManyPositions;
+  s.width = (a.head_dim + kLanes - 1) / kLanes * kLanes;
+  const int64_t room = static_cast<int64_t>(kScratchBytes / sizeof(float)) - s.positions * (a.head_dim + s.width);
+  const int64_t fit = room / (a.head_dim + s.positions + s.width + 2);
+  s.max_queries = fit < kMaxQueries ? fit : kMaxQueries;
+  s.keys = reinterpret_cast<float*>(bytes);
+  s.values = s.keys + a.head_dim * s.positions;
+  s.queries = s.values + s.positions * s.width;
+  s.scores = s.queries + s.max_queries * a.head_dim;
+  s.outputs = s.scores + s.max_queries * s.positions;
+  s.peaks = s.outputs + s.max_queries * s.width;
+  s.sums = s.peaks + s.max_queries;
+  return s;
+}
+
+// Decoding one token streams keys and values from memory in pieces too short for the hardware to run ahead of: ask for
+// the same place of the next block (a prefetch past the end is harmless).
+inline void prefetch_next_block(const uint16_t* p, int64_t block) { __builtin_prefetch(p + block); }
+
+inline Vec load_halves(const uint16_t* p, int64_t count) {
+  return count >= kLanes ? load_f16(p) : load_f16_first(p, count);
+}
+
+// keys[position][d] f16 -> panel[d][position] f32; positions up to a multiple of kLanes become 0.
+inline void transpose_keys(const uint16_t* keys, int64_t positions, int64_t head_dim, int64_t stride, float* panel) {
+  for (int64_t p = 0; p < positions; p += kLanes) {
+    for (int64_t d = 0; d < head_dim; d += kLanes) {
+      Vec square[kLanes];
+      const uint16_t* from = keys + p * head_dim + d;
+      if (d % 32 == 0)  // 64 bytes
+        for (int64_t i = 0; i < kLanes; ++i) prefetch_next_block(from + i * head_dim, stride * head_dim);
+      if (p + kLanes <= positions && d + kLanes <= head_dim) {
+#pragma GCC unroll 16
+        for (int64_t i = 0; i < kLanes; ++i) square[i] = load_f16(from + i * head_dim);
+      } else {
+        for (int64_t i = 0; i < kLanes; ++i)
+          square[i] = p + i < positions ? load_halves(from + i * head_dim, head_dim - d) : broadcast(0.0F);
+      }
+      transpose(square);
+      float* to = panel + d * stride + p;
+      if (d + kLanes <= head_dim) {
+#pragma GCC unroll 16
+        for (int64_t i = 0; i < kLanes; ++i) store(to + i * stride, square[i]);
+      } else {
+        for (int64_t i = 0; i < head_dim - d; ++i) store(to + i * stride, square[i]);
+      }
+    }
+  }
+}
+
+// values[position][d] f16 -> panel[position][width] f32, columns past head_dim 0.
+inline void widen_values(const uint16_t* values, int64_t positions, int64_t head_dim, int64_t block, int64_t width,
+                         float* panel) {
+  for (int64_t p = 0; p < positions; ++p)
+    for (int64_t d = 0; d < head_dim; d += kLanes) {
+      const uint16_t* from = values + p * head_dim + d;
+      if (d % 32 == 0) prefetch_next_block(from, block * head_dim);
+      store(panel + p * width + d, load_halves(from, head_dim - d));
+    }
+}
+
+// One query, one block: scores become exponentials (0 from `visible` on), peak, sum and output move to the new peak.
+inline void soften(float* scores, int64_t visible, int64_t positions, bool begin, float* peak, float* sum_of,
+                   float* output, int64_t width) {
+  const Vec lowest = broadcast(-__builtin_inff());
+  Vec top = lowest;
+  for (int64_t p = 0; p < visible; p += kLanes)
+    top = max(p + kLanes <= visible ? load(scores + p) : load_first(scores + p, visible - p, lowest), top);
+  const float block_peak = largest(top);
+
+  if (begin) {
+    *peak = block_peak;
+    *sum_of = 0.0F;
+  } else if (block_peak > *peak) {
+    const Vec shrink = exp(broadcast(*peak - block_peak));
+    for (int64_t d = 0; d < width; d += kLanes) store(output + d, load(output + d) * shrink);
+    store_first(sum_of, broadcast(*sum_of) * shrink, 1);
+    *peak = block_peak;
+  }
+
+  const Vec middle = broadcast(*peak);
+  Vec total = broadcast(0.0F);
+  for (int64_t p = 0; p < positions; p += kLanes) {
+    Vec e = broadcast(0.0F);
+    if (p < visible) e = exp(load(scores + p) - middle);
+    if (p < visible && p + kLanes > visible) e = keep_first(e, visible - p);
+    store(scores + p, e);
+    total = total + e;
+  }
+  *sum_of += sum(total);
+}
+
+inline void pack_queries(const Attention& a, const QueryBlock& block, float* queries) {
+  const Vec scale = broadcast(a.scale);
+  for (int64_t i = 0; i < block.count; ++i) {
+    const float* from = a.q + block.token(i) * a.q_stride + block.head(i) * a.head_dim;
+    float* to = queries + i * a.head_dim;
+    int64_t d = 0;
+    for (; d + kLanes <= a.head_dim; d += kLanes) store(to + d, load(from + d) * scale);
+    if (d < a.head_dim) store_first(to + d, load_first(from + d, a.head_dim - d, scale) * scale, a.head_dim - d);
+  }
+}
+
+inline void finish_outputs(const Attention& a, const QueryBlock& block, const AttentionScratch& s) {
+  for (int64_t i = 0; i < block.count; ++i) {
+    const Vec total = broadcast(s.sums[i]);
+    const float* from = s.outputs + i * s.width;
+    float* to = a.out + block.token(i) * a.out_stride + block.head(i) * a.head_dim;
+    for (int64_t d = 0; d < a.head_dim; d += kLanes) {
+      const Vec o = load(from + d) / total;
+      if (d + kLanes <= a.head_dim) {
+        store(to + d, o);
+      } else {
+        store_first(to + d, o, a.head_dim - d);
+      }
+    }
+  }
+}
+
+inline void attend_block(const Attention& a, int64_t kv_head, const QueryBlock& block, const AttentionScratch& s) {
+  const uint16_t* keys = a.keys + kv_head * a.capacity * a.head_dim;
+  const uint16_t* values = a.values + kv_head * a.capacity * a.head_dim;
+  pack_queries(a, block, s.queries);
+  const int64_t end = a.start + block.token(block.count - 1) + 1;
+  for (int64_t p = 0; p < end; p += s.positions) {
+    const int64_t positions = end - p < s.positions ? end - p : s.positions;
+    transpose_keys(keys + p * a.head_dim, positions, a.head_dim, s.positions, s.keys);
+    widen_values(values + p * a.head_dim, positions, a.head_dim, s.positions, s.width, s.values);
+
+    const int64_t i = block.index_of(p - a.start);  // queries before do not see this block
+    const int64_t count = block.count - i;
+    float* scores = s.scores + i * s.positions;
+    float* outputs = s.outputs + i * s.width;
+    product(s.keys, s.positions, positions, a.head_dim, s.queries + i * a.head_dim, a.head_dim, count, scores,
+            s.positions, false);
+    for (int64_t j = i; j < block.count; ++j) {
+      const int64_t visible = a.start + block.token(j) + 1 - p;
+      soften(s.scores + j * s.positions, visible < positions ? visible : positions, positions, p == 0, s.peaks + j,
+             s.sums + j, s.outputs + j * s.width, s.width);
+    }
+    product(s.values, s.width, s.width, positions, scores, s.positions, count, outputs, s.width, p > 0);
+  }
+  finish_outputs(a, block, s);
+}
+
+inline void attention_body(const Attention& a, int64_t head_begin, int64_t head_end, int64_t token_begin,
+                           int64_t token_end, uint8_t* scratch) {
+  const int64_t share = a.heads / a.kv_heads;
+  const AttentionScratch s = carve(a, share * a.tokens, scratch);
+  for (int64_t head = head_begin; head < head_end;) {
+    const int64_t kv_head = head / share;
+    const int64_t next = (kv_head + 1) * share < head_end ? (kv_head + 1) * share : head_end;
+    const int64_t queries = (next - head) * (token_end - token_begin);
+    for (int64_t first = 0; first < queries; first += s.max_queries) {
+      const int64_t count = queries - first < s.max_queries ? queries - first : s.max_queries;
+      attend_block(a, kv_head, {head, next - head, token_begin, first, count}, s);
+    }
+    head = next;
+  }
+}

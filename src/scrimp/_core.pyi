@@ -1,0 +1,75 @@
+"""The compiled core: kernels, packing, the engine. ``core/bind.cpp`` is its source."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+def available_isas() -> list[str]: ...
+def cpu_features() -> list[str]: ...
+def pack_codes(codes: NDArray[np.uint8], widths: Sequence[int]) -> list[NDArray[np.uint8]]: ...
+def unpack_codes(planes: Sequence[NDArray[np.uint8]], widths: Sequence[int], shape: tuple[int, int]) -> NDArray[np.uint8]: ...
+def linear(
+    matrix: Matrix, x: NDArray[np.float32], isa: str, float_arithmetic: bool = False, activation_block: int = 32
+) -> NDArray[np.float32]: ...
+def score(
+    logits: NDArray[np.float32],
+    targets: NDArray[np.int32],
+    reference: NDArray[np.float32] | None = None,
+    threads: int = 1,
+    isa: str = "scalar",
+) -> dict[str, NDArray[Any]]: ...
+def read_bandwidth(bytes: int, threads: int, repeats: int = 5) -> list[float]: ...
+
+class Matrix:
+    def __init__(
+        self,
+        element: int,
+        bits: int,
+        rows: int,
+        cols: int,
+        planes: Sequence[NDArray[np.uint8]],
+        spans: Sequence[int],
+        step: int,
+        zero: int,
+        scale_type: int,
+        scales: NDArray[Any] | None,
+        mins: NDArray[Any] | None,
+        group: int,
+        one_scale: bool,
+    ) -> None: ...
+    def decode_rows(self, begin: int, end: int) -> NDArray[np.float32]: ...
+
+class Engine:
+    def __init__(
+        self,
+        ops: Sequence[tuple[Any, ...]],
+        places: Sequence[tuple[int, int]],
+        arena: int,
+        output: int,
+        matrices: Sequence[Matrix],
+        vectors: Sequence[NDArray[np.float32]],
+        caches: Sequence[tuple[int, int]],
+        context: int,
+        chunk: int,
+        threads: int,
+        float_arithmetic: bool,
+        activation_block: int,
+        isa: str,
+    ) -> None: ...
+    def run(
+        self,
+        tokens: NDArray[np.int32],
+        start: int,
+        first: int,
+        last: int,
+        all_logits: bool,
+        logits: NDArray[np.float32] | None,
+        inputs: Sequence[tuple[int, NDArray[np.float32]]] = ...,
+        outputs: Sequence[tuple[int, NDArray[np.float32]]] = ...,
+    ) -> None: ...
+    def seconds(self) -> list[float]: ...
+    def runs(self) -> int: ...
+    def reset_profile(self) -> None: ...
+    def isa(self) -> str: ...

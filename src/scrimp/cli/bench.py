@@ -1,0 +1,79 @@
+"""``scrimp bench``: speed against the memory ceiling measured in the same run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from scrimp.measure.speed import Rate, Speed
+
+
+def bench(
+    model: Annotated[str, typer.Argument(help="a path, a catalogue name or a hub id", metavar="MODEL")],
+    prefill: Annotated[int, typer.Option(help="tokens of the prompt")] = 256,
+    decode: Annotated[int, typer.Option(help="tokens decoded one by one after it")] = 64,
+    threads: Annotated[int | None, typer.Option(min=1, help="one per core unless given")] = None,
+    repeat: Annotated[int, typer.Option(help="how often; the median is reported")] = 5,
+    profile: Annotated[bool, typer.Option("--profile", help="time and bytes of every sort of operation")] = False,
+    json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
+) -> None:
+    """How fast a model reads a prompt and writes tokens, and how near that is to what the memory allows."""
+    from scrimp.cli import bar, output
+    from scrimp.measure.speed import measure_speed
+
+    speed = measure_speed(
+        model, prefill=prefill, decode=decode, threads=threads, repeat=repeat, profile=profile, progress=bar.progress()
+    )
+    if json:
+        output.print_json(speed.to_json())
+        return
+    output.print_table(("measured", "median", "min … max"), lines(speed), title=speed.model)
+    if speed.profile:
+        print()
+        output.print_table(("operation", "calls", "ms", "%", "MB", "GB/s"), profile_lines(speed))
+
+
+def lines(speed: Speed) -> list[tuple[str, str, str]]:
+    """The result as rows: what, value, spread."""
+    from scrimp.sizes import format_bytes
+
+    share = speed.decode_gb_per_s / speed.memory_read_gb_per_s
+    rates = (
+        (f"prefill of {speed.prefill}", speed.prefill_tokens_per_s),
+        (f"decode of {speed.decode}", speed.decode_tokens_per_s),
+    )
+    return [
+        *((name, f"{rate.median:.1f} tokens/s", _spread(rate)) for name, rate in rates),
+        ("read per decoded token", format_bytes(speed.bytes_per_token), ""),
+        ("decode reads", f"{speed.decode_gb_per_s:.1f} GB/s", f"{100 * share:.0f} % of the memory ceiling"),
+        ("memory ceiling", f"{speed.memory_read_gb_per_s:.1f} GB/s", ""),
+        ("load", f"{speed.load_ms:.0f} ms", ""),
+        ("load and first token", f"{speed.first_token_ms:.0f} ms", ""),
+        ("peak memory", format_bytes(speed.rss_peak_bytes), ""),
+        ("page faults in decode", f"{speed.page_faults.minor:,} minor", f"{speed.page_faults.major:,} major"),
+        ("threads, instruction set", f"{speed.threads}, {speed.isa}", ""),
+    ]
+
+
+def profile_lines(speed: Speed) -> list[tuple[str, ...]]:
+    """The profile as rows, each phase with its own shares."""
+    totals: dict[str, float] = {}
+    for cost in speed.profile:
+        totals[cost.phase] = totals.get(cost.phase, 0.0) + cost.seconds
+    return [
+        (
+            f"{cost.phase}  {cost.op}",
+            f"{cost.calls:,}",
+            f"{1000 * cost.seconds:.2f}",
+            f"{100 * cost.seconds / totals[cost.phase]:.1f}" if totals[cost.phase] else "",
+            f"{cost.bytes / 1e6:.1f}",
+            f"{cost.bytes / cost.seconds / 1e9:.1f}" if cost.seconds else "",
+        )
+        for cost in speed.profile
+    ]
+
+
+def _spread(rate: Rate) -> str:
+    return f"{rate.min:.1f} … {rate.max:.1f} (n = {rate.n})"

@@ -1,0 +1,95 @@
+"""``scrimp``: the verbs, each in a file of its own, imported only when called; and what every error looks like."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from scrimp.errors import ScrimpError, nearest
+
+#: verb → what it does. The verb lives in ``scrimp.cli.<verb>`` as a typer-annotated function of the same name.
+VERBS: dict[str, str] = {
+    "pull": "download a catalogue model, verify it, say where it lies",
+    "inspect": "what is in a model: shapes, formats, bytes, entropy",
+    "compress": "make a model smaller and measure the loss",
+    "run": "stream a completion",
+    "chat": "talk to a model",
+    "eval": "perplexity, divergence from the original, tasks",
+    "bench": "speed against the memory ceiling measured in the same run",
+    "compare": "one table: bytes × loss × speed",
+    "doctor": "processor, instruction sets, memory, versions, known problems",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command line; returns the exit code that CLI.md documents."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0 if arguments else 2
+    if arguments[0] in ("-V", "--version"):
+        import scrimp
+
+        print(f"scrimp {scrimp.__version__}")
+        return 0
+    verb = arguments[0]
+    if verb not in VERBS:
+        return _report(f"'{verb}' is no scrimp command.", nearest(verb, list(VERBS)) or f"the verbs are {', '.join(VERBS)}", 2)
+    return _call(verb, arguments[1:])
+
+
+def _call(verb: str, arguments: list[str]) -> int:
+    import click
+    import typer
+
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    # `eval` would shadow the builtin inside its own module, so a verb's function may carry a trailing underscore.
+    module = importlib.import_module(f"scrimp.cli.{verb}")
+    function = getattr(module, verb, None) or getattr(module, f"{verb}_")
+    app.command(name=verb)(function)
+    command = typer.main.get_command(app)
+    try:
+        result = command.main(args=arguments, prog_name=f"scrimp {verb}", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except ScrimpError as error:
+        return _report(error.message, error.hint, error.exit_code)
+    except click.exceptions.Exit as leave:
+        return leave.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except click.ClickException as error:
+        return _report(error.format_message(), f"scrimp {verb} --help", 2)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader left; there is nobody to tell
+        return 0
+    except MemoryError:
+        return _report("There is not enough memory for this.", "a smaller --context or model needs less", 1)
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename else ""
+        return _report(f"{name}{error.strerror or error}.", None, 1)
+
+
+def _report(message: str, hint: str | None, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    if hint:
+        print(f"hint:  {hint}", file=sys.stderr)
+    return code
+
+
+def _help() -> str:
+    verbs = "\n".join(f"  {verb:<9} {what}" for verb, what in VERBS.items())
+    return (
+        "scrimp: make a neural network small, run it on what you have, and know exactly what you lost.\n\n"
+        f"usage: scrimp VERB [...]      (scrimp VERB --help tells more)\n\n{verbs}\n\n"
+        "try:  scrimp run smollm2-135m 'What is the capital of France?'"
+    )
+
+
+def script() -> None:
+    """The entry point of the installed command."""
+    code = main()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        sys.stderr.close()
+    sys.exit(code)

@@ -1,0 +1,146 @@
+"""A loaded Program: prefill, decode, slices and taps. Everything between two calls happens in C++ with the GIL released."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scrimp import _core
+from scrimp.program import KINDS, Op, Program, offsets
+from scrimp.tensors import QTensor
+
+F32 = NDArray[np.float32]
+Arithmetic = Literal["int8", "f32"]
+
+#: Tokens in one run: enough to keep the products busy, few enough for the activations to stay near the cores.
+CHUNK = 256
+#: Inputs that share an activation scale (architecture §5: smaller is more faithful, 32 costs nothing in decode).
+ACTIVATION_BLOCK = 32
+
+_ELEMENTS = {"f32": 0, "f16": 1, "bf16": 2, "int": 3, "ternary": 4, "binary": 5}
+_SCALES = {None: 0, "f16": 1, "f32": 2, "bf16": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class OpTime:
+    """What one operation of the Program cost since the profile was reset."""
+
+    op: Op
+    calls: int
+    seconds: float
+
+
+def core_matrix(tensor: QTensor) -> _core.Matrix:
+    """A QTensor as the compiled core sees it: pointers into the same memory."""
+    element, rows, cols = tensor.format.element, *tensor.shape
+    return _core.Matrix(
+        element=_ELEMENTS[element.name if element.kind == "float" else element.kind],
+        bits=element.bits,
+        rows=rows,
+        cols=cols,
+        planes=list(tensor.planes),
+        spans=list(element.spans()),
+        step=element.step,
+        zero=element.zero,
+        scale_type=_SCALES[tensor.format.scale],
+        scales=tensor.scales,
+        mins=tensor.mins,
+        group=tensor.format.group(cols),
+        one_scale=tensor.format.block == "tensor",
+    )
+
+
+class Engine:
+    """Runs one Program with one key/value cache.
+
+    ``arithmetic="f32"`` multiplies decoded weights with float32 activations: the reference that losses are measured
+    against. ``"int8"`` quantizes activations per token and block of 32 inputs, and is what a user runs.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        matrices: Mapping[str, QTensor],
+        vectors: Mapping[str, F32],
+        *,
+        context: int,
+        threads: int,
+        isa: str,
+        arithmetic: Arithmetic = "int8",
+        chunk: int = CHUNK,
+    ) -> None:
+        self.program, self.context, self.threads, self.isa = program, context, threads, isa
+        self.chunk = min(chunk, context)
+        self.vocab = program.widths[program.output]
+        matrix_index = {name: i for i, name in enumerate(matrices)}
+        vector_index = {name: i for i, name in enumerate(vectors)}
+        places, arena = offsets(program)
+        self._core = _core.Engine(
+            ops=[_tuple(op, matrix_index, vector_index) for op in program.ops],
+            places=list(zip(places, program.widths, strict=True)),
+            arena=arena,
+            output=program.output,
+            matrices=[core_matrix(tensor) for tensor in matrices.values()],
+            vectors=[np.ascontiguousarray(vector, np.float32) for vector in vectors.values()],
+            caches=[(cache.kv_heads, cache.head_dim) for cache in program.caches],
+            context=context,
+            chunk=self.chunk,
+            threads=threads,
+            float_arithmetic=arithmetic == "f32",
+            activation_block=ACTIVATION_BLOCK,
+            isa=isa,
+        )
+
+    def forward(self, tokens: Sequence[int] | NDArray[np.int32], start: int, *, all_logits: bool = False) -> F32:
+        """Run tokens at positions ``start …``; the cache must hold everything before ``start``.
+
+        Shapes
+            returns ``(T, V)`` with ``all_logits``, else ``(1, V)``: the logits after the last token.
+        """
+        ids = np.ascontiguousarray(tokens, np.int32)
+        out = np.empty((ids.size if all_logits else 1, self.vocab), np.float32)
+        last = len(self.program.ops)
+        for at in range(0, ids.size, self.chunk):
+            piece = ids[at : at + self.chunk]
+            rows = out[at : at + piece.size] if all_logits else out
+            self._core.run(piece, start + at, 0, last, all_logits, rows)
+        return out
+
+    def run(
+        self,
+        tokens: Sequence[int] | NDArray[np.int32],
+        start: int,
+        first: int,
+        last: int,
+        *,
+        inputs: Mapping[int, F32] | None = None,
+        outputs: Sequence[int] = (),
+    ) -> dict[int, F32]:
+        """Run operations ``[first, last)`` of at most ``chunk`` tokens and tap buffers.
+
+        ``inputs`` are buffers ``(T, width)`` put in place first; the result holds each buffer of ``outputs`` as it was
+        right after its operation.
+        """
+        ids = np.ascontiguousarray(tokens, np.int32)
+        taps = {buffer: np.empty((ids.size, self.program.widths[buffer]), np.float32) for buffer in outputs}
+        logits = np.empty((ids.size, self.vocab), np.float32) if last == len(self.program.ops) else None
+        given = [(buffer, np.ascontiguousarray(array, np.float32)) for buffer, array in (inputs or {}).items()]
+        self._core.run(ids, start, first, last, True, logits, given, list(taps.items()))
+        return taps
+
+    def profile(self) -> list[OpTime]:
+        """Seconds of every operation since :meth:`reset_profile`."""
+        runs = self._core.runs()
+        return [OpTime(op, runs, s) for op, s in zip(self.program.ops, self._core.seconds(), strict=True)]
+
+    def reset_profile(self) -> None:
+        self._core.reset_profile()
+
+
+def _tuple(op: Op, matrices: Mapping[str, int], vectors: Mapping[str, int]) -> tuple[object, ...]:
+    weights = [matrices[name] for name in op.weights]
+    return KINDS[op.kind], list(op.inputs), list(op.outputs), weights, [vectors[v] for v in op.vectors], list(op.ints), list(op.floats)

@@ -1,0 +1,165 @@
+"""Speed of one model, against the memory ceiling measured in the same run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from scrimp.errors import UsageError
+from scrimp.measure.memory import PageFaults, page_faults, peak_bytes
+from scrimp.measure.traffic import OpCost, Traffic, op_costs
+from scrimp.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from scrimp.model import Model
+
+#: Bytes streamed to find the memory ceiling: far more than any cache holds.
+CEILING_BYTES = 256 * 10**6
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Tokens per second over ``n`` repeats."""
+
+    median: float
+    min: float
+    max: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What ``scrimp bench`` reports. ``to_json()`` has the keys of CLI.md.
+
+    ``first_token_ms``: from the begin of opening the model until the logits after the prompt are there; everything is
+    cold but the file, which the operating system may still hold in memory. ``rss_peak_bytes``: of this process, right
+    after a whole prefill and decode. ``memory_read_gb_per_s``: the best of all repeats before and after. Page faults:
+    during all repeats of decode together.
+    """
+
+    model: str
+    prefill: int
+    decode: int
+    prefill_tokens_per_s: Rate
+    decode_tokens_per_s: Rate
+    bytes_per_token: int
+    memory_read_gb_per_s: float
+    load_ms: float
+    first_token_ms: float
+    rss_peak_bytes: int
+    page_faults: PageFaults
+    threads: int
+    isa: str
+    profile: tuple[OpCost, ...] = ()
+
+    @property
+    def decode_gb_per_s(self) -> float:
+        return self.bytes_per_token * self.decode_tokens_per_s.median / 1e9
+
+    def to_json(self) -> dict[str, Any]:
+        document = asdict(self)
+        faults = document.pop("page_faults")
+        profile = document.pop("profile")
+        return document | {
+            "decode_gb_per_s": self.decode_gb_per_s,
+            "page_faults_minor": faults["minor"],
+            "page_faults_major": faults["major"],
+            "profile": list(profile),
+        }
+
+
+def measure_speed(
+    name: str | Path,
+    *,
+    prefill: int = 256,
+    decode: int = 64,
+    threads: int | None = None,
+    repeat: int = 5,
+    profile: bool = False,
+    progress: Progress = SILENT,
+) -> Speed:
+    """Open a model, run a prompt of ``prefill`` tokens and then ``decode`` tokens one by one, ``repeat`` times.
+
+    Tokens are fixed ones: what is timed is the network, without tokenizer and sampling. The first, cold pass is not
+    among the repeats.
+    """
+    import scrimp
+
+    for flag, value in (("--prefill", prefill), ("--decode", decode), ("--repeat", repeat)):
+        if value < 1:
+            raise UsageError(f"{flag} is {value}; at least 1 is needed.", hint=f"{flag} 1")
+    begin = perf_counter()
+    with scrimp.open(name, threads=threads, context=prefill + decode) as model:
+        loaded = perf_counter()
+        tokens = [(7919 * i) % model.vocab_size for i in range(prefill + decode)]
+        model.step(tokens[:prefill], 0)
+        first_token = perf_counter()
+        _decode(model, tokens, prefill)
+        peak = peak_bytes()
+        ceiling = _ceiling(model.threads)
+        progress.start("timing", repeat)
+        prefill_s, decode_s, faults = [], [], PageFaults(0, 0)
+        for _ in range(repeat):
+            prefill_s.append(_prefill(model, tokens, prefill))
+            before = page_faults()
+            decode_s.append(_decode(model, tokens, prefill))
+            faults += page_faults() - before
+            progress.advance()
+        progress.finish()
+        ceiling = max(ceiling, _ceiling(model.threads))
+        traffic = Traffic.of(model)
+        return Speed(
+            model=str(name),
+            prefill=prefill,
+            decode=decode,
+            prefill_tokens_per_s=_rate(prefill, prefill_s),
+            decode_tokens_per_s=_rate(decode, decode_s),
+            bytes_per_token=traffic.bytes_per_token(prefill + decode // 2),
+            memory_read_gb_per_s=ceiling,
+            load_ms=1000 * (loaded - begin),
+            first_token_ms=1000 * (first_token - begin),
+            rss_peak_bytes=peak,
+            page_faults=faults,
+            threads=model.threads,
+            isa=model.isa,
+            profile=_profile(model, traffic, tokens, prefill) if profile else (),
+        )
+
+
+def _prefill(model: Model, tokens: list[int], prefill: int) -> float:
+    begin = perf_counter()
+    model.step(tokens[:prefill], 0)
+    return perf_counter() - begin
+
+
+def _decode(model: Model, tokens: list[int], prefill: int) -> float:
+    begin = perf_counter()
+    for position in range(prefill, len(tokens)):
+        model.step(tokens[position : position + 1], position)
+    return perf_counter() - begin
+
+
+def _ceiling(threads: int) -> float:
+    from scrimp import _core
+
+    return max(_core.read_bandwidth(CEILING_BYTES, threads, 5))
+
+
+def _rate(tokens: int, seconds: list[float]) -> Rate:
+    rates = [tokens / s for s in seconds]
+    return Rate(median(rates), min(rates), max(rates), len(rates))
+
+
+def _profile(model: Model, traffic: Traffic, tokens: list[int], prefill: int) -> tuple[OpCost, ...]:
+    costs: list[OpCost] = []
+    for phase, run, position in (
+        ("prefill", _prefill, prefill // 2),
+        ("decode", _decode, (prefill + len(tokens)) // 2),
+    ):
+        model.engine.reset_profile()
+        run(model, tokens, prefill)
+        costs += op_costs(phase, model.engine.profile(), traffic, position)
+    return tuple(costs)

@@ -1,0 +1,81 @@
+"""Bytes that one step of decoding reads, and where they and the time go."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from scrimp.program import Op, Program
+
+if TYPE_CHECKING:
+    from scrimp.engine import OpTime
+    from scrimp.model import Model
+
+#: Bytes of a number in the key/value cache (float16).
+CACHE_NUMBER_BYTES = 2
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """A Program and the bytes each of its weights takes in memory."""
+
+    program: Program
+    weight_bytes: dict[str, int]
+
+    @classmethod
+    def of(cls, model: Model) -> Traffic:
+        """One tensor is read at a time."""
+        program = model.program
+        names = {name for op in program.ops for name in (*op.weights, *filter(None, op.vectors))}
+        return cls(program, {name: int(model.source.read(name).nbytes) for name in sorted(names)})
+
+    def bytes_per_token(self, position: int) -> int:
+        """Bytes read to decode the token at ``position``: each matrix once (a tied head is a matrix), one row of the
+        embedding, the norms and biases, and the keys and values of all positions so far."""
+        return sum(self.bytes_of(op, position) for op in self.program.ops)
+
+    def bytes_of(self, op: Op, position: int) -> int:
+        """What one operation reads of that; activations are not counted, they stay in the processor's caches."""
+        if op.kind == "embed":
+            return self.weight_bytes[op.weights[0]] // self.program.matrices[op.weights[0]][0]
+        if op.kind == "attention":
+            _, _, kv_heads, head_dim = op.ints
+            return 2 * (position + 1) * kv_heads * head_dim * CACHE_NUMBER_BYTES
+        return sum(self.weight_bytes[name] for name in (*op.weights, *filter(None, op.vectors)))
+
+
+@dataclass(frozen=True)
+class OpCost:
+    """Operations of one sort, all layers together. ``bytes``: weights and cache read, by all calls together."""
+
+    phase: str
+    op: str
+    calls: int
+    seconds: float
+    bytes: int
+
+
+def op_costs(phase: str, times: Iterable[OpTime], traffic: Traffic, position: int) -> list[OpCost]:
+    """The profile of the engine, operations of the same sort added up, the costliest first.
+
+    ``position`` is the mean one of the calls. A run of many tokens reads its weights once per chunk, which is a call.
+    """
+    costs: dict[str, tuple[int, float, int]] = {}
+    for time in times:
+        calls, seconds, size = costs.get(label(time.op), (0, 0.0, 0))
+        moved = traffic.bytes_of(time.op, position) * time.calls
+        costs[label(time.op)] = (calls + time.calls, seconds + time.seconds, size + moved)
+    found = [OpCost(phase, op, *cost) for op, cost in costs.items()]
+    return sorted(found, key=lambda cost: cost.seconds, reverse=True)
+
+
+def label(op: Op) -> str:
+    """The kind of an operation and the last words of its weights' names, without the layer.
+
+    >>> label(Op("linear", (0,), (1, 2), ("model.layers.3.mlp.gate_proj.weight", "model.layers.3.mlp.up_proj.weight")))
+    'linear gate_proj up_proj'
+    """
+    names = [re.sub(r"\.(weight|bias)$", "", name).rsplit(".", 1)[-1] for name in op.weights or op.vectors if name]
+    return " ".join([op.kind, *names])

@@ -1,0 +1,149 @@
+"""A Model: a source, its Program in the engine, and its tokenizer, opened together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scrimp import models
+from scrimp.engine import Arithmetic, Engine, default_threads, pick_isa
+from scrimp.errors import Refused, UsageError
+from scrimp.sources.open import open_source
+from scrimp.sources.pull import locate
+from scrimp.sources.source import Source
+from scrimp.tensors import QTensor
+
+if TYPE_CHECKING:
+    from scrimp.text.generate import Piece
+    from scrimp.text.tokenizer import Tokenizer
+
+F32 = NDArray[np.float32]
+
+#: Positions a cache is made for unless more are asked for: memory is used only as far as positions are.
+DEFAULT_CONTEXT = 8192
+
+
+class Model:
+    """A network that runs. Use :func:`scrimp.open`; close it (or use ``with``) to release the file."""
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        threads: int | None = None,
+        context: int | None = None,
+        arithmetic: Arithmetic = "int8",
+        isa: str | None = None,
+    ) -> None:
+        parsed, self.program = models.build(source.config)
+        longest: int = parsed.context
+        if context is not None and not 1 <= context <= longest:
+            raise UsageError(f"A context of {context:,} is out of range.", hint=f"this model was made for 1 … {longest:,}")
+        self.source, self.arithmetic = source, arithmetic
+        self.context = context or min(longest, DEFAULT_CONTEXT)
+        self.threads = threads or default_threads()
+        self.isa = pick_isa(isa)
+        matrices, vectors = read_tensors(source, self.program.matrices, self.program.vectors)
+        self.engine = Engine(
+            self.program, matrices, vectors, context=self.context, threads=self.threads, isa=self.isa, arithmetic=arithmetic
+        )
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.source.config
+
+    @property
+    def vocab_size(self) -> int:
+        return self.engine.vocab
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        from scrimp.text.tokenizer import load
+
+        return load(self.source.tokenizer)
+
+    def step(self, tokens: Sequence[int], start: int) -> F32:
+        """Logits ``(V,)`` after ``tokens`` at positions ``start …``; earlier positions must have been run before."""
+        self._check(tokens, start)
+        return self.engine.forward(tokens, start)[0]
+
+    def logits(self, tokens: Sequence[int], start: int = 0) -> F32:
+        """Logits ``(T, V)`` after each of ``tokens`` at positions ``start …``."""
+        self._check(tokens, start)
+        return self.engine.forward(tokens, start, all_logits=True)
+
+    def generate(self, prompt: str | Sequence[dict[str, str]], *, raw: bool = False, **options: Any) -> Iterator[str]:
+        """The reply to a prompt (or a list of chat messages), piece by piece; see :func:`scrimp.text.generate.generate`."""
+        for piece in self.pieces(prompt, raw=raw, **options):
+            if piece.text:
+                yield piece.text
+
+    def pieces(self, prompt: str | Sequence[dict[str, str]], *, raw: bool = False, **options: Any) -> Iterator[Piece]:
+        """As :meth:`generate`, with tokens, timings and the reason of the end."""
+        from scrimp.text.prompt import prompt_tokens, reply
+
+        return reply(self.step, prompt_tokens(self.tokenizer, prompt, raw=raw), self.tokenizer, self.context, **options)
+
+    def close(self) -> None:
+        self.source.close()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _check(self, tokens: Sequence[int], start: int) -> None:
+        if not len(tokens):
+            raise UsageError("There are no tokens to run.", hint="give at least one")
+        if start < 0 or start + len(tokens) > self.context:
+            raise UsageError(
+                f"{start + len(tokens):,} tokens exceed the context of {self.context:,}.",
+                hint="shorten the text, or open the model with a larger context",
+            )
+        low, high = min(tokens), max(tokens)
+        if low < 0 or high >= self.vocab_size:
+            raise UsageError(f"Token {low if low < 0 else high} is not in 0 … {self.vocab_size - 1:,}.", hint="is it this model's tokenizer?")
+
+
+def read_tensors(
+    source: Source, matrices: dict[str, tuple[int, int]], vectors: dict[str, int]
+) -> tuple[dict[str, QTensor], dict[str, F32]]:
+    """Every tensor of a Program from a source, each checked against the shape the Program needs."""
+    with ThreadPoolExecutor(default_threads()) as pool:
+        read = dict(zip((*matrices, *vectors), pool.map(source.read, (*matrices, *vectors)), strict=True))
+    found_matrices, found_vectors = {}, {}
+    for name, tensor in read.items():
+        expected = matrices[name] if name in matrices else (vectors[name],)
+        if tuple(tensor.shape) != expected:
+            raise Refused(f"{name} has shape {tuple(tensor.shape)}; its config asks for {expected}.", hint="the file is damaged")
+        if isinstance(tensor, QTensor):
+            found_matrices[name] = tensor
+        else:
+            found_vectors[name] = tensor
+    return found_matrices, found_vectors
+
+
+def open_model(
+    model: str | Path,
+    *,
+    tokenizer: Path | None = None,
+    threads: int | None = None,
+    context: int | None = None,
+    arithmetic: Arithmetic = "int8",
+    isa: str | None = None,
+) -> Model:
+    """Open any MODEL of the command line: a path, a catalogue name or a hub id."""
+    source = open_source(locate(str(model)), tokenizer=tokenizer)
+    try:
+        return Model(source, threads=threads, context=context, arithmetic=arithmetic, isa=isa)
+    except BaseException:
+        source.close()
+        raise

@@ -1,0 +1,37 @@
+"""Tokenizer data is hostile until checked: what is refused, and in which words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from scrimp.errors import Refused
+
+HINT = "fetch the file again, or name another tokenizer"
+
+
+def malformed(reason: str) -> Refused:
+    return Refused(f"The tokenizer is malformed: {reason}.", hint=HINT)
+
+
+def check_distinct(tokens: Sequence[str]) -> None:
+    """Refuses a token that is empty or no Unicode, and two tokens with the same text: one of them could never be written."""
+    first: dict[str, int] = {}
+    for i, token in enumerate(tokens):
+        if not token:
+            raise malformed(f"token {i:,} is empty")
+        if not token.isascii() and any("\ud800" <= character <= "\udfff" for character in token):
+            raise malformed(f"token {i:,} holds half of a surrogate pair, which is no Unicode text")
+        if first.setdefault(token, i) != i:
+            raise malformed(f"tokens {first[token]:,} and {i:,} are both {token[:40]!r}")
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Turns whatever the ``tokenizers`` library raises on malformed data, Rust panics included, into ``Refused``."""
+    try:
+        yield
+    except (Refused, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # a panic is no Exception
+        raise malformed(" ".join(str(error).split())[:200].rstrip(".") or type(error).__name__) from None

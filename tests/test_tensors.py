@@ -1,0 +1,108 @@
+"""QTensor: values, bytes, and what a file must hold."""
+
+import numpy as np
+import pytest
+
+from scrimp import tensors
+from scrimp.engine.engine import core_matrix
+from scrimp.errors import Refused
+from scrimp.formats import ELEMENTS, parse
+from scrimp.tensors import from_codes, from_floats, from_parts, part_shapes, stored_bytes
+
+FORMATS = ["int2:g32", "int3z:g64", "int4:g32", "int4z:row", "int5:g128", "int6z:g32@f32", "int8:tensor",
+           "ternary:g64", "ternary:row@bf16", "binary:g32", "binary:tensor@f32"]  # fmt: skip
+
+
+def random_tensor(name, shape, seed=0):
+    fmt, rng = parse(name), np.random.default_rng(seed)
+    codes = rng.integers(0, fmt.element.levels, shape, dtype=np.uint8)
+    scale_shape = (1, 1) if fmt.block == "tensor" else (shape[0], fmt.groups(shape[1]))
+    scales = tensors.from_f32(rng.normal(size=scale_shape).astype(np.float32), fmt.scale)
+    mins = tensors.from_f32(rng.normal(size=scale_shape).astype(np.float32), fmt.scale) if fmt.has_min else None
+    return from_codes(fmt, codes, scales, mins), codes, scales, mins
+
+
+def one_weight(fmt, code, scale, minimum):
+    """The definition, one scalar at a time."""
+    if minimum is not None:
+        return np.float32(np.float32(scale * np.float32(code)) + minimum)
+    return np.float32(scale * np.float32(fmt.element.step * int(code) - fmt.element.zero))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_values_follow_the_definition(name):
+    shape = (19, 100)
+    tensor, codes, scales, mins = random_tensor(name, shape)
+    fmt, scales32 = tensor.format, tensors.to_f32(scales, tensor.format.scale)
+    mins32 = None if mins is None else tensors.to_f32(mins, fmt.scale)
+    expected = np.empty(shape, np.float32)
+    for n in range(shape[0]):
+        for k in range(shape[1]):
+            at = (0, 0) if fmt.block == "tensor" else (n, k // fmt.group(shape[1]))
+            expected[n, k] = one_weight(fmt, codes[n, k], scales32[at], None if mins32 is None else mins32[at])
+    assert np.array_equal(tensor.codes(), codes)
+    assert np.array_equal(tensor.dequantize(), expected)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_engine_decodes_rows_bit_for_bit(name):
+    tensor, *_ = random_tensor(name, (35, 172), seed=3)
+    rows = core_matrix(tensor).decode_rows(0, 35)
+    assert np.array_equal(rows.view(np.uint32), tensor.dequantize().view(np.uint32))
+
+
+@pytest.mark.parametrize("name", [*FORMATS, "f32", "f16", "bf16"])
+@pytest.mark.parametrize("shape", [(1, 1), (16, 64), (17, 341), (576, 576)])
+def test_stored_bytes_are_predicted_exactly(name, shape):
+    fmt = parse(name)
+    if fmt.scale is None:
+        tensor = from_floats(fmt, np.zeros(shape, tensors.DTYPES[name]))
+    else:
+        tensor = random_tensor(name, shape)[0]
+    assert tensor.nbytes == stored_bytes(fmt, shape)
+    assert {part: array.shape for part, array in tensor.parts().items()} == part_shapes(fmt, shape)
+
+
+def test_whole_tiles_take_the_bits_that_the_format_names():
+    for name in FORMATS:
+        fmt = parse(name)
+        if fmt.block == "tensor" or fmt.element.kind == "ternary":
+            continue
+        assert 8 * stored_bytes(fmt, (64, 1280)) / (64 * 1280) == pytest.approx(fmt.bits_per_weight(64, 1280), rel=1e-12)
+
+
+def test_a_tensor_survives_its_parts():
+    tensor, codes, *_ = random_tensor("int3z:g32", (18, 70))
+    back = from_parts("w", tensor.format, tensor.shape, tensor.parts())
+    assert np.array_equal(back.codes(), codes)
+    assert np.array_equal(back.dequantize(), tensor.dequantize())
+
+
+def test_a_missing_or_misshapen_part_is_refused_by_name():
+    tensor, *_ = random_tensor("int3z:g32", (18, 70))
+    parts = tensor.parts()
+    with pytest.raises(Refused, match="layer: its part 'codes_high' is missing"):
+        from_parts("layer", tensor.format, tensor.shape, {k: v for k, v in parts.items() if k != "codes_high"})
+    with pytest.raises(Refused, match=r"layer\.scales has shape"):
+        from_parts("layer", tensor.format, tensor.shape, {**parts, "scales": parts["scales"][:1]})
+
+
+def test_bfloat16_rounds_to_nearest_even_as_ml_dtypes_does():
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    rng = np.random.default_rng(0)
+    bits = np.concatenate([rng.integers(0, 2**32, 200_000, dtype=np.uint32), np.arange(0, 2**32, 65_521, dtype=np.uint64).astype(np.uint32)])
+    values = bits.view(np.float32)
+    values = values[~np.isnan(values)]
+    with np.errstate(over="ignore"):
+        expected = values.astype(ml_dtypes.bfloat16).view(np.uint16)
+    assert np.array_equal(tensors.from_f32(values, "bf16"), expected)
+    assert np.array_equal(tensors.to_f32(expected, "bf16"), expected.view(ml_dtypes.bfloat16).astype(np.float32))
+    assert np.isnan(tensors.to_f32(tensors.from_f32(np.array([np.nan], np.float32), "bf16"), "bf16")).all()
+
+
+def test_every_element_has_levels_that_its_planes_can_hold():
+    for element in ELEMENTS.values():
+        if element.kind == "ternary":
+            assert element.levels == 3
+        else:
+            assert element.levels == 2 ** sum(element.planes)
