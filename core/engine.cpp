@@ -6,7 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
-#include <stdexcept>
+#include <utility>
 
 #include "packing.h"
 
@@ -75,8 +75,8 @@ Engine::Engine(std::vector<Op> ops, std::vector<Buffer> places, int64_t arena_wi
       pool_(settings.threads) {
   std::memset(arena_.get(), 0, static_cast<size_t>(arena_width * settings.chunk) * sizeof(float));
   for (const CacheShape& shape : caches) {
-    const int64_t size = shape.kv_heads * shape.head_dim * settings.context;
-    caches_.push_back({shape, allocate<uint16_t>(size), allocate<uint16_t>(size)});
+    const int64_t bytes = shape.kv_heads * shape.head_dim * settings.context * (settings.float_arithmetic ? 4 : 2);
+    caches_.push_back({shape, allocate<uint8_t>(bytes), allocate<uint8_t>(bytes)});
   }
   int64_t widest = 0;
   for (size_t i = 0; i < ops_.size(); ++i) {
@@ -276,15 +276,12 @@ void Engine::attention(const Op& op, size_t index, const View& view, int thread)
   const auto buffer = [&](int number) { return arena_.get() + places_[static_cast<size_t>(number)].offset; };
   const Range range = token_range(view.rows, thread, pool_.threads());
   for (int64_t t = range.begin; t < range.end; ++t) {
-    for (int64_t h = 0; h < kv_heads; ++h) {
-      const int64_t at = (h * settings_.context + view.start + t) * head_dim;
-      kernels_.to_f16(buffer(op.inputs[1]) + t * arena_width_ + h * head_dim, head_dim, cache.keys.get() + at);
-      kernels_.to_f16(buffer(op.inputs[2]) + t * arena_width_ + h * head_dim, head_dim, cache.values.get() + at);
-    }
+    const int64_t at = t * arena_width_;
+    remember(cache, buffer(op.inputs[1]) + at, buffer(op.inputs[2]) + at, view.start + t);
   }
   pool_.barrier();
   const Attention a{heads, kv_heads, head_dim, view.start, view.rows, settings_.context, op.floats[0],
-                    buffer(op.inputs[0]), arena_width_, cache.keys.get(), cache.values.get(),
+                    buffer(op.inputs[0]), arena_width_, cache.keys.get(), cache.values.get(), settings_.float_arithmetic,
                     buffer(op.outputs[0]), arena_width_};
   if (view.rows == 1) {
     const Range mine = split(heads, thread, pool_.threads());
@@ -297,6 +294,21 @@ void Engine::attention(const Op& op, size_t index, const View& view, int thread)
     const int64_t strip = strips - 1 - piece / kv_heads, head = piece % kv_heads;
     const int64_t end = std::min((strip + 1) * kAttentionTokens, view.rows);
     kernels_.attention(a, head * group, (head + 1) * group, strip * kAttentionTokens, end, scratch(thread));
+  }
+}
+
+// Put the keys and values of one token, [kv_heads][head_dim] each, into the cache.
+void Engine::remember(const Cache& cache, const float* keys, const float* values, int64_t position) {
+  const auto [kv_heads, head_dim] = cache.shape;
+  for (int64_t h = 0; h < kv_heads; ++h) {
+    const int64_t at = (h * settings_.context + position) * head_dim;
+    for (const auto& [from, to] : {std::pair{keys, cache.keys.get()}, std::pair{values, cache.values.get()}}) {
+      if (settings_.float_arithmetic) {
+        std::memcpy(reinterpret_cast<float*>(to) + at, from + h * head_dim, static_cast<size_t>(head_dim) * sizeof(float));
+      } else {
+        kernels_.to_f16(from + h * head_dim, head_dim, reinterpret_cast<uint16_t*>(to) + at);
+      }
+    }
   }
 }
 

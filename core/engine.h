@@ -21,7 +21,7 @@ struct Settings {
   int64_t context;           // positions the key/value cache can hold
   int64_t chunk;             // largest number of tokens in one run
   int threads;
-  bool float_arithmetic;     // multiply decoded weights with float activations: the reference
+  bool float_arithmetic;     // decoded weights times float activations, float keys and values: the reference
   int64_t activation_block;  // inputs that share an activation scale
 };
 
@@ -67,7 +67,7 @@ class Engine {
 
   struct Cache {
     CacheShape shape;
-    Memory<uint16_t> keys, values;
+    Memory<uint8_t> keys, values;  // f16; float32 with float arithmetic
   };
   // cos and sin of position * frequency, filled as far as positions were used.
   struct Rotation {
@@ -87,6 +87,7 @@ class Engine {
   void execute(const Op& op, size_t index, const Step& step, const View& view, int thread);
   void linear(const Op& op, size_t index, const Step& step, const View& view, int thread);
   void attention(const Op& op, size_t index, const View& view, int thread);
+  void remember(const Cache& cache, const float* keys, const float* values, int64_t position);
   void copy_taps(const Op* op, const Step& step);
   float* row(int buffer, const Step& step, int64_t token) const;
   View view_of(size_t index, const Step& step) const;

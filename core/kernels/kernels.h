@@ -74,8 +74,9 @@ struct Attention {
   float scale;           // usually 1/sqrt(head_dim)
   const float* q;        // [T][q_stride], head h at h*head_dim
   int64_t q_stride;
-  const uint16_t* keys;    // f16, [kv_heads][capacity][head_dim]
-  const uint16_t* values;  // f16, same
+  const void* keys;    // [kv_heads][capacity][head_dim]: f16 as uint16_t, or float
+  const void* values;  // same
+  bool float_cache;    // keys and values are float: the reference arithmetic
   float* out;            // [T][out_stride]
   int64_t out_stride;
 };

@@ -21,13 +21,17 @@ V = 11
 LOG_SUM_EXP_ERROR = 2e-6
 
 
+def score_one(model, windows, reference=None):
+    return score([model], windows, reference=reference)[0]
+
+
 def tokens(count, seed=0):
     return np.random.default_rng(seed).integers(0, V, count).tolist()
 
 
 def test_nll_is_the_mean_over_scored_tokens():
     table, windows = random_table(1, V), cut(tokens(40), 8)
-    found = perplexity(score(Bigram(table), windows), windows, V)
+    found = perplexity(score_one(Bigram(table), windows), windows, V)
     by_hand = [
         -log_softmax(table[window[i]])[window[i + 1]]
         for window in windows.tokens.tolist()
@@ -45,10 +49,10 @@ def test_nll_is_the_mean_over_scored_tokens():
 @pytest.mark.parametrize("chunk", [1, 3, 7, 100])
 def test_chunks_change_nothing(chunk, monkeypatch):
     table, windows = random_table(1, V), cut(tokens(40), 8)
-    whole = score(Bigram(table), windows).nll
+    whole = score_one(Bigram(table), windows).nll
     monkeypatch.setattr(scores_module, "CHUNK", chunk)
     model = Bigram(table)
-    assert np.array_equal(score(model, windows).nll, whole)
+    assert np.array_equal(score_one(model, windows).nll, whole)
     assert max(len(ran) for ran, _ in model.calls) == min(chunk, 7)
     starts = [start for _, start in model.calls][: math.ceil(7 / chunk)]
     assert starts == list(range(0, 7, chunk)), "each chunk continues where the last one ended"
@@ -56,20 +60,20 @@ def test_chunks_change_nothing(chunk, monkeypatch):
 
 def test_the_last_token_of_a_window_is_not_run():
     model, windows = Bigram(random_table(1, V)), cut(tokens(16), 8)
-    score(model, windows)
+    score_one(model, windows)
     assert [ran for ran, _ in model.calls] == [window[:-1] for window in windows.tokens.tolist()]
 
 
 def test_a_uniform_model_has_the_perplexity_of_its_vocabulary():
     windows = cut(tokens(40), 8)
-    found = perplexity(score(Bigram(np.zeros((V, V))), windows), windows, V)
+    found = perplexity(score_one(Bigram(np.zeros((V, V))), windows), windows, V)
     assert found.ppl == pytest.approx(V, rel=1e-6)
     assert found.nll_se == pytest.approx(0, abs=1e-7)
 
 
 def test_one_window_has_no_error_estimate():
     windows = cut(tokens(8), 8)
-    assert math.isnan(perplexity(score(Bigram(random_table(1, V)), windows), windows, V).nll_se)
+    assert math.isnan(perplexity(score_one(Bigram(random_table(1, V)), windows), windows, V).nll_se)
 
 
 def test_correlated_tokens_widen_the_error():
@@ -92,8 +96,8 @@ def test_a_model_worse_than_word_counts_is_broken():
     windows = cut(text, 10)
     good = np.full((V, V), -3.0)
     good[0, 1] = good[1, 0] = 3.0
-    assert not perplexity(score(Bigram(good), windows), windows, V).broken
-    assert perplexity(score(Bigram(-good), windows), windows, V).broken
+    assert not perplexity(score_one(Bigram(good), windows), windows, V).broken
+    assert perplexity(score_one(Bigram(-good), windows), windows, V).broken
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -101,7 +105,7 @@ def test_a_model_that_answers_nonsense_is_broken(value):
     table = random_table(1, V)
     table[:, 3] = value
     windows = cut(tokens(40), 8)
-    assert perplexity(score(Bigram(table), windows), windows, V).broken
+    assert perplexity(score_one(Bigram(table), windows), windows, V).broken
 
 
 def test_an_nll_beyond_floats_is_an_infinite_perplexity():
@@ -113,7 +117,7 @@ def test_divergence_is_that_of_the_two_distributions():
     windows, rng = cut(tokens(64), 8), np.random.default_rng(5)
     p_table = random_table(1, V)
     q_table = (p_table + rng.normal(0, 0.3, (V, V))).astype(np.float32)
-    found = divergence(score(Bigram(q_table), windows, reference=Bigram(p_table)))
+    found = divergence(score_one(Bigram(q_table), windows, reference=Bigram(p_table)))
     contexts, targets = windows.tokens[:, :-1].ravel(), windows.targets.ravel()
     p, q = log_softmax(p_table[contexts]), log_softmax(q_table[contexts])
     kl = (np.exp(p) * (p - q)).sum(axis=1)
@@ -131,7 +135,7 @@ def test_divergence_is_that_of_the_two_distributions():
 
 def test_a_model_does_not_diverge_from_itself():
     table, windows = random_table(1, V), cut(tokens(64), 8)
-    found = divergence(score(Bigram(table), windows, reference=Bigram(table)))
+    found = divergence(score_one(Bigram(table), windows, reference=Bigram(table)))
     assert (found.kl_mean, found.same_top, found.nll_change) == (0.0, 1.0, 0.0)
 
 
@@ -142,20 +146,31 @@ def test_model_and_reference_run_in_lockstep(monkeypatch):
     for name, network in (("model", model), ("reference", reference)):
         inner = network.logits
         network.logits = lambda t, start=0, name=name, inner=inner: (order.append(name), inner(t, start))[1]
-    score(model, cut(tokens(16), 8), reference=reference)
-    assert order == ["model", "reference"] * 6
+    score_one(model, cut(tokens(16), 8), reference=reference)
+    assert order == ["reference", "model"] * 6
+
+
+def test_models_side_by_side_are_scored_as_if_alone():
+    windows, reference = cut(tokens(40), 8), Bigram(random_table(3, V))
+    models = [Bigram(random_table(1, V)), Bigram(random_table(2, V))]
+    together = score(models, windows, reference=reference)
+    assert len(reference.calls) == len(windows.tokens), "the reference runs once for all"
+    for model, found in zip(models, together, strict=True):
+        alone = score_one(model, windows, reference=reference)
+        assert np.array_equal(found.nll, alone.nll)
+        assert np.array_equal(found.kl, alone.kl)
 
 
 def test_vocabularies_that_differ_are_refused():
-    with pytest.raises(Refused, match=r"11 tokens and the reference 12"):
-        score(Bigram(random_table(1, V)), cut(tokens(16), 8), reference=Bigram(random_table(1, 12)))
+    with pytest.raises(Refused, match=r"vocabularies of 11, 12"):
+        score_one(Bigram(random_table(1, V)), cut(tokens(16), 8), reference=Bigram(random_table(1, 12)))
 
 
 def test_a_window_longer_than_the_context_is_refused():
     with pytest.raises(Refused, match=r"window of 8 tokens exceeds the context of 6"):
-        score(Bigram(random_table(1, V), context=6), cut(tokens(16), 8))
+        score_one(Bigram(random_table(1, V), context=6), cut(tokens(16), 8))
 
 
 def test_a_token_the_network_does_not_have_is_refused():
     with pytest.raises(Refused, match=r"has token 11, and the model's vocabulary only 11"):
-        score(Bigram(random_table(1, V)), cut([11] * 16, 8))
+        score_one(Bigram(random_table(1, V)), cut([11] * 16, 8))

@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from scrimp.sources.tokenizer_data import TokenizerData
 from scrimp.text.tokenizer import Tokenizer, load
+
+settings.register_profile("busy-machine", deadline=None)  # others may be using it
+settings.load_profile("busy-machine")
 
 CORPUS = """Once upon a time there was a little girl who lived in a village near the forest. Whenever she went out,
 the little girl wore a red riding cloak, so everyone in the village called her Little Red Riding Hood.
@@ -65,7 +69,7 @@ def byte_level_metadata() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def spm_metadata() -> dict[str, Any]:
     """As the ``tokenizer.*`` keys of a GGUF file with a SentencePiece tokenizer, made by hand: score = −rank."""
-    words = "▁ t e h o n a i s r d l u w g c m y p f b v k . , ' ▁t he ▁a in ▁the er ▁o nc ▁onc ▁once é 漢 ▁▁".split()
+    words = [*"▁tehonaisrdlugwcmypfbvk.,'é漢", "▁t", "he", "▁a", "in", "▁the", "er", "▁o", "nc", "▁onc", "▁once", "▁▁"]
     bytes_ = [f"<0x{b:02X}>" for b in range(256)]
     tokens = ["<unk>", "<s>", "</s>", *bytes_, *words]
     return {

@@ -29,7 +29,9 @@ SCRIMP_INLINE int64_t segment_inputs(const Matrix& w, const Activations& x) {
 // acc += codes * (4 activations broadcast to 16 rows), exact in int32: bytes unsigned by signed, no saturation.
 // Assembly, because GCC 12 copies two dozen accumulators to the stack when it sees the intrinsic.
 SCRIMP_INLINE void dot(__m512i& acc, __m512i codes, const int8_t* quad) {
-  asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(codes), "m"(*reinterpret_cast<const Quad*>(quad)));
+  __m512i sum = acc;  // a value, not memory: else the element of an array is stored after each product
+  asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(codes), "m"(*reinterpret_cast<const Quad*>(quad)));
+  acc = sum;
 }
 
 // 16 scales (or mins) of one tile and group, as float.

@@ -140,32 +140,69 @@ void describe(const Matrix& w, const Activations& x, const Panel& panel, int64_t
   }
 }
 
-// One panel of kTiles x 16 rows times kWidth tokens.
+// What becomes of the int32 sums of a piece, for it may be the only one, the first, a middle or the last one of its group.
+enum class Place { kOnly, kFirst, kMiddle, kLast };
+
+// The float sums of a register block: of the current group, and of the row.
+template <int kTiles, int kWidth>
+struct Sums {
+  __m512 group[kTiles * kWidth];
+  __m512 row[kTiles * kWidth];
+};
+
+// f(Index<token>, Index<tile>, Index<token * kTiles + tile>)
+template <int kTiles, int kWidth, class F>
+SCRIMP_INLINE void each_sum(F f) {
+  each<kWidth>([&](auto t) __attribute__((always_inline)) {
+    each<kTiles>([&](auto i) __attribute__((always_inline)) { f(t, i, Index<t.value * kTiles + i.value>{}); });
+  });
+}
+
+// One piece: `count` (at least 1) quads of kTiles x 16 rows times kWidth tokens, scaled and added to `sums`.
 //
-// The int32 sums of a piece (24 registers for 2 tiles and 12 tokens) live in registers, the float sums of a group and
-// of the row in the L1 cache. Each broadcast activation feeds kTiles dot products.
+// The int32 sums (24 registers for 2 tiles and 12 tokens) live in registers, the float sums in the L1 cache. Each
+// broadcast activation feeds kTiles dot products. A function of its own, and a loop without a way around it, because
+// otherwise GCC 12 moves the 24 registers through the stack.
+template <int kTiles, int kWidth, Place kPlace>
+__attribute__((noinline)) void multiply_piece(const uint8_t* codes, const int8_t* quads, int64_t count,
+                                              const int32_t* start, const float* scale, const __m512* row_scale,
+                                              Sums<kTiles, kWidth>& sums) {
+  __m512i sum[kTiles * kWidth];
+  each_sum<kTiles, kWidth>([&](auto t, auto, auto n) __attribute__((always_inline)) {
+    sum[n.value] = _mm512_set1_epi32(start[t.value]);
+  });
+  do {
+    __m512i u[kTiles];
+    each<kTiles>([&](auto i) __attribute__((always_inline)) { u[i.value] = load(codes, i.value); });
+    each_sum<kTiles, kWidth>([&](auto t, auto i, auto n) __attribute__((always_inline)) {
+      dot(sum[n.value], u[i.value], quads + 4 * t.value);
+    });
+    codes += kTiles * kVectorBytes;
+    quads += 4 * kWidth;
+  } while (--count > 0);
+  each_sum<kTiles, kWidth>([&](auto t, auto i, auto n) __attribute__((always_inline)) {
+    const __m512 exact = _mm512_cvtepi32_ps(sum[n.value]);
+    const __m512 x_scale = _mm512_set1_ps(scale[t.value]);
+    constexpr bool kBegins = kPlace == Place::kOnly || kPlace == Place::kFirst;
+    const __m512 group = kBegins ? _mm512_mul_ps(exact, x_scale) : _mm512_fmadd_ps(exact, x_scale, sums.group[n.value]);
+    if constexpr (kPlace == Place::kFirst || kPlace == Place::kMiddle) sums.group[n.value] = group;
+    else sums.row[n.value] = _mm512_fmadd_ps(row_scale[i.value], group, sums.row[n.value]);
+  });
+}
+
+// One panel of kTiles x 16 rows times kWidth tokens, the block that begins with token `first`.
 template <int kTiles, int kWidth, bool kMins>
 void multiply(const Matrix& w, const Activations& x, const Panel& panel, const Scratch& scratch, int64_t first, float* y,
               int64_t y_stride) {
-  constexpr int kSums = kTiles * kWidth;
-  alignas(64) __m512 row[kSums];
-  alignas(64) __m512 group_sum[kSums];
-  __m512i sum[kSums];
-  const auto all = [](auto f) __attribute__((always_inline)) {
-    each<kWidth>([&](auto t) __attribute__((always_inline)) {
-      each<kTiles>([&](auto i) __attribute__((always_inline)) { f(t, i, Index<t.value * kTiles + i.value>{}); });
-    });
-  };
-  const auto at = [&](auto t, auto i) __attribute__((always_inline)) {
-    return y + (first + t.value) * y_stride + (panel.tile + i.value) * kTileRows;
-  };
-  __mmask16 rows[kTiles];
-  each<kTiles>([&](auto i) __attribute__((always_inline)) { rows[i.value] = rows_of(w, panel.tile + i.value); });
-
-  all([&](auto t, auto i, auto n) __attribute__((always_inline)) {
-    row[n.value] = panel.begin == 0 ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(rows[i.value], at(t, i));
-  });
-
+  Sums<kTiles, kWidth> sums;
+  const auto at = [&](int t, int i) { return y + (first + t) * y_stride + (panel.tile + i) * kTileRows; };
+  for (int t = 0; t < kWidth; ++t) {
+    for (int i = 0; i < kTiles; ++i) {
+      sums.row[t * kTiles + i] = panel.begin == 0
+                                     ? _mm512_setzero_ps()
+                                     : _mm512_maskz_loadu_ps(rows_of(w, panel.tile + i), at(t, i));
+    }
+  }
   const int64_t segment = segment_inputs(w, x);
   const uint8_t* codes = scratch.panel;
   const int8_t* quads = x.quads + first * x.cols_padded + panel.begin * kWidth;
@@ -176,55 +213,43 @@ void multiply(const Matrix& w, const Activations& x, const Panel& panel, const S
     const int64_t g = k / w.group;
     const int64_t group_begin = g * w.group;
     const int64_t group_end = end_of(k, w.group, panel.end);
-    bool first_piece = true;
+    __m512 row_scale[kTiles];
+    for (int i = 0; i < kTiles; ++i) {
+      row_scale[i] = load_scales(w.scales, w.scale_type, (panel.tile + i) * w.scale_tile_stride + g * kTileRows);
+    }
+    bool begins = true;
     while (k < group_end) {
       const int64_t end = smaller(end_of(k - group_begin, segment, w.cols) + group_begin, group_end);
-      all([&](auto t, auto, auto n) __attribute__((always_inline)) { sum[n.value] = _mm512_set1_epi32(start[t.value]); });
-      for (int64_t q = (end - k + 3) / 4; q > 0; --q) {
-        __m512i u[kTiles];
-        each<kTiles>([&](auto i) __attribute__((always_inline)) { u[i.value] = load(codes, i.value); });
-        all([&](auto t, auto i, auto n) __attribute__((always_inline)) {
-          dot(sum[n.value], u[i.value], quads + 4 * t.value);
-        });
-        codes += kTiles * kVectorBytes;
-        quads += 4 * kWidth;
-      }
-      const auto scaled = [&](auto t, auto n) __attribute__((always_inline)) {
-        return _mm512_mul_ps(_mm512_cvtepi32_ps(sum[n.value]), _mm512_set1_ps(scale[t.value]));
-      };
-      const auto added = [&](auto t, auto n) __attribute__((always_inline)) {
-        return _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[n.value]), _mm512_set1_ps(scale[t.value]), group_sum[n.value]);
-      };
-      if (end < group_end) {
-        if (first_piece) all([&](auto t, auto, auto n) __attribute__((always_inline)) { group_sum[n.value] = scaled(t, n); });
-        else all([&](auto t, auto, auto n) __attribute__((always_inline)) { group_sum[n.value] = added(t, n); });
-      } else {
-        __m512 s[kTiles];
-        __m512 m[kTiles];
-        each<kTiles>([&](auto i) __attribute__((always_inline)) {
-          const int64_t of = (panel.tile + i.value) * w.scale_tile_stride + g * kTileRows;
-          s[i.value] = load_scales(w.scales, w.scale_type, of);
-          if constexpr (kMins) m[i.value] = load_scales(w.mins, w.scale_type, of);
-        });
-        const auto finish = [&](auto value) __attribute__((always_inline)) {
-          all([&](auto t, auto i, auto n) __attribute__((always_inline)) {
-            row[n.value] = _mm512_fmadd_ps(s[i.value], value(t, n), row[n.value]);
-            if constexpr (kMins) row[n.value] = _mm512_fmadd_ps(m[i.value], _mm512_set1_ps(offsets[t.value]), row[n.value]);
-          });
-        };
-        if (first_piece) finish(scaled);
-        else finish(added);
-        offsets += kWidth;
-      }
-      first_piece = false;
+      const auto piece = end < group_end ? (begins ? multiply_piece<kTiles, kWidth, Place::kFirst>
+                                                   : multiply_piece<kTiles, kWidth, Place::kMiddle>)
+                                         : (begins ? multiply_piece<kTiles, kWidth, Place::kOnly>
+                                                   : multiply_piece<kTiles, kWidth, Place::kLast>);
+      const int64_t count = (end - k + 3) / 4;
+      piece(codes, quads, count, start, scale, row_scale, sums);
+      begins = false;
+      codes += count * kTiles * kVectorBytes;
+      quads += count * 4 * kWidth;
       start += kWidth;
       scale += kWidth;
       k = end;
     }
+    if constexpr (kMins) {
+      for (int i = 0; i < kTiles; ++i) {
+        const __m512 mins =
+            load_scales(w.mins, w.scale_type, (panel.tile + i) * w.scale_tile_stride + g * kTileRows);
+        for (int t = 0; t < kWidth; ++t) {
+          __m512& row = sums.row[t * kTiles + i];
+          row = _mm512_fmadd_ps(mins, _mm512_set1_ps(offsets[t]), row);
+        }
+      }
+    }
+    offsets += kWidth;
   }
-  all([&](auto t, auto i, auto n) __attribute__((always_inline)) {
-    _mm512_mask_storeu_ps(at(t, i), rows[i.value], row[n.value]);
-  });
+  for (int t = 0; t < kWidth; ++t) {
+    for (int i = 0; i < kTiles; ++i) {
+      _mm512_mask_storeu_ps(at(t, i), rows_of(w, panel.tile + i), sums.row[t * kTiles + i]);
+    }
+  }
 }
 
 using Multiply = void (*)(const Matrix&, const Activations&, const Panel&, const Scratch&, int64_t, float*, int64_t);

@@ -4,12 +4,7 @@
 
 #include <stdint.h>
 
-// GCC 12 takes the deliberately undefined operands of its own intrinsics for our mistake (GCC bug 105593).
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#include <immintrin.h>
-#pragma GCC diagnostic pop
+#include "kernels/avx512/intrinsics.h"
 
 namespace scrimp::avx512 {
 namespace {

@@ -7,15 +7,16 @@
 //
 //   m' = max(m, scores),  p = exp(scores - m'),  l = l exp(m - m') + sum p,  o = o exp(m - m') + p V,  at the end o / l
 //
-// Cost per position and key/value head: 4 D bytes read once per query block. Scratch: panels and query block stay in
-// L2. Error: a score s has |ds| <= gamma(D + 1) scale |q|.|k|; every weight p then has a relative error of at most 2
-// max|ds| + u (2|s - m'| + 6 + 4 blocks), and o and l add gamma(64 + 2 blocks) each.
+// A query's result has the same bits however queries are split over calls and threads: blocks begin at multiples of
+// kPositions, and what a query does not see adds exact zeros.
+// Cost: 4 D bytes per position and key/value head are read once per query block; panels and query block stay in L2.
+//
+// Error: a score s has |ds| <= gamma(D + 1) scale |q|.|k|; every weight p then has a relative error of at most
+// 2 max|ds| + u (2|s - m'| + 6 + 4 blocks), and o and l add gamma(kPositions + 2 blocks) each.
 
-constexpr int64_t kFewQueries = 12;     // a decoding step: few queries, so the panels must come from L1:
-constexpr int64_t kFewPositions = 32;   // positions per block then (measured 1.2 to 1.5 times faster than 64)
-constexpr int64_t kManyPositions = 64;  // and with many queries
-constexpr int64_t kMaxQueries = 96;     // per query block, fewer when heads are very wide
-static_assert(kFewPositions % kLanes == 0 && kManyPositions % kLanes == 0);
+constexpr int64_t kPositions = 32;   // per block: both panels in L1 (decoding is 1.2 to 1.5 times faster than with 64)
+constexpr int64_t kMaxQueries = 96;  // per query block, fewer when heads are very wide
+static_assert(kPositions % kLanes == 0);
 
 // Queries `first ..` of all (token, head) pairs of one key/value head, heads fastest.
 struct QueryBlock {
@@ -33,30 +34,28 @@ struct QueryBlock {
 };
 
 struct AttentionScratch {
-  int64_t width;      // head_dim rounded up to kLanes
-  int64_t positions;  // P, of one block
+  int64_t width;  // head_dim rounded up to kLanes
   int64_t max_queries;
-  float* keys;     // [head_dim][P]
-  float* values;   // [P][width]
+  float* keys;     // [head_dim][kPositions]
+  float* values;   // [kPositions][width]
   float* queries;  // [max_queries][head_dim], times scale
-  float* scores;   // [max_queries][P], then their exponentials
+  float* scores;   // [max_queries][kPositions], then their exponentials
   float* outputs;  // [max_queries][width]
   float* peaks;    // [max_queries]
   float* sums;     // [max_queries]
 };
 
-inline AttentionScratch carve(const Attention& a, int64_t queries, uint8_t* bytes) {
+inline AttentionScratch carve(const Attention& a, uint8_t* bytes) {
   AttentionScratch s;
-  s.positions = queries <= kFewQueries ? kFewPositions : kManyPositions;
   s.width = (a.head_dim + kLanes - 1) / kLanes * kLanes;
-  const int64_t room = static_cast<int64_t>(kScratchBytes / sizeof(float)) - s.positions * (a.head_dim + s.width);
-  const int64_t fit = room / (a.head_dim + s.positions + s.width + 2);
+  const int64_t room = static_cast<int64_t>(kScratchBytes / sizeof(float)) - kPositions * (a.head_dim + s.width);
+  const int64_t fit = room / (a.head_dim + kPositions + s.width + 2);
   s.max_queries = fit < kMaxQueries ? fit : kMaxQueries;
   s.keys = reinterpret_cast<float*>(bytes);
-  s.values = s.keys + a.head_dim * s.positions;
-  s.queries = s.values + s.positions * s.width;
+  s.values = s.keys + a.head_dim * kPositions;
+  s.queries = s.values + kPositions * s.width;
   s.scores = s.queries + s.max_queries * a.head_dim;
-  s.outputs = s.scores + s.max_queries * s.positions;
+  s.outputs = s.scores + s.max_queries * kPositions;
   s.peaks = s.outputs + s.max_queries * s.width;
   s.sums = s.peaks + s.max_queries;
   return s;
@@ -64,47 +63,51 @@ inline AttentionScratch carve(const Attention& a, int64_t queries, uint8_t* byte
 
 // Decoding one token streams keys and values from memory in pieces too short for the hardware to run ahead of: ask for
 // the same place of the next block (a prefetch past the end is harmless).
-inline void prefetch_next_block(const uint16_t* p, int64_t block) { __builtin_prefetch(p + block); }
+template <class Stored>
+inline void prefetch_next_block(const Stored* p, int64_t head_dim) { __builtin_prefetch(p + kPositions * head_dim); }
 
-inline Vec load_halves(const uint16_t* p, int64_t count) {
-  return count >= kLanes ? load_f16(p) : load_f16_first(p, count);
+// `count` stored values (more are not read) as float32, then zeros.
+inline Vec widen(const uint16_t* p, int64_t count) { return count >= kLanes ? load_f16(p) : load_f16_first(p, count); }
+inline Vec widen(const float* p, int64_t count) {
+  return count >= kLanes ? load(p) : load_first(p, count, broadcast(0.0F));
 }
 
-// keys[position][d] f16 -> panel[d][position] f32; positions up to a multiple of kLanes become 0.
-inline void transpose_keys(const uint16_t* keys, int64_t positions, int64_t head_dim, int64_t stride, float* panel) {
+// keys[position][d] -> panel[d][position] f32; positions up to a multiple of kLanes become 0.
+template <class Stored>
+inline void transpose_keys(const Stored* keys, int64_t positions, int64_t head_dim, float* panel) {
   for (int64_t p = 0; p < positions; p += kLanes) {
     for (int64_t d = 0; d < head_dim; d += kLanes) {
       Vec square[kLanes];
-      const uint16_t* from = keys + p * head_dim + d;
+      const Stored* from = keys + p * head_dim + d;
       if (d % 32 == 0)  // 64 bytes
-        for (int64_t i = 0; i < kLanes; ++i) prefetch_next_block(from + i * head_dim, stride * head_dim);
+        for (int64_t i = 0; i < kLanes; ++i) prefetch_next_block(from + i * head_dim, head_dim);
       if (p + kLanes <= positions && d + kLanes <= head_dim) {
 #pragma GCC unroll 16
-        for (int64_t i = 0; i < kLanes; ++i) square[i] = load_f16(from + i * head_dim);
+        for (int64_t i = 0; i < kLanes; ++i) square[i] = widen(from + i * head_dim, kLanes);
       } else {
         for (int64_t i = 0; i < kLanes; ++i)
-          square[i] = p + i < positions ? load_halves(from + i * head_dim, head_dim - d) : broadcast(0.0F);
+          square[i] = p + i < positions ? widen(from + i * head_dim, head_dim - d) : broadcast(0.0F);
       }
       transpose(square);
-      float* to = panel + d * stride + p;
+      float* to = panel + d * kPositions + p;
       if (d + kLanes <= head_dim) {
 #pragma GCC unroll 16
-        for (int64_t i = 0; i < kLanes; ++i) store(to + i * stride, square[i]);
+        for (int64_t i = 0; i < kLanes; ++i) store(to + i * kPositions, square[i]);
       } else {
-        for (int64_t i = 0; i < head_dim - d; ++i) store(to + i * stride, square[i]);
+        for (int64_t i = 0; i < head_dim - d; ++i) store(to + i * kPositions, square[i]);
       }
     }
   }
 }
 
-// values[position][d] f16 -> panel[position][width] f32, columns past head_dim 0.
-inline void widen_values(const uint16_t* values, int64_t positions, int64_t head_dim, int64_t block, int64_t width,
-                         float* panel) {
+// values[position][d] -> panel[position][width] f32, columns past head_dim 0.
+template <class Stored>
+inline void widen_values(const Stored* values, int64_t positions, int64_t head_dim, int64_t width, float* panel) {
   for (int64_t p = 0; p < positions; ++p)
     for (int64_t d = 0; d < head_dim; d += kLanes) {
-      const uint16_t* from = values + p * head_dim + d;
-      if (d % 32 == 0) prefetch_next_block(from, block * head_dim);
-      store(panel + p * width + d, load_halves(from, head_dim - d));
+      const Stored* from = values + p * head_dim + d;
+      if (d % 32 == 0) prefetch_next_block(from, head_dim);
+      store(panel + p * width + d, widen(from, head_dim - d));
     }
 }
 
@@ -166,28 +169,29 @@ inline void finish_outputs(const Attention& a, const QueryBlock& block, const At
   }
 }
 
+template <class Stored>
 inline void attend_block(const Attention& a, int64_t kv_head, const QueryBlock& block, const AttentionScratch& s) {
-  const uint16_t* keys = a.keys + kv_head * a.capacity * a.head_dim;
-  const uint16_t* values = a.values + kv_head * a.capacity * a.head_dim;
+  const Stored* keys = static_cast<const Stored*>(a.keys) + kv_head * a.capacity * a.head_dim;
+  const Stored* values = static_cast<const Stored*>(a.values) + kv_head * a.capacity * a.head_dim;
   pack_queries(a, block, s.queries);
   const int64_t end = a.start + block.token(block.count - 1) + 1;
-  for (int64_t p = 0; p < end; p += s.positions) {
-    const int64_t positions = end - p < s.positions ? end - p : s.positions;
-    transpose_keys(keys + p * a.head_dim, positions, a.head_dim, s.positions, s.keys);
-    widen_values(values + p * a.head_dim, positions, a.head_dim, s.positions, s.width, s.values);
+  for (int64_t p = 0; p < end; p += kPositions) {
+    const int64_t positions = end - p < kPositions ? end - p : kPositions;
+    transpose_keys(keys + p * a.head_dim, positions, a.head_dim, s.keys);
+    widen_values(values + p * a.head_dim, positions, a.head_dim, s.width, s.values);
 
     const int64_t i = block.index_of(p - a.start);  // queries before do not see this block
     const int64_t count = block.count - i;
-    float* scores = s.scores + i * s.positions;
+    float* scores = s.scores + i * kPositions;
     float* outputs = s.outputs + i * s.width;
-    product(s.keys, s.positions, positions, a.head_dim, s.queries + i * a.head_dim, a.head_dim, count, scores,
-            s.positions, false);
+    product(s.keys, kPositions, positions, a.head_dim, s.queries + i * a.head_dim, a.head_dim, count, scores,
+            kPositions, false);
     for (int64_t j = i; j < block.count; ++j) {
       const int64_t visible = a.start + block.token(j) + 1 - p;
-      soften(s.scores + j * s.positions, visible < positions ? visible : positions, positions, p == 0, s.peaks + j,
+      soften(s.scores + j * kPositions, visible < positions ? visible : positions, positions, p == 0, s.peaks + j,
              s.sums + j, s.outputs + j * s.width, s.width);
     }
-    product(s.values, s.width, s.width, positions, scores, s.positions, count, outputs, s.width, p > 0);
+    product(s.values, s.width, s.width, positions, scores, kPositions, count, outputs, s.width, p > 0);
   }
   finish_outputs(a, block, s);
 }
@@ -195,14 +199,19 @@ inline void attend_block(const Attention& a, int64_t kv_head, const QueryBlock& 
 inline void attention_body(const Attention& a, int64_t head_begin, int64_t head_end, int64_t token_begin,
                            int64_t token_end, uint8_t* scratch) {
   const int64_t share = a.heads / a.kv_heads;
-  const AttentionScratch s = carve(a, share * a.tokens, scratch);
+  const AttentionScratch s = carve(a, scratch);
   for (int64_t head = head_begin; head < head_end;) {
     const int64_t kv_head = head / share;
     const int64_t next = (kv_head + 1) * share < head_end ? (kv_head + 1) * share : head_end;
     const int64_t queries = (next - head) * (token_end - token_begin);
     for (int64_t first = 0; first < queries; first += s.max_queries) {
       const int64_t count = queries - first < s.max_queries ? queries - first : s.max_queries;
-      attend_block(a, kv_head, {head, next - head, token_begin, first, count}, s);
+      const QueryBlock block{head, next - head, token_begin, first, count};
+      if (a.float_cache) {
+        attend_block<float>(a, kv_head, block, s);
+      } else {
+        attend_block<uint16_t>(a, kv_head, block, s);
+      }
     }
     head = next;
   }

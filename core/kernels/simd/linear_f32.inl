@@ -1,21 +1,21 @@
 // y = W x with weights decoded to float32 and float32 activations. Included inside the namespace of an instruction set.
 //
-// A panel of two vectors of rows x kDecodeCols inputs is decoded into scratch (L2), then multiplied with every token.
-// Each weight is decoded once per call, so many tokens cost 2 N K T operations at the speed of product_block. Error: a
-// chunk of c = kDecodeCols inputs is summed in order, chunks are added in order: |y - exact| <= gamma(c + ceil(K / c))
-// * sum_k |w x|.
+// A panel of a few vectors of rows x kDecodeCols inputs is decoded into scratch (L2), then multiplied with every token.
+// Each weight is decoded once per call, so many tokens cost 2 N K T operations at the speed of product_block.
+//
+// Error: a chunk of c = min(K, kDecodeCols) inputs is summed in order, chunks are added in order:
+// |y - exact| <= gamma(c + ceil(K / c)) * sum_k |w x|.
 
 constexpr int64_t kDecodeCols = 640;  // a multiple of 160: vectors of every width begin there
-constexpr int64_t kPanelRows = kProductVecs * kLanes;
-static_assert(kDecodeCols % 160 == 0 && kPanelRows % kTileRows == 0);
-static_assert(kPanelRows * (kDecodeCols + 3) * 4 <= static_cast<int64_t>(kScratchBytes));
+static_assert(kDecodeCols % 160 == 0 && kProductVecs * kLanes % kTileRows == 0);
+static_assert(kFewTokensVecs * kLanes * (kDecodeCols + 3) * 4 <= static_cast<int64_t>(kScratchBytes));
 
 inline void linear_f32_body(const Matrix& w, const float* x, int64_t x_stride, int64_t tokens, int64_t tile_begin,
                             int64_t tile_end, float* y, int64_t y_stride, float* panel) {
   constexpr int64_t kParts = kTileRows / kLanes;
-  constexpr int64_t kTiles = kPanelRows / kTileRows;
-  for (int64_t tile = tile_begin; tile < tile_end; tile += kTiles) {
-    const int64_t tiles = tile_end - tile < kTiles ? tile_end - tile : kTiles;
+  const int64_t at_once = (tokens <= kFewTokens ? kFewTokensVecs : kProductVecs) * kLanes / kTileRows;
+  for (int64_t tile = tile_begin; tile < tile_end; tile += at_once) {
+    const int64_t tiles = tile_end - tile < at_once ? tile_end - tile : at_once;
     const int64_t left = w.rows - tile * kTileRows;
     const int64_t rows = left < tiles * kTileRows ? left : tiles * kTileRows;
     const int64_t stride = tiles * kTileRows;

@@ -1,66 +1,56 @@
-// The float product every many-token kernel here is made of. Included inside the namespace of an instruction set.
+// The float product that linear_f32 and attention are made of. Included inside the namespace of an instruction set.
 //
 //   y[t][r] (+)= sum_k panel[k][r] * x[t][k]
 //
 // A panel holds rows side by side, so lanes are rows; an activation is broadcast and feeds kVecs multiply-adds.
-// Error: each y is `inner` fused multiply-adds in the order of k (up to four interleaved sums when there are few
-// tokens): |y - exact| <= gamma(inner) * sum_k |panel * x|, gamma(n) = n u / (1 - n u), u = 2^-24.
+// Every sum is one chain of fused multiply-adds in the order of k, whatever the block: an output has the same bits for
+// any number of tokens, any split of rows over threads, and AVX2 or AVX-512.
+//
+// Error: |y - exact| <= gamma(inner) * sum_k |panel * x|, where gamma(n) = n u / (1 - n u), u = 2^-24.
+
+// Multiply-adds have a latency of 4 at two a cycle, so 8 sums keep busy: one or two tokens take more rows at a time.
+constexpr int64_t kFewTokens = 2;
+constexpr int kFewTokensVecs = 4;
 
 // kVecs vectors of rows times kTokens tokens, all sums in registers. `rows` of the vectors are written.
 template <int kVecs, int kTokens>
 void product_block(const float* panel, int64_t panel_stride, int64_t rows, int64_t inner, const float* x,
                    int64_t x_stride, float* y, int64_t y_stride, bool accumulate) {
-  // Multiply-adds have a latency of 4 at two a cycle: a small block needs several sums per output to keep busy.
-  constexpr int kSums = kVecs * kTokens >= 8 ? 1 : kVecs * kTokens >= 4 ? 2 : 4;
-  Vec sums[kSums][kTokens][kVecs];
-#pragma GCC unroll 4
-  for (int s = 0; s < kSums; ++s)
+  Vec sums[kTokens][kVecs];
 #pragma GCC unroll 16
-    for (int t = 0; t < kTokens; ++t)
-#pragma GCC unroll 2
-      for (int v = 0; v < kVecs; ++v) sums[s][t][v] = broadcast(0.0F);
+  for (int t = 0; t < kTokens; ++t)
+#pragma GCC unroll 4
+    for (int v = 0; v < kVecs; ++v) sums[t][v] = broadcast(0.0F);
 
-  int64_t k = 0;
-  for (; k + kSums <= inner; k += kSums) {
+  for (int64_t k = 0; k < inner; ++k) {
+    Vec weights[kVecs];
 #pragma GCC unroll 4
-    for (int s = 0; s < kSums; ++s) {
-      Vec weights[kVecs];
-#pragma GCC unroll 2
-      for (int v = 0; v < kVecs; ++v) weights[v] = load(panel + (k + s) * panel_stride + v * kLanes);
+    for (int v = 0; v < kVecs; ++v) weights[v] = load(panel + k * panel_stride + v * kLanes);
 #pragma GCC unroll 16
-      for (int t = 0; t < kTokens; ++t) {
-        const Vec activation = broadcast(x[t * x_stride + k + s]);
-#pragma GCC unroll 2
-        for (int v = 0; v < kVecs; ++v) sums[s][t][v] = fma(weights[v], activation, sums[s][t][v]);
-      }
+    for (int t = 0; t < kTokens; ++t) {
+      const Vec activation = broadcast(x[t * x_stride + k]);
+#pragma GCC unroll 4
+      for (int v = 0; v < kVecs; ++v) sums[t][v] = fma(weights[v], activation, sums[t][v]);
     }
   }
-  for (; k < inner; ++k)
-#pragma GCC unroll 16
-    for (int t = 0; t < kTokens; ++t)
-#pragma GCC unroll 2
-      for (int v = 0; v < kVecs; ++v)
-        sums[0][t][v] = fma(load(panel + k * panel_stride + v * kLanes), broadcast(x[t * x_stride + k]), sums[0][t][v]);
 
 #pragma GCC unroll 16
   for (int t = 0; t < kTokens; ++t) {
-#pragma GCC unroll 2
-    for (int v = 0; v < kVecs; ++v) {
-      Vec total = sums[0][t][v];
 #pragma GCC unroll 4
-      for (int s = 1; s < kSums; ++s) total = total + sums[s][t][v];
+    for (int v = 0; v < kVecs; ++v) {
+      const Vec sum = sums[t][v];
       float* to = y + t * y_stride + v * kLanes;
       const int64_t count = rows - v * kLanes;
       if (count >= kLanes) {
-        store(to, accumulate ? load(to) + total : total);
+        store(to, accumulate ? load(to) + sum : sum);
       } else if (count > 0) {
-        store_first(to, accumulate ? load_first(to, count, total) + total : total, count);
+        store_first(to, accumulate ? load_first(to, count, sum) + sum : sum, count);
       }
     }
   }
 }
 
-// The last tokens < kTokens + 1, in one block.
+// The last tokens, at most kTokens, in one block.
 template <int kVecs, int kTokens>
 void product_rest(int64_t tokens, const float* panel, int64_t panel_stride, int64_t rows, int64_t inner, const float* x,
                   int64_t x_stride, float* y, int64_t y_stride, bool accumulate) {
@@ -85,12 +75,14 @@ void product_rows(const float* panel, int64_t panel_stride, int64_t rows, int64_
 // The whole product for any number of rows and tokens; panel rows are readable up to a multiple of kLanes.
 inline void product(const float* panel, int64_t panel_stride, int64_t rows, int64_t inner, const float* x,
                     int64_t x_stride, int64_t tokens, float* y, int64_t y_stride, bool accumulate) {
-  for (int64_t r = 0; r < rows; r += kProductVecs * kLanes) {
-    if (rows - r > kLanes) {
-      product_rows<kProductVecs>(panel + r, panel_stride, rows - r, inner, x, x_stride, tokens, y + r, y_stride,
-                                 accumulate);
-    } else {
-      product_rows<1>(panel + r, panel_stride, rows - r, inner, x, x_stride, tokens, y + r, y_stride, accumulate);
-    }
-  }
+  int64_t r = 0;
+  if (tokens <= kFewTokens)
+    for (; rows - r > (kFewTokensVecs - 1) * kLanes; r += kFewTokensVecs * kLanes)
+      product_rest<kFewTokensVecs, kFewTokens>(tokens, panel + r, panel_stride, rows - r, inner, x, x_stride, y + r,
+                                               y_stride, accumulate);
+  for (; rows - r > kLanes; r += kProductVecs * kLanes)
+    product_rows<kProductVecs>(panel + r, panel_stride, rows - r, inner, x, x_stride, tokens, y + r, y_stride,
+                               accumulate);
+  if (r < rows)
+    product_rows<1>(panel + r, panel_stride, rows - r, inner, x, x_stride, tokens, y + r, y_stride, accumulate);
 }

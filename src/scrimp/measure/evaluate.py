@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,13 +20,15 @@ from scrimp.progress import SILENT, Progress
 if TYPE_CHECKING:
     from scrimp.engine import Arithmetic
     from scrimp.model import Model
-    from scrimp.text.tokenizer import Tokenizer
 
 #: What the JSON calls the text that ships with scrimp.
 DEFAULT_TEXT = "default"
 
-#: Tokens of context a task may take at least, however small the windows of the text are.
+#: Windows smaller than this say nothing of how much context the tasks need: then the model's own default is taken.
 TASK_CONTEXT = 512
+
+#: Characters of the text on which two tokenizers must agree to be taken for the same.
+PAGE = 4000
 
 
 @dataclass(frozen=True)
@@ -69,57 +72,74 @@ def evaluate(
     Models given by name or path are opened, and closed again: the model as it will run, the reference with
     ``arithmetic="f32"``. Open models are used as they are.
     """
-    task_files = [task_files.read(path, task_limit) for path in tasks]
+    return evaluate_all(
+        [model], text, reference=reference, context=context, max_tokens=max_tokens, tasks=tasks,
+        task_limit=task_limit, threads=threads, progress=progress,
+    )[0]  # fmt: skip
+
+
+def evaluate_all(
+    models: Sequence[str | Path | Model],
+    text: str | Path | None = None,
+    *,
+    reference: str | Path | Model | None = None,
+    context: int = 512,
+    max_tokens: int | None = None,
+    tasks: Sequence[Path] = (),
+    task_limit: int | None = None,
+    threads: int | None = None,
+    progress: Progress = SILENT,
+) -> list[Evaluation]:
+    """As :func:`evaluate`, of several models that share one tokenizer; the reference runs once for all."""
+    found_tasks = [task_files.read(path, task_limit) for path in tasks]
     words = default_text() if text is None else read_text(text) if isinstance(text, Path) else text
-    opened: list[Model] = []
-    try:
-        room = max(context, TASK_CONTEXT) if tasks else context
-        subject = _open(model, room, threads, "int8", opened)
-        original = None if reference is None else _open(reference, context, threads, "f32", opened)
-        if original is not None:
-            _same_words(subject.tokenizer, original.tokenizer, words)
-        windows = cut(
-            subject.tokenizer.encode(words, add_bos=False),
-            context,
-            bos=subject.tokenizer.bos_id if subject.tokenizer.add_bos else None,
-            max_tokens=max_tokens,
-        )
-        scores = score(subject, windows, reference=original, progress=progress)
-        return Evaluation(
-            model=_name(model),
-            context=context,
-            protocol=windows.protocol,
-            text=DEFAULT_TEXT if text is None else str(text) if isinstance(text, Path) else f"{len(text)} characters",
-            perplexity=perplexity(scores, windows, subject.vocab_size),
-            reference=None if reference is None else _name(reference),
-            divergence=None if original is None else divergence(scores),
-            tasks=tuple(solve(task, subject, progress) for task in task_files),
-        )
-    finally:
-        for one in opened:
-            one.close()
+    room = None if tasks and context <= TASK_CONTEXT else context
+    with ExitStack() as stack:
+        subjects = [_open(model, room, threads, "int8", stack) for model in models]
+        original = None if reference is None else _open(reference, context, threads, "f32", stack)
+        tokenizer = subjects[0].tokenizer
+        _same_words([*subjects, *([] if original is None else [original])], words[:PAGE])
+        bos = tokenizer.bos_id if tokenizer.add_bos else None
+        windows = cut(tokenizer.encode(words, add_bos=False), context, bos=bos, max_tokens=max_tokens)
+        scores = score(subjects, windows, reference=original, progress=progress)
+        return [
+            Evaluation(
+                model=_name(model),
+                context=context,
+                protocol=windows.protocol,
+                text=DEFAULT_TEXT
+                if text is None
+                else str(text)
+                if isinstance(text, Path)
+                else f"{len(text)} characters",
+                perplexity=perplexity(one, windows, subject.vocab_size),
+                reference=None if reference is None else _name(reference),
+                divergence=None if original is None else divergence(one),
+                tasks=tuple(solve(task, subject, progress) for task in found_tasks),
+            )
+            for model, subject, one in zip(models, subjects, scores, strict=True)
+        ]
 
 
 def _open(
-    model: str | Path | Model, context: int, threads: int | None, arithmetic: Arithmetic, opened: list[Model]
+    model: str | Path | Model, context: int | None, threads: int | None, arithmetic: Arithmetic, stack: ExitStack
 ) -> Model:
     import scrimp
 
     if not isinstance(model, str | Path):
         return model
-    opened.append(scrimp.open(str(model), context=context, threads=threads, arithmetic=arithmetic))
-    return opened[-1]
+    return stack.enter_context(scrimp.open(str(model), context=context, threads=threads, arithmetic=arithmetic))
 
 
 def _name(model: str | Path | Model) -> str:
     return str(model) if isinstance(model, str | Path) else str(model.source.path)
 
 
-def _same_words(tokenizer: Tokenizer, other: Tokenizer, text: str) -> None:
-    """Refuse to compare predictions of tokens that mean different things; a page of the text is enough to tell."""
-    page = text[:4000]
-    if tokenizer.encode(page, add_bos=False) != other.encode(page, add_bos=False):
+def _same_words(models: list[Model], page: str) -> None:
+    """Refuse to compare predictions of tokens that mean different things."""
+    first, *others = (model.tokenizer.encode(page, add_bos=False) for model in models)
+    if any(other != first for other in others):
         raise Refused(
-            "The model and the reference split the text into different tokens.",
-            hint="--reference takes the model it was made from",
+            "The models split the text into different tokens: their predictions cannot be compared.",
+            hint="compare a model with what was made from it",
         )

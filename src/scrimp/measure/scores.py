@@ -53,42 +53,47 @@ class Scores:
     same_top: NDArray[np.uint8] | None = None
 
 
-def score(model: Network, windows: Windows, *, reference: Network | None = None, progress: Progress = SILENT) -> Scores:
-    """Run the windows through ``model`` and, in lockstep, ``reference``; only one chunk of logits is ever held."""
+def score(
+    models: Sequence[Network], windows: Windows, *, reference: Network | None = None, progress: Progress = SILENT
+) -> list[Scores]:
+    """Run the windows through every model, and through the reference once, in lockstep.
+
+    Only one chunk of logits of the reference and one of a model are ever held.
+    """
     from scrimp import _core
 
-    networks = [model] if reference is None else [model, reference]
-    _check(networks, windows)
+    _check([*models, *([] if reference is None else [reference])], windows)
     length = windows.context - 1  # the last token of a window is scored, but nothing is predicted from it
-    columns: dict[str, list[NDArray[np.generic]]] = {}
+    columns: list[dict[str, list[NDArray[np.generic]]]] = [{} for _ in models]
     progress.start("measuring", len(windows.tokens) * length)
     for window in windows.tokens:
         for start in range(0, length, CHUNK):
             end = min(start + CHUNK, length)
-            logits = [network.logits(window[start:end].tolist(), start) for network in networks]
-            scored = _core.score(*_pair(logits, window[start + 1 : end + 1]), threads=model.threads, isa=model.isa)
-            for name, values in scored.items():
-                columns.setdefault(name, []).append(values)
+            tokens, targets = window[start:end].tolist(), np.ascontiguousarray(window[start + 1 : end + 1])
+            expected = None if reference is None else reference.logits(tokens, start)
+            for model, kept in zip(models, columns, strict=True):
+                logits = model.logits(tokens, start)
+                scored = _core.score(logits, targets, expected, threads=model.threads, isa=model.isa)
+                for name, values in scored.items():
+                    kept.setdefault(name, []).append(values)
             progress.advance(end - start)
     progress.finish()
-    return Scores(**{name: np.concatenate(parts).reshape(-1, length) for name, parts in columns.items()})
-
-
-def _pair(logits: list[F32], targets: NDArray[np.int32]) -> tuple[F32, NDArray[np.int32], F32 | None]:
-    return logits[0], np.ascontiguousarray(targets), logits[1] if len(logits) > 1 else None
+    return [
+        Scores(**{name: np.concatenate(parts).reshape(-1, length) for name, parts in kept.items()}) for kept in columns
+    ]
 
 
 def _check(networks: list[Network], windows: Windows) -> None:
     sizes = [network.vocab_size for network in networks]
     if len(set(sizes)) > 1:
         raise Refused(
-            f"The model has {sizes[0]:,} tokens and the reference {sizes[1]:,}: their predictions cannot be compared.",
-            hint="--reference takes the model it was made from",
+            f"The models have vocabularies of {', '.join(f'{size:,}' for size in sizes)}: they cannot be compared.",
+            hint="compare a model with what was made from it",
         )
-    if windows.context > min(network.context for network in networks):
+    shortest = min(network.context for network in networks)
+    if windows.context > shortest:
         raise Refused(
-            f"A window of {windows.context} tokens exceeds the context of {min(n.context for n in networks)}.",
-            hint=f"--context {min(n.context for n in networks)}",
+            f"A window of {windows.context} tokens exceeds the context of {shortest}.", hint=f"--context {shortest}"
         )
     if (largest := int(windows.tokens.max())) >= sizes[0]:
         raise Refused(

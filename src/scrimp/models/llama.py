@@ -91,7 +91,7 @@ def shape(config: Mapping[str, Any], *, qkv_bias: bool) -> LlamaConfig:
     kv_heads = integer(config, "num_key_value_heads", high=4096, default=heads)
     if config.get("head_dim") is None and width % heads:
         raise Refused(f"config: hidden_size {width:,} does not divide into {heads} heads.", hint="the file is damaged")
-    head_dim = integer(config, "head_dim", low=4, high=4096, default=width // heads)
+    head_dim = integer(config, "head_dim", low=4, high=512, default=width // heads)
     if head_dim % 4 or heads % kv_heads:
         raise Refused(f"config: {heads} heads of {head_dim} over {kv_heads} key heads do not fit together.",
                       hint="head_dim must be a multiple of 4, and key heads must divide the heads")  # fmt: skip

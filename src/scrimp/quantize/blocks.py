@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -38,12 +39,12 @@ class Blocks:
 
     def totals(self, sums: Sums) -> F64:
         """``sums`` of every block ``(k, M)``, accumulated in float64 where a block spans pieces."""
-        if not self.whole:
-            (piece,) = self.pieces
-            return sums(piece, np.empty_like(piece)).astype(np.float64)
 
         def total(piece: F32) -> F64:
-            return sums(piece, np.empty_like(piece)).sum(axis=1, keepdims=True, dtype=np.float64)
+            # Blocks of zeros divide by zero and tiny ones overflow: such candidates compare as worse, and are not taken.
+            with np.errstate(all="ignore"):  # set here, since a pool's threads inherit nothing
+                found = sums(piece, np.empty_like(piece))
+            return found.sum(axis=1, keepdims=True, dtype=np.float64) if self.whole else found.astype(np.float64)
 
         return np.sum(list(self.map(total, self.pieces)), axis=0)  # type: ignore[no-any-return]
 
@@ -51,19 +52,18 @@ class Blocks:
         """The smallest weight of every block ``(M,)``."""
         if self.whole:
             return np.array([min(piece.min() for piece in self.pieces)], np.float64)
-        return self.pieces[0].min(axis=0).astype(np.float64)
+        return np.asarray(self.pieces[0].min(axis=0), np.float64)
 
     def greatest(self) -> F64:
         """The largest weight of every block ``(M,)``."""
         if self.whole:
             return np.array([max(piece.max() for piece in self.pieces)], np.float64)
-        return self.pieces[0].max(axis=0).astype(np.float64)
+        return np.asarray(self.pieces[0].max(axis=0), np.float64)
 
     def magnitudes(self) -> F32:
         """``|w|`` block by block: ``(M, G)``."""
-        if self.whole:
-            return np.abs(np.concatenate([piece.ravel() for piece in self.pieces]))[None]
-        return np.abs(np.ascontiguousarray(self.pieces[0].T))
+        together = np.concatenate([p.ravel() for p in self.pieces])[None] if self.whole else self.pieces[0].T
+        return np.abs(together, order="C", dtype=np.float32)
 
 
 def group_blocks(weight: F32, group: int) -> Blocks:
@@ -75,4 +75,4 @@ def row_chunks(rows: int, cols: int) -> list[slice]:
     """Rows in chunks of about ``PIECE`` weights; two rows or more each wherever there are two."""
     count = max(1, rows // max(2, PIECE // cols))
     edges = [rows * i // count for i in range(count + 1)]
-    return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    return [slice(begin, end) for begin, end in pairwise(edges)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
@@ -12,6 +11,7 @@ from scrimp.errors import Refused
 from scrimp.formats import Format
 from scrimp.quantize import search, ternary
 from scrimp.quantize.blocks import Blocks, group_blocks, row_chunks
+from scrimp.quantize.pool import pool
 from scrimp.quantize.scales import LARGEST
 from scrimp.tensors import DTYPES, F32, U8, QTensor, Stored, from_codes, from_f32, from_floats, to_f32
 
@@ -51,13 +51,11 @@ def quantize(weight: F32, format: Format, *, scale: Scale = "mse", threads: int 
     if format.scale is None:
         kind = format.element.name
         return from_floats(format, from_f32(np.clip(weight, -LARGEST[kind], LARGEST[kind]), kind))
-    with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
-        if format.block == "tensor":
-            return _one_block(weight, format, scale, pool)
-        return _many_blocks(weight, format, scale, pool)
+    quantize_blocks = _one_block if format.block == "tensor" else _many_blocks
+    return quantize_blocks(weight, format, scale, pool(threads))
 
 
-def _many_blocks(weight: F32, format: Format, scale: Scale, pool: ThreadPoolExecutor) -> QTensor:
+def _many_blocks(weight: F32, format: Format, scale: Scale, workers: ThreadPoolExecutor) -> QTensor:
     rows, cols = weight.shape
     assert format.scale is not None
     group, groups = format.group(cols), format.groups(cols)
@@ -77,19 +75,19 @@ def _many_blocks(weight: F32, format: Format, scale: Scale, pool: ThreadPoolExec
                 mins[place] = low.reshape(mins[place].shape)
             codes[chunk, begin:end] = encode(blocks.pieces[0], format, chosen, low).T.reshape(-1, end - begin)
 
-    list(pool.map(work, row_chunks(rows, cols)))
+    list(workers.map(work, row_chunks(rows, cols)))
     return from_codes(format, codes, scales, mins if format.has_min else None)
 
 
-def _one_block(weight: F32, format: Format, scale: Scale, pool: ThreadPoolExecutor) -> QTensor:
+def _one_block(weight: F32, format: Format, scale: Scale, workers: ThreadPoolExecutor) -> QTensor:
     chunks = row_chunks(*weight.shape)
-    chosen, low = choose(Blocks(tuple(weight[chunk] for chunk in chunks), whole=True, map=pool.map), format, scale)
+    chosen, low = choose(Blocks(tuple(weight[chunk] for chunk in chunks), whole=True, map=workers.map), format, scale)
     codes = np.empty(weight.shape, np.uint8)
 
     def work(chunk: slice) -> None:
         codes[chunk] = encode(weight[chunk], format, chosen, low)
 
-    list(pool.map(work, chunks))
+    list(workers.map(work, chunks))
     return from_codes(format, codes, chosen[:, None], None if low is None else low[:, None])
 
 
@@ -97,7 +95,6 @@ def choose(blocks: Blocks, format: Format, scale: Scale) -> tuple[Stored, Stored
     """The scale of every block ``(M,)``, and its min where the format has one, as stored."""
     element, kind = format.element, format.scale
     assert kind is not None
-    # Blocks of zeros divide by zero and tiny ones overflow: such candidates compare as worse and are never taken.
     with np.errstate(all="ignore"):
         if element.kind == "binary":
             return ternary.absmean(blocks, kind), None

@@ -29,7 +29,7 @@ def at_least(values: F64, kind: str) -> Stored:
     values = np.minimum(values, LARGEST[kind])
     stored = to_nearest(values, kind)
     bits = _bits(stored)
-    return (bits + (to_f32(stored, kind) < values).astype(bits.dtype)).view(DTYPES[kind])  # type: ignore[no-any-return]
+    return (bits + (to_f32(stored, kind) < values).astype(bits.dtype)).view(DTYPES[kind])
 
 
 def at_most(values: F64, kind: str) -> Stored:
@@ -40,8 +40,8 @@ def at_most(values: F64, kind: str) -> Stored:
     sign = bits.dtype.type(1 << (8 * bits.itemsize - 1))
     # Bits of a positive number grow with it, those of a negative one with its magnitude; below zero lies -smallest.
     below = np.where(rounded > 0, bits - 1, np.where(rounded < 0, bits + 1, sign | 1))
-    return np.where(rounded > values, below, bits).astype(bits.dtype).view(DTYPES[kind])  # type: ignore[no-any-return]
+    return np.where(rounded > values, below, bits).astype(bits.dtype).view(DTYPES[kind])
 
 
-def _bits(stored: Stored) -> NDArray[np.unsignedinteger]:  # type: ignore[type-arg]
+def _bits(stored: Stored) -> NDArray[np.unsignedinteger]:
     return stored.view(np.uint32 if stored.itemsize == 4 else np.uint16)

@@ -17,6 +17,8 @@ from scrimp.models import architecture
 from scrimp.sources.checks import check_finite, check_tensors
 from scrimp.sources.gguf_blocks import U8, narrowest, to_floats, to_qtensor
 from scrimp.sources.gguf_header import GgufHeader, GgufTensor, Value, parse_header
+from scrimp.sources.mapped import forget_pages, map_file, unmap
+from scrimp.sources.rotary_order import halves_from_pairs
 from scrimp.sources.source import Source, TensorInfo
 from scrimp.sources.tokenizer_data import TokenizerData
 from scrimp.tensors import QTensor
@@ -29,14 +31,11 @@ _EMBEDDING = "token_embd.weight"
 
 def open_gguf(path: Path) -> GgufSource:
     """Map the file, check its header and its network; no weights are read."""
-    with path.open("rb") as file:
-        if not file.seek(0, 2):
-            raise Refused(f"{path} is empty.", hint="download it again")
-        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    data = map_file(path)
     try:
         return GgufSource(path, data, parse_header(data, str(path)))
     except BaseException:
-        data.close()
+        unmap(data)
         raise
 
 
@@ -84,11 +83,11 @@ class GgufSource(Source):
         stored = self._stored[name]
         tensor = self._decode(name, stored)
         check_finite(self.path, name, tensor)
-        _forget(self._data, stored.offset, stored.nbytes)
+        forget_pages(self._data, stored.offset, stored.nbytes)
         return tensor
 
     def close(self) -> None:
-        self._data.close()
+        unmap(self._data)
 
     def _decode(self, name: str, stored: GgufTensor) -> QTensor | NDArray[np.float32]:
         raw = np.frombuffer(self._data, np.uint8, stored.nbytes, stored.offset)
@@ -103,12 +102,6 @@ class GgufSource(Source):
         if stored.type.format is not None:
             self.notes.append(f"{stored.type.name} → floats: {name} has values outside {stored.type.format.name}")
         return narrowest(to_floats(stored.type, rows))
-
-
-def halves_from_pairs(rows: NDArray[Any], heads: int) -> NDArray[Any]:
-    """Rows of q or k from neighbouring rotary pairs to two halves of a head: ``(h, i, half)`` → ``(h, half, i)``."""
-    count = rows.shape[0]
-    return rows.reshape(heads, count // heads // 2, 2, -1).swapaxes(1, 2).reshape(count, -1)
 
 
 def _by_huggingface_name(path: Path, module: ModuleType, header: GgufHeader) -> dict[str, GgufTensor]:
@@ -174,12 +167,5 @@ def _vector(raw: U8, stored: GgufTensor) -> NDArray[np.float32]:
         return raw.view(np.float32).copy()
     one_row = raw.reshape(1, -1)
     tensor = to_qtensor(stored.type, one_row)
-    return (to_floats(stored.type, one_row) if tensor is None else tensor.dequantize())[0]
-
-
-def _forget(data: mmap.mmap, offset: int, nbytes: int) -> None:
-    """Give the pages of a tensor that was read back to the system, so that the model is not in memory twice."""
-    start = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
-    length = (offset + nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - start
-    if length > 0 and hasattr(mmap, "MADV_DONTNEED"):
-        data.madvise(mmap.MADV_DONTNEED, start, length)
+    values: NDArray[np.float32] = to_floats(stored.type, one_row) if tensor is None else tensor.dequantize()
+    return values.reshape(-1)

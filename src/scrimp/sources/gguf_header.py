@@ -76,7 +76,7 @@ def parse_header(data: bytes | mmap.mmap, what: str) -> GgufHeader:
     keys = cursor.bounded(KEYS, "metadata keys")
     metadata: dict[str, Value] = {}
     for _ in range(keys):
-        key = cursor.string(NAME_BYTES, "a metadata key")
+        key = cursor.name("a metadata key")
         if key in metadata:
             cursor.fail(f"the metadata key '{key}' appears twice")
         metadata[key] = _value(cursor, key)
@@ -136,6 +136,13 @@ class _Cursor:
             return self.take(length, what).decode()
         except UnicodeDecodeError:
             self.fail(f"{what} is not UTF-8")
+
+    def name(self, what: str) -> str:
+        """A string that error messages may show: short, not empty, nothing that steers a terminal."""
+        name = self.string(NAME_BYTES, what)
+        if not name or not name.isprintable():
+            self.fail(f"{what} is {name!r}, which is no printable text")
+        return name
 
     def strings(self, count: int, what: str) -> list[str]:
         """``count`` strings. A vocabulary has 100,000 of them, so this loop is the time that opening a file takes."""
@@ -199,7 +206,7 @@ def _numbers(cursor: _Cursor, kind: int, count: int, key: str) -> list[int] | li
 
 def _tensor(cursor: _Cursor) -> GgufTensor:
     """One entry of the tensor table; its offset still counts from the start of the data."""
-    name = cursor.string(NAME_BYTES, "a tensor's name")
+    name = cursor.name("a tensor's name")
     rank = cursor.u32(f"the rank of {name}")
     if not 1 <= rank <= RANK:
         cursor.fail(f"{name} has {rank:,} dimensions; 1 to {RANK} are possible")

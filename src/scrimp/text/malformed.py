@@ -15,15 +15,20 @@ def malformed(reason: str) -> Refused:
 
 
 def check_distinct(tokens: Sequence[str]) -> None:
-    """Refuses a token that is empty or no Unicode, and two tokens with the same text: one of them could never be written."""
+    """Refuses a token that is empty or no Unicode, and two with the same text: one of them could never be written."""
     first: dict[str, int] = {}
     for i, token in enumerate(tokens):
         if not token:
             raise malformed(f"token {i:,} is empty")
-        if not token.isascii() and any("\ud800" <= character <= "\udfff" for character in token):
-            raise malformed(f"token {i:,} holds half of a surrogate pair, which is no Unicode text")
         if first.setdefault(token, i) != i:
             raise malformed(f"tokens {first[token]:,} and {i:,} are both {token[:40]!r}")
+    text = "".join(tokens)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise malformed(
+            f"the token with {text[error.start]!r} is no Unicode: that is half of a surrogate pair"
+        ) from None
 
 
 @contextmanager

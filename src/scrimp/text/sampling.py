@@ -14,6 +14,13 @@ from scrimp.errors import ScrimpError, UsageError
 FIRST_LOOK = 256  # candidates sorted at first when top_p alone cuts: nearly always enough
 
 
+def _check(name: str, value: float, low: float, high: float, *, above: bool = False) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or not low <= value <= high or (above and value == low):
+        limits = f"above {low:g} and at most {high:g}" if above else f"from {low:g} to {high:g}"
+        raise UsageError(f"{name} is {value}.", hint=f"{name} is a number {limits}")
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How to choose. The defaults change nothing: plain sampling from the softmax.
@@ -120,10 +127,3 @@ def _nucleus(probabilities: NDArray[np.float64], top_p: float) -> NDArray[np.int
         if enough <= len(best) or len(best) == len(probabilities):
             return best[:enough]
         look *= 8
-
-
-def _check(name: str, value: float, low: float, high: float, *, above: bool = False) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or not low <= value <= high or (above and value == low):
-        limits = f"above {low:g} and at most {high:g}" if above else f"from {low:g} to {high:g}"
-        raise UsageError(f"{name} is {value}.", hint=f"{name} is a number {limits}")

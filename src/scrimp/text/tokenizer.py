@@ -93,9 +93,9 @@ class Tokenizer:
         where this tokenizer adds one at all (``self.add_bos``)."""
         try:
             ids: list[int] = self.backend.encode(text, add_special_tokens=False).ids
-        except UnicodeEncodeError as error:
+        except (TypeError, UnicodeEncodeError):  # which of them depends on the version of the library
             raise Refused(
-                f"The text is not Unicode: character {error.start} is half of a surrogate pair.",
+                "The text is not Unicode: it holds half of a surrogate pair.",
                 hint="read it as UTF-8 with errors='replace'",
             ) from None
         if add_bos and self.add_bos and self.bos_id is not None:

@@ -1,0 +1,87 @@
+// Quantizing activations to int8 with AVX2.
+#include <immintrin.h>
+
+#include "kernels/avx2/isa.h"
+
+namespace scrimp::avx2 {
+namespace {
+
+// Up to 8 floats at x; zeros for those missing.
+__m256 load(const float* x, int64_t left) {
+  if (left >= 8) return _mm256_loadu_ps(x);
+  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_maskload_ps(x, _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(left)), lane));
+}
+
+// The largest |x| of n floats, compared as unsigned integers: these order like the floats, with infinity and then NaN on top.
+float largest_magnitude(const float* x, int64_t n) {
+  const __m256i magnitude = _mm256_set1_epi32(0x7FFFFFFF);
+  __m256i largest = _mm256_setzero_si256();
+  for (int64_t k = 0; k < n; k += 8) {
+    const __m256i bits = _mm256_castps_si256(load(x + k, n - k));
+    largest = _mm256_max_epu32(largest, _mm256_and_si256(bits, magnitude));
+  }
+  __m128i four = _mm_max_epu32(_mm256_castsi256_si128(largest), _mm256_extracti128_si256(largest, 1));
+  four = _mm_max_epu32(four, _mm_shuffle_epi32(four, 0x4E));
+  four = _mm_max_epu32(four, _mm_shuffle_epi32(four, 0xB1));
+  return _mm_cvtss_f32(_mm_castsi128_ps(four));
+}
+
+// n floats -> codes, quads `stride` bytes apart; returns their sum.
+int32_t store_codes(const float* x, int64_t n, float scale, int8_t* out, int64_t stride) {
+  const __m256 divisor = _mm256_set1_ps(scale);
+  const __m256i limit = _mm256_set1_epi32(127);
+  const __m256i minus_limit = _mm256_set1_epi32(-127);
+  __m256i sum = _mm256_setzero_si256();
+  for (int64_t k = 0; k < n; k += 8) {
+    const __m256 ratio = _mm256_div_ps(load(x + k, n - k), divisor);
+    const __m256i code = _mm256_max_epi32(_mm256_min_epi32(_mm256_cvtps_epi32(ratio), limit), minus_limit);
+    sum = _mm256_add_epi32(sum, code);
+    const __m256i words = _mm256_packs_epi32(code, code);  // each half: its 4 codes twice
+    const __m256i bytes = _mm256_packs_epi16(words, words);
+    _mm_storeu_si32(out + k / 4 * stride, _mm256_castsi256_si128(bytes));
+    if (n - k > 4) _mm_storeu_si32(out + (k / 4 + 1) * stride, _mm256_extracti128_si256(bytes, 1));
+  }
+  __m128i four = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
+  four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4E));
+  four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0xB1));
+  return _mm_cvtsi128_si32(four);
+}
+
+void store_zeros(int8_t* out, int64_t stride, int64_t quads) {
+  for (int64_t i = 0; i < quads; ++i) _mm_storeu_si32(out + i * stride, _mm_setzero_si128());
+}
+
+}  // namespace
+
+// q = round-to-nearest-even(x / scale), scale = max|x| / 127, over each A consecutive inputs of one token.
+//
+// Shapes: x [T][stride] floats -> quads [K_padded/4][w][4], scales and sums [blocks][w] per block of w <= 12 tokens.
+// Edge cases: as ../scalar/quantize.cpp, bit for bit. A scale that is zero, infinite or NaN gives q 0.
+// Cost: two passes over x (the second from L1), one division per 8 inputs, one 4-byte store per 4.
+void quantize(const float* x, int64_t stride, int64_t block_begin, int64_t block_end, const Activations& a) {
+  for (int64_t block = block_begin; block < block_end; ++block) {
+    const int64_t first = block * kTokenBlock;
+    const int64_t width = a.tokens - first < kTokenBlock ? a.tokens - first : kTokenBlock;
+    for (int64_t t = 0; t < width; ++t) {
+      const float* row = x + (first + t) * stride;
+      int8_t* quads = a.quads + first * a.cols_padded + 4 * t;
+      for (int64_t i = 0; i < a.blocks; ++i) {
+        const int64_t begin = i * a.block;
+        const int64_t n = a.cols - begin < a.block ? a.cols - begin : a.block;
+        const float scale = largest_magnitude(row + begin, n) / 127.0f;
+        const bool usable = scale > 0.0f && scale <= __FLT_MAX__;
+        int8_t* out = quads + begin * width;
+        int32_t sum = 0;
+        if (usable) sum = store_codes(row + begin, n, scale, out, 4 * width);
+        else store_zeros(out, 4 * width, (n + 3) / 4);
+        a.scales[first * a.blocks + i * width + t] = scale;
+        a.sums[first * a.blocks + i * width + t] = sum;
+      }
+      const int64_t used = (a.cols + 3) / 4;
+      store_zeros(quads + used * 4 * width, 4 * width, a.cols_padded / 4 - used);
+    }
+  }
+}
+
+}  // namespace scrimp::avx2

@@ -1,0 +1,68 @@
+"""``scrimp compare``: one table of bytes, loss and speed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from scrimp.measure.compare import Row
+
+
+def compare(
+    models: Annotated[list[str], typer.Argument(help="paths, catalogue names or hub ids", metavar="MODEL...")],
+    reference: Annotated[str | None, typer.Option(help="the MODEL they were made from; run in float32")] = None,
+    text: Annotated[Path | None, typer.Option(help="UTF-8 text; without it, the one that ships with scrimp")] = None,
+    context: Annotated[int, typer.Option(help="tokens in a window")] = 512,
+    max_tokens: Annotated[int | None, typer.Option(help="tokens in all windows together, at most")] = None,
+    prefill: Annotated[int, typer.Option(help="tokens of the prompt that is timed")] = 256,
+    decode: Annotated[int, typer.Option(help="tokens decoded one by one after it")] = 64,
+    threads: Annotated[int | None, typer.Option(min=1, help="one per core unless given")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="turns each model takes in front of the clock")] = 5,
+    json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
+) -> None:
+    """Measure models side by side: the same text, the same run."""
+    from scrimp.cli import bar, output
+    from scrimp.measure import compare as measure
+
+    rows = measure.compare(
+        models, text, reference=reference, context=context, max_tokens=max_tokens, prefill=prefill, decode=decode,
+        threads=threads, rounds=rounds, progress=bar.progress(),
+    )  # fmt: skip
+    if json:
+        output.print_json({"rows": [row.to_json() for row in rows]})
+        return
+    output.print_table(COLUMNS, [cells(row) for row in rows])
+    ceiling = max(row.speed.memory_read_gb_per_s for row in rows)
+    speed = rows[0].speed
+    output.note(
+        f"{rows[0].evaluation.protocol}. KL and same top token: against the reference in float32. Prefill of "
+        f"{speed.prefill} and decode of {speed.decode} tokens, medians of {speed.decode_tokens_per_s.n}, "
+        f"{speed.threads} threads, {speed.isa}; memory reads {ceiling:.1f} GB/s."
+    )
+
+
+COLUMNS = (
+    "model", "bytes", "bits/weight", "perplexity", "KL mean", "same top", "prefill tok/s", "decode tok/s", "peak memory"
+)  # fmt: skip
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """One line of the table."""
+    from scrimp.sizes import format_bytes
+
+    found, apart = row.evaluation.perplexity, row.evaluation.divergence
+    error = f" ± {found.ppl_se:.2f}" if found.ppl_se == found.ppl_se else ""
+    return (
+        row.model,
+        f"{row.file_bytes:,}",
+        f"{row.bits_per_weight:.2f}",
+        "BROKEN" if found.broken else f"{found.ppl:.2f}{error}",
+        "" if apart is None else f"{apart.kl_mean:.4f}",
+        "" if apart is None else f"{100 * apart.same_top:.1f} %",
+        f"{row.speed.prefill_tokens_per_s.median:.0f}",
+        f"{row.speed.decode_tokens_per_s.median:.1f}",
+        format_bytes(row.speed.rss_peak_bytes),
+    )

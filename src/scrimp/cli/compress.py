@@ -1,0 +1,136 @@
+"""``scrimp compress``: make a model smaller and measure the loss."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from scrimp.quantize.compress import CompressReport, Job
+    from scrimp.quantize.predict import Prediction
+
+#: Tokens that the loss is measured on unless more are asked for: a minute at most, and an error bar beside it.
+DEFAULT_TOKENS = 4096
+
+
+def compress(
+    model: Annotated[str, typer.Argument(help="a path, a catalogue name or a hub id", metavar="MODEL")],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="the directory to write")] = None,
+    format: Annotated[str | None, typer.Option(help="of the body's matrices, like int4:g64 or ternary")] = None,
+    bits: Annotated[float | None, typer.Option(min=0, help="per weight, everything included")] = None,
+    size: Annotated[str | None, typer.Option(help="of all files together, like 60MB")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="repack a quantized source without loss")] = False,
+    method: Annotated[str, typer.Option(help="how codes are chosen: rtn, rtn:absmax")] = "rtn",
+    embedding: Annotated[str | None, typer.Option(help="format of embedding and head")] = None,
+    rule: Annotated[list[str] | None, typer.Option(help="GLOB=FORMAT[@METHOD]; repeatable, the last match wins")] = None,
+    text: Annotated[Path | None, typer.Option(help="UTF-8 text to measure the loss on; one ships with scrimp")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="tokens of the text to measure on")] = DEFAULT_TOKENS,
+    no_loss: Annotated[bool, typer.Option("--no-loss", help="don't measure the loss")] = False,
+    tokenizer: Annotated[Path | None, typer.Option(help="the tok*.bin of a llama2.c model")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what it would take")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="don't continue an interrupted attempt")] = False,
+    json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
+) -> int:
+    """Make a model smaller; says size, time and memory first, then the loss it measured. Resumes by itself."""
+    from scrimp.cli import bar, output
+    from scrimp.errors import UsageError
+    from scrimp.measure.windows import read_text
+    from scrimp.quantize.compress import measure_loss, prepare, run
+    from scrimp.store.partial import check_out, partial_of
+
+    if out is None and not dry_run:
+        raise UsageError("There is no directory to write to.", hint="name one with -o")
+    if text is not None:
+        read_text(text)  # a text that cannot be read is better known now
+    if out is not None:
+        check_out(out)
+    job = prepare(model, format=format, bits=bits, size=size, keep=keep, method=method, rules=rule or (),
+                  embedding=embedding, tokenizer=tokenizer)  # fmt: skip
+    with job.source:
+        prediction = job.predict()
+        if not json:
+            _announce(job, prediction)
+        if dry_run or out is None:
+            if json:
+                output.print_json(_planned(job, prediction))
+            return 0
+        progress = bar.progress()
+        try:
+            report = run(job, out, progress=progress, fresh=fresh)
+        except KeyboardInterrupt:
+            progress.finish()
+            output.note(f"interrupted; what was finished waits in {partial_of(out)}: the same command continues there")
+            raise
+        if not json:
+            _tell(report)
+        if not no_loss and job.source.tokenizer.kind != "none":
+            report = measure_loss(job, report, text, max_tokens=max_tokens, progress=progress)
+        if json:
+            output.print_json(report.to_json())
+        elif report.loss is not None:
+            _tell_loss(report)
+    broken = report.loss is not None and report.loss.perplexity.broken
+    return 4 if broken else 0
+
+
+def _announce(job: Job, prediction: Prediction) -> None:
+    """Size, time and memory, before anything is written."""
+    from collections import Counter
+
+    from scrimp.cli import output
+    from scrimp.quantize.compress import notes_of
+    from scrimp.sizes import format_bytes, format_seconds
+
+    before = job.source.file_bytes
+    output.print_table(
+        ("planned", "value"),
+        [
+            ("size", f"{format_bytes(before)} → {format_bytes(prediction.file_bytes)}"),
+            ("bits per weight", f"{8 * before / job.plan.parameters:.2f} → {prediction.bits_per_weight:.2f}"),
+            ("time, about", format_seconds(prediction.seconds)),
+            ("memory, about", format_bytes(prediction.memory_bytes)),
+            *((f"  {choice}", f"{n} matrices") for choice, n in Counter(map(str, job.plan.choices.values())).items()),
+        ],
+    )
+    for line in notes_of(job.source, job.plan):
+        output.note(f"note: {line}")
+
+
+def _planned(job: Job, prediction: Prediction) -> dict[str, object]:
+    tensors = [{"name": n, "format": c.format.name, "method": c.method} for n, c in job.plan.choices.items()]
+    return {"out": None, "dry_run": True, **prediction.to_json(), "tensors": tensors}
+
+
+def _tell(report: CompressReport) -> None:
+    from scrimp.cli import output
+    from scrimp.sizes import format_bytes, format_seconds
+
+    rows = [
+        ("size", f"{format_bytes(report.file_bytes)} ({report.file_bytes:,} bytes)"),
+        ("bits per weight", f"{report.bits_per_weight:.3f}"),
+        ("time", format_seconds(report.seconds)),
+        ("peak memory", format_bytes(report.rss_peak_bytes)),
+    ]
+    changed = [tensor for tensor in report.tensors if tensor.error > 0]
+    if changed:
+        worst = max(changed, key=lambda tensor: tensor.error)
+        rows.append(("relative error, median", f"{sorted(t.error for t in changed)[len(changed) // 2]:.4f}"))
+        rows.append(("relative error, worst", f"{worst.error:.4f} ({worst.name})"))
+    if report.resumed:
+        rows.append(("resumed", f"{report.resumed} tensors were finished before"))
+    print()
+    output.print_table(("written", report.out), rows)
+
+
+def _tell_loss(report: CompressReport) -> None:
+    from scrimp.cli import output
+    from scrimp.cli.eval import lines
+
+    assert report.loss is not None
+    print()
+    output.print_table(("loss", "value", "± error"), lines(report.loss))
+    if report.loss.perplexity.broken:
+        output.note("BROKEN: word counts alone predict this text better. Use more bits, or another method.")
+    output.note(f"protocol: {report.loss.protocol}")

@@ -1,0 +1,59 @@
+"""Speed of several models in one run: rounds in which each has its turn, in a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from statistics import median
+
+from scrimp.measure.memory import PageFaults
+from scrimp.measure.speed import Rate, Speed, measure_speed
+from scrimp.progress import SILENT, Progress
+
+
+def measure_side_by_side(
+    models: Sequence[str],
+    *,
+    prefill: int = 256,
+    decode: int = 64,
+    threads: int | None = None,
+    rounds: int = 5,
+    progress: Progress = SILENT,
+) -> list[Speed]:
+    """Models take turns, so that a machine that slows down for a while slows them all; and each turn is a fresh
+    process, so that peak memory and load time are a model's own."""
+    turns: list[list[Speed]] = [[] for _ in models]
+    progress.start("timing", rounds * len(models))
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as fresh:
+        for _ in range(rounds):
+            for model, taken in zip(models, turns, strict=True):
+                turn = fresh.submit(measure_speed, model, prefill=prefill, decode=decode, threads=threads, repeat=1)
+                taken.append(turn.result())
+                progress.advance(note=model)
+    progress.finish()
+    return [merge(taken) for taken in turns]
+
+
+def merge(turns: Sequence[Speed]) -> Speed:
+    """Several measurements of one model as one: medians, the largest peak, the best memory ceiling, all faults."""
+    return replace(
+        turns[0],
+        prefill_tokens_per_s=_rate([turn.prefill_tokens_per_s for turn in turns]),
+        decode_tokens_per_s=_rate([turn.decode_tokens_per_s for turn in turns]),
+        memory_read_gb_per_s=max(turn.memory_read_gb_per_s for turn in turns),
+        load_ms=median(turn.load_ms for turn in turns),
+        first_token_ms=median(turn.first_token_ms for turn in turns),
+        rss_peak_bytes=max(turn.rss_peak_bytes for turn in turns),
+        page_faults=sum((turn.page_faults for turn in turns), PageFaults(0, 0)),
+    )
+
+
+def _rate(rates: list[Rate]) -> Rate:
+    return Rate(
+        median(rate.median for rate in rates),
+        min(rate.min for rate in rates),
+        max(rate.max for rate in rates),
+        sum(rate.n for rate in rates),
+    )

@@ -1,0 +1,163 @@
+"""What is in a model: of every tensor its bytes, the entropy of its codes, and the spread of its values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scrimp.engine.engine import core_matrix
+from scrimp.errors import UsageError, nearest
+from scrimp.progress import SILENT, Progress
+from scrimp.quantize.pool import pool
+from scrimp.sources.source import Source
+from scrimp.tensors import DTYPES, QTensor
+
+#: Bars of a histogram, from the least to the greatest value.
+BINS = 48
+_WEIGHTS_AT_ONCE = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class TensorReport:
+    """One tensor. ``entropy_bits`` is the Shannon entropy of its codes taken one by one (their histogram, no context), and
+    ``capacity_used`` that over ``log2(levels)``; both None for float32, whose codes are too many to count.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    format: str
+    stored: str  #: what the file calls it
+    bytes: int  #: in the file
+    bits_per_weight: float
+    entropy_bits: float | None
+    capacity_used: float | None
+    min: float
+    max: float
+    mean: float
+    std: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__} | {"shape": list(self.shape)}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReport:
+    """Totals count every file that is needed to run; ``parameters`` those of the original network."""
+
+    model: str
+    kind: str
+    file_bytes: int
+    parameters: int
+    tensors: tuple[TensorReport, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def bits_per_weight(self) -> float:
+        return 8 * self.file_bytes / self.parameters
+
+    def to_json(self) -> dict[str, Any]:
+        document: dict[str, Any] = {name: getattr(self, name) for name in ("model", "kind", "file_bytes", "parameters")}
+        document |= {"bits_per_weight": self.bits_per_weight, "notes": list(self.notes)}
+        return document | {"tensors": [tensor.to_json() for tensor in self.tensors]}
+
+
+def inspect_model(source: Source, *, progress: Progress = SILENT) -> ModelReport:
+    """Every tensor of a source, read once."""
+    parameters = sum(math.prod(info.shape) for info in source.tensors.values())
+    progress.start("inspect", parameters)
+    reports = []
+    for name, info in source.tensors.items():
+        reports.append(inspect_tensor(source, name))
+        progress.advance(math.prod(info.shape), name)
+    progress.finish()
+    return ModelReport(str(source.path), source.kind, source.file_bytes, parameters, tuple(reports), tuple(source.notes))
+
+
+def inspect_tensor(source: Source, name: str) -> TensorReport:
+    """One tensor by name; UsageError with the nearest name when there is none."""
+    info = source.tensors.get(name) or source.tensors.get(f"{name}.weight")
+    if info is None:
+        raise UsageError(f"{source.path} has no tensor '{name}'.",
+                         hint=nearest(name, list(source.tensors)) or "scrimp inspect without --tensor lists them")  # fmt: skip
+    tensor = source.read(info.name)
+    weights = math.prod(info.shape)
+    entropy = code_entropy(tensor) if isinstance(tensor, QTensor) else None
+    low, high, total, squares = (np.array(column) for column in zip(*_each(tensor, _extent_and_sums), strict=True))
+    mean = math.fsum(total) / weights
+    return TensorReport(
+        name=info.name,
+        shape=info.shape,
+        format=tensor.format.name if isinstance(tensor, QTensor) else "f32",
+        stored=info.stored,
+        bytes=info.nbytes,
+        bits_per_weight=8 * info.nbytes / weights,
+        entropy_bits=entropy,
+        capacity_used=None if entropy is None else entropy / math.log2(_levels(tensor)),
+        min=float(low.min()),
+        max=float(high.max()),
+        mean=mean,
+        std=math.sqrt(max(0.0, math.fsum(squares) / weights - mean * mean)),
+    )
+
+
+def code_entropy(tensor: QTensor) -> float | None:
+    """``-Σ p log2 p`` of the codes' histogram in bits; None for float32.
+
+    >>> from scrimp.formats import parse
+    >>> from scrimp.quantize.rtn import quantize
+    >>> code_entropy(quantize(np.array([[1.0, -1.0, 1.0, -1.0]], np.float32), parse("binary")))
+    1.0
+    """
+    if tensor.format.element.name == "f32":
+        return None
+    levels = _levels(tensor)
+    counts = np.sum(list(pool().map(lambda part: np.bincount(part, minlength=levels), _code_parts(tensor))), axis=0)
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * np.log2(shares)).sum()) + 0.0
+
+
+def histogram(tensor: QTensor | NDArray[np.float32], low: float, high: float) -> list[int]:
+    """How many values lie in each of ``BINS`` equal ranges from ``low`` to ``high``."""
+    scale = BINS / (high - low) if high > low else 0.0
+
+    def count(values: NDArray[np.float32]) -> NDArray[np.int64]:
+        bins = np.clip((values.ravel().astype(np.float64) - low) * scale, 0, BINS - 1).astype(np.uint8)
+        return np.bincount(bins, minlength=BINS)
+
+    return [int(n) for n in np.sum(list(_each(tensor, count)), axis=0)]
+
+
+def _extent_and_sums(values: NDArray[np.float32]) -> tuple[float, float, float, float]:
+    squares = np.einsum("nk,nk->n", values, values).sum(dtype=np.float64)
+    return float(values.min()), float(values.max()), float(values.sum(axis=1).sum(dtype=np.float64)), float(squares)
+
+
+def _each(tensor: QTensor | NDArray[np.float32], function: Any) -> Iterator[Any]:
+    """``function`` of some decoded rows at a time."""
+    if not isinstance(tensor, QTensor):
+        return iter([function(tensor[None])])
+    rows, cols = tensor.shape
+    step, matrix = max(1, _WEIGHTS_AT_ONCE // cols), core_matrix(tensor)
+    return pool().map(lambda row: function(matrix.decode_rows(row, min(row + step, rows))), range(0, rows, step))
+
+
+def _code_parts(tensor: QTensor) -> list[NDArray[np.generic]]:
+    """The codes as flat pieces of unsigned integers; of 16-bit floats their bits, padding left out."""
+    if tensor.format.scale is None:
+        from scrimp.formats import packing
+
+        kind = DTYPES[tensor.format.element.name]
+        codes = np.ascontiguousarray(packing.unpack_floats(tensor.planes[0], kind, tensor.shape)).view(np.uint16)
+    else:
+        codes = tensor.codes()
+    flat = codes.reshape(-1)
+    return [flat[at : at + _WEIGHTS_AT_ONCE] for at in range(0, flat.size, _WEIGHTS_AT_ONCE)]
+
+
+def _levels(tensor: QTensor | NDArray[np.float32]) -> int:
+    return tensor.format.element.levels if isinstance(tensor, QTensor) else 2**32

@@ -1,0 +1,268 @@
+"""``scrimp.compress``: a model, a wish and a directory → a smaller model there, and a report of what it cost."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scrimp.errors import GoalNotMet, Refused, UsageError
+from scrimp.formats import parse
+from scrimp.measure.evaluate import Evaluation, evaluate
+from scrimp.measure.memory import peak_bytes
+from scrimp.model import Model, open_model
+from scrimp.progress import SILENT, Progress
+from scrimp.quantize import plan as plans
+from scrimp.quantize.apply import apply
+from scrimp.quantize.budget import fit
+from scrimp.quantize.predict import Prediction, predict
+from scrimp.sizes import format_bytes, parse_bytes
+from scrimp.sources import Source, open_source
+from scrimp.sources.pull import locate
+from scrimp.store import documents
+from scrimp.store.layout import lay_out
+from scrimp.store.open import directory_bytes
+from scrimp.store.partial import SCRIMP_JSON, Partial, write_durably
+from scrimp.store.verify import verify
+
+#: Tokens in a window of the loss, where the model's own context is not shorter.
+CONTEXT = 512
+
+
+@dataclass(frozen=True, slots=True)
+class TensorReport:
+    """``error`` is ``‖w - ŵ‖ / ‖w‖`` against the source."""
+
+    name: str
+    format: str
+    method: str
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class CompressReport:
+    """What was done; ``seconds`` and ``rss_peak_bytes`` until the store was complete, before the loss was measured."""
+
+    out: str
+    file_bytes: int
+    bits_per_weight: float  #: 8 · all bytes of the directory / parameters of the original
+    seconds: float
+    rss_peak_bytes: int
+    tensors: tuple[TensorReport, ...]
+    notes: tuple[str, ...]
+    resumed: int  #: tensors that an earlier attempt had finished
+    loss: Evaluation | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        document: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__ if name not in ("tensors", "loss")}
+        document["notes"] = list(self.notes)
+        document["tensors"] = [{name: getattr(t, name) for name in TensorReport.__slots__} for t in self.tensors]
+        if self.loss is not None:
+            document["loss"] = self.loss.to_json()
+        return document
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A source and the plan made for it, before anything is written. Close the source when done."""
+
+    source: Source
+    plan: plans.Plan
+    limit_bytes: int | None  #: what the files must not exceed
+
+    def predict(self) -> Prediction:
+        return predict(self.source, self.plan, file_bytes(self.source, self.plan))
+
+
+def prepare(
+    model: str | Path,
+    *,
+    format: str | None = None,
+    bits: float | None = None,
+    size: str | int | None = None,
+    keep: bool = False,
+    method: str = "rtn",
+    rules: Sequence[str] = (),
+    embedding: str | None = None,
+    tokenizer: Path | None = None,
+) -> Job:
+    """Open the model and make the plan. Exactly one of ``format``, ``bits``, ``size`` and ``keep`` says what is wished."""
+    wishes = {"--format": format is not None, "--bits": bits is not None, "--size": size is not None, "--keep": keep}
+    if sum(wishes.values()) != 1:
+        raise UsageError(f"Give exactly one of {', '.join(wishes)}.", hint="for example --format int4:g64")
+    if keep and (rules or embedding):
+        raise UsageError("--keep changes no format, so --rule and --embedding have no place.", hint="use --format")
+    parsed = [plans.parse_rule(rule, method) for rule in rules]
+    ends = parse(embedding) if embedding else None
+    body = parse(format) if format else None
+    source = open_source(locate(str(model)), tokenizer=tokenizer)
+    try:
+        if keep:
+            return Job(source, plans.keep(source), None)
+        if body is not None:
+            return Job(source, plans.make(source, body, method_name=method, embedding=ends, rules=parsed), None)
+        parameters = sum(int(np.prod(info.shape)) for info in source.tensors.values())
+        limit = int(bits * parameters / 8) if bits is not None else size if isinstance(size, int) else parse_bytes(str(size))
+        overhead = _Overhead(source)
+        plan = fit(source, limit, overhead.file_bytes, method_name=method, embedding=ends, rules=parsed)
+        return Job(source, plan, limit)
+    except BaseException:
+        source.close()
+        raise
+
+
+def run(job: Job, out: Path, *, progress: Progress = SILENT, fresh: bool = False) -> CompressReport:
+    """Write the store, open it again and verify it. The loss is not measured here."""
+    began = time.perf_counter()
+    source, plan = job.source, job.plan
+    layout = lay_out(plan.shapes, {name: choice.format for name, choice in plan.choices.items()})
+    with Partial(out, layout, documents.fingerprint(source, plan), fresh=fresh) as partial:
+        resumed = len(partial.finished)
+        for applied in apply(plan, source, done=partial.finished.keys(), progress=progress):
+            partial.write(applied.name, applied.tensor, applied.error)
+        if source.tokenizer.kind != "none":
+            from scrimp.text.tokenizer import load
+
+            load(source.tokenizer).save(partial.path)
+        tensors = tuple(
+            TensorReport(name, choice.format.name, choice.method, partial.finished[name].error)
+            for name, choice in plan.choices.items()
+        )
+        checksums = {part: digest for name in plan.shapes for part, digest in partial.finished[name].checksums.items()}
+        report = CompressReport(str(out), 0, 0.0, 0.0, 0, tensors, tuple(notes_of(source, plan)), resumed)
+        texts = {
+            "config.json": documents.config_json(source, plan),
+            SCRIMP_JSON: documents.scrimp_json(
+                source, plan, documents.source_hashes(source), checksums, report.notes, _record(report)
+            ),
+        }
+        partial.complete(texts)
+    verify_reopened(out)
+    size_bytes = directory_bytes(out)
+    if job.limit_bytes is not None and size_bytes > job.limit_bytes:
+        raise GoalNotMet(f"{out} takes {size_bytes:,} bytes; {job.limit_bytes:,} were asked for.",
+                         hint=f"ask for {format_bytes(job.limit_bytes - (size_bytes - job.limit_bytes))}")  # fmt: skip
+    return replace(
+        report,
+        file_bytes=size_bytes,
+        bits_per_weight=8 * size_bytes / plan.parameters,
+        seconds=time.perf_counter() - began,
+        rss_peak_bytes=peak_bytes(),
+    )
+
+
+def measure_loss(
+    job: Job,
+    report: CompressReport,
+    text: str | Path | None = None,
+    *,
+    max_tokens: int | None = None,
+    progress: Progress = SILENT,
+) -> CompressReport:
+    """Perplexity of the stored model and its divergence from the source, in the report and in ``scrimp.json``.
+
+    Without a ``text`` the one that ships with scrimp is used.
+    """
+    out = Path(report.out)
+    with open_model(out) as model:
+        context = min(CONTEXT, model.context)
+        reference = Model(job.source, context=context, arithmetic="f32")
+        loss = evaluate(model, text, reference=reference, context=context, max_tokens=max_tokens, progress=progress)
+    report = replace(report, loss=loss)
+    document = json.loads((out / SCRIMP_JSON).read_text(encoding="utf-8"))
+    document["report"] = _record(report)
+    write_durably(out / SCRIMP_JSON, json.dumps(document, indent=1) + "\n")
+    size_bytes = directory_bytes(out)
+    return replace(report, file_bytes=size_bytes, bits_per_weight=8 * size_bytes / job.plan.parameters)
+
+
+def compress(
+    model: str | Path,
+    out: str | Path,
+    *,
+    format: str | None = None,
+    bits: float | None = None,
+    size: str | int | None = None,
+    keep: bool = False,
+    method: str = "rtn",
+    rules: Sequence[str] = (),
+    embedding: str | None = None,
+    tokenizer: Path | None = None,
+    text: str | Path | None = None,
+    max_tokens: int | None = None,
+    progress: Progress = SILENT,
+    fresh: bool = False,
+) -> CompressReport:
+    """Make ``model`` smaller into the directory ``out``; with a ``text``, measure what was lost on it.
+
+    An interrupted call with the same arguments continues where it stopped; ``fresh`` starts over.
+    """
+    job = prepare(model, format=format, bits=bits, size=size, keep=keep, method=method, rules=rules,
+                  embedding=embedding, tokenizer=tokenizer)  # fmt: skip
+    with job.source:
+        report = run(job, Path(out), progress=progress, fresh=fresh)
+        return report if text is None else measure_loss(job, report, text, max_tokens=max_tokens, progress=progress)
+
+
+def verify_reopened(out: Path) -> None:
+    """Read the store back: every part against its checksum, and a few logits, which must be finite."""
+    verify(out)
+    with open_model(out) as model:
+        if not np.isfinite(model.logits([0, 1 % model.vocab_size])).all():
+            raise Refused(f"{out} was written, but its logits are not finite.", hint="the source may be damaged: scrimp eval it")
+
+
+def file_bytes(source: Source, plan: plans.Plan) -> int:
+    """Bytes the directory will take, or very little less: the record of the loss is of unknown length."""
+    return _Overhead(source).file_bytes(plan)
+
+
+class _Overhead:
+    """The files beside the weights; the tokenizer's are written once to be measured."""
+
+    def __init__(self, source: Source) -> None:
+        self._source, self._tokenizer_bytes = source, 0
+        if source.tokenizer.kind != "none":
+            from scrimp.text.tokenizer import load
+
+            with tempfile.TemporaryDirectory() as directory:
+                load(source.tokenizer).save(Path(directory))
+                self._tokenizer_bytes = directory_bytes(Path(directory))
+
+    def file_bytes(self, plan: plans.Plan) -> int:
+        layout = lay_out(plan.shapes, {name: choice.format for name, choice in plan.choices.items()})
+        tensors = tuple(TensorReport(name, c.format.name, c.method, 1 / 3) for name, c in plan.choices.items())
+        report = CompressReport("", 0, 0.0, 0.0, 0, tensors, tuple(notes_of(self._source, plan)), 0)
+        checksums = {part.name: "0" * 64 for parts in layout.parts.values() for part in parts}
+        hashes = {"0" * 64: "0" * 64} if self._source.file_bytes <= documents.HASH_BYTES else None
+        record = documents.scrimp_json(self._source, plan, hashes, checksums, report.notes, _record(report))
+        config = documents.config_json(self._source, plan)
+        return layout.file_bytes + self._tokenizer_bytes + len(config.encode()) + len(record.encode()) + _LOSS_BYTES
+
+
+#: Room for the record of a loss in ``scrimp.json``.
+_LOSS_BYTES = 2000
+
+
+def notes_of(source: Source, plan: plans.Plan) -> list[str]:
+    """What a reader should know: conversions of the source, ragged groups, a missing tokenizer."""
+    ragged = [
+        name for name, choice in plan.choices.items() if plan.shapes[name][1] % choice.format.group(plan.shapes[name][1])
+    ]
+    found = list(source.notes)
+    if ragged:
+        found.append(f"the last group of a row is ragged: {len(ragged)} tensors such as {ragged[0]}")
+    if source.tokenizer.kind == "none":
+        found.append("the source has no tokenizer: only token ids can be run")
+    return found
+
+
+def _record(report: CompressReport) -> dict[str, Any]:
+    document = report.to_json()
+    return {name: document[name] for name in ("tensors", "loss") if name in document}

@@ -1,0 +1,61 @@
+"""What compressing will take, told before it begins: bytes exactly, time from a sample, memory from the largest matrix."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from scrimp.measure.memory import peak_bytes
+from scrimp.engine.engine import core_matrix
+from scrimp.quantize.decoded import relative_error
+from scrimp.quantize.methods import method
+from scrimp.quantize.plan import KEEP, Choice, Plan
+from scrimp.sources.source import Source
+from scrimp.tensors import QTensor
+
+#: A matrix of this many weights keeps all threads busy, so its time can be scaled up.
+_SAMPLE_WEIGHTS = 500_000
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    file_bytes: int  #: of the whole directory
+    bits_per_weight: float
+    seconds: float  #: quantizing only, without the loss
+    memory_bytes: int  #: peak of this process
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def predict(source: Source, plan: Plan, file_bytes: int) -> Prediction:
+    """Quantizes some rows of one matrix per choice to see how long they take."""
+    base = peak_bytes()
+    weights: defaultdict[Choice, dict[str, int]] = defaultdict(dict)
+    for name, choice in plan.choices.items():
+        weights[choice][name] = int(np.prod(plan.shapes[name]))
+    seconds = sum(sum(counts.values()) * _seconds_per_weight(source, counts, choice) for choice, counts in weights.items())
+    largest = max(plan.choices, key=lambda name: weights[plan.choices[name]][name])
+    # the stored form twice, as its parts and where they are packed; codes and, where they are chosen anew, float32
+    each = 1 if plan.choices[largest].method == KEEP else 5
+    memory = each * weights[plan.choices[largest]][largest] + 2 * plan.tensor_bytes(largest) + source.tensors[largest].nbytes
+    return Prediction(file_bytes, 8 * file_bytes / plan.parameters, seconds, base + memory)
+
+
+def _seconds_per_weight(source: Source, counts: dict[str, int], choice: Choice) -> float:
+    name = min(counts, key=lambda name: (counts[name] < _SAMPLE_WEIGHTS, abs(counts[name] - _SAMPLE_WEIGHTS)))
+    began = time.perf_counter()
+    stored = source.read(name)
+    assert isinstance(stored, QTensor)
+    reading = (time.perf_counter() - began) / counts[name]
+    if choice.method == KEEP:
+        return reading
+    began = time.perf_counter()
+    rows = min(stored.shape[0], -(-_SAMPLE_WEIGHTS // stored.shape[1]))
+    weight = core_matrix(stored).decode_rows(0, rows)
+    relative_error(weight, method(choice.method)(weight, choice.format))
+    return reading + (time.perf_counter() - began) / weight.size

@@ -1,0 +1,85 @@
+"""The JSON files of a store: ``config.json``, which runs it, and ``scrimp.json``, which says where it came from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import scrimp
+from scrimp.quantize.plan import Plan
+from scrimp.sources.receipt import sha256_of
+from scrimp.sources.source import Source
+
+QUANT_METHOD = "scrimp"
+#: Raised when an older scrimp could not read what a newer one writes.
+VERSION = 1
+#: Sources up to this size are hashed whole for the record; of larger ones names, sizes and times must do.
+HASH_BYTES = 10**9
+
+
+def config_json(source: Source, plan: Plan) -> str:
+    """The source's config and the Format and shape of every matrix."""
+    tensors = {name: {"format": choice.format.name, "shape": plan.shapes[name]} for name, choice in plan.choices.items()}
+    quantization = {"quant_method": QUANT_METHOD, "version": VERSION, "tensors": tensors}
+    return json.dumps({**source.config, "quantization_config": quantization}, indent=1) + "\n"
+
+
+def scrimp_json(
+    source: Source,
+    plan: Plan,
+    hashes: Mapping[str, str] | None,
+    checksums: Mapping[str, str],
+    notes: Sequence[str],
+    report: Mapping[str, Any],
+) -> str:
+    """Provenance with the ``hashes`` of the source's files, plan, checksums of every part, the measured report."""
+    document = {
+        "scrimp": scrimp.__version__,
+        "version": VERSION,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "source": {
+            "name": source.path.name,
+            "kind": source.kind,
+            "file_bytes": source.file_bytes,
+            "sha256": hashes,
+        },
+        "parameters": plan.parameters,
+        "plan": {name: str(choice) for name, choice in plan.choices.items()},
+        "notes": list(notes),
+        "checksums": dict(checksums),
+        "report": dict(report),
+    }
+    return json.dumps(document, indent=1) + "\n"
+
+
+def fingerprint(source: Source, plan: Plan) -> str:
+    """One line that changes when the result would: the source's files, the plan, this version."""
+    files = [[path.name, path.stat().st_size, path.stat().st_mtime_ns, _head(path)] for path in _files(source)]
+    job = {
+        "source": [str(source.path.resolve()), source.kind, files],
+        "plan": {name: str(choice) for name, choice in plan.choices.items()},
+        "shapes": {name: list(shape) for name, shape in plan.shapes.items()},
+        "scrimp": [scrimp.__version__, VERSION],
+    }
+    return hashlib.sha256(json.dumps(job).encode()).hexdigest()
+
+
+def source_hashes(source: Source) -> dict[str, str] | None:
+    """The SHA-256 of every file of the source, where that is quick."""
+    return {path.name: sha256_of(path) for path in _files(source)} if source.file_bytes <= HASH_BYTES else None
+
+
+def _head(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.sha256(file.read(1 << 16)).hexdigest()
+
+
+def _files(source: Source) -> list[Path]:
+    """The source's files, but not what other programs keep beside them."""
+    if source.path.is_file():
+        return [source.path]
+    return sorted(p for p in source.path.iterdir() if p.is_file() and not p.name.startswith("."))

@@ -1,0 +1,88 @@
+"""Where every part of every tensor lies in ``model.safetensors``: known before the first weight is read.
+
+A matrix is the parts ``<name>.codes``, ``.codes_high``, ``.scales``, ``.mins`` (tensors.py has their shapes); a vector is
+float32 under its own name. Every part starts on a 64-byte boundary of the file. safetensors files have no holes, so where
+a part's size is no multiple of 64 a tensor ``__pad__.<n>`` of zero bytes follows it, and the header ends in spaces.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from scrimp.formats import Format
+from scrimp.tensors import PLANE_PARTS, part_shapes
+
+ALIGNMENT = 64
+PAD_PREFIX = "__pad__."
+MODEL_FILE = "model.safetensors"
+
+#: Scale type → (safetensors dtype, bytes).
+SCALE_DTYPES = {"f16": ("F16", 2), "bf16": ("BF16", 2), "f32": ("F32", 4)}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A range of the file; ``offset`` counts from its start."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    header: bytes  #: all bytes before the first part: length, JSON, spaces
+    parts: Mapping[str, tuple[Part, ...]]  #: tensor → its parts, in file order
+    file_bytes: int
+
+
+def lay_out(shapes: Mapping[str, tuple[int, ...]], formats: Mapping[str, Format]) -> Layout:
+    """Place every tensor of ``shapes`` in order; those without a Format are float32 vectors."""
+    entries: dict[str, object] = {"__metadata__": {"format": "scrimp"}}
+    found: dict[str, list[Part]] = {}
+    at = pads = 0
+    for tensor, shape in shapes.items():
+        found[tensor] = []
+        for name, dtype, part_shape, nbytes in expected_parts(tensor, shape, formats.get(tensor)):
+            found[tensor].append(Part(name, dtype, part_shape, at, nbytes))
+            entries[name] = _entry(dtype, part_shape, at, nbytes)
+            at += nbytes
+            if gap := -at % ALIGNMENT:
+                entries[f"{PAD_PREFIX}{pads}"] = _entry("U8", (gap,), at, gap)
+                at, pads = at + gap, pads + 1
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-(8 + len(text)) % ALIGNMENT)
+    header = len(text).to_bytes(8, "little") + text
+    placed = {
+        tensor: tuple(Part(p.name, p.dtype, p.shape, p.offset + len(header), p.nbytes) for p in parts)
+        for tensor, parts in found.items()
+    }
+    return Layout(header, placed, len(header) + at)
+
+
+def expected_parts(
+    tensor: str, shape: tuple[int, ...], format: Format | None
+) -> list[tuple[str, str, tuple[int, ...], int]]:
+    """Name, dtype, shape and bytes of each part a tensor must have."""
+    if format is None:
+        return [(tensor, "F32", shape, 4 * _count(shape))]
+    parts = []
+    for part, part_shape in part_shapes(format, (shape[0], shape[1])).items():
+        is_codes = part in PLANE_PARTS or format.scale is None
+        dtype, width = ("U8", 1) if is_codes else SCALE_DTYPES[str(format.scale)]
+        parts.append((f"{tensor}.{part}", dtype, part_shape, width * _count(part_shape)))
+    return parts
+
+
+def _entry(dtype: str, shape: tuple[int, ...], offset: int, nbytes: int) -> dict[str, object]:
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + nbytes]}
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    return int(np.prod(shape, dtype=np.int64))

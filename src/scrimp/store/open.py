@@ -1,0 +1,138 @@
+"""Open a compressed model: everything checked first, then mapped; the engine runs on the mapped bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scrimp.errors import Refused, UsageError
+from scrimp.formats import Format, parse
+from scrimp.sources.checks import check_finite, check_tensors
+from scrimp.sources.json_object import read_json
+from scrimp.sources.safetensors_file import SafetensorsFile
+from scrimp.sources.source import Source, TensorInfo
+from scrimp.sources.tokenizer_data import TokenizerData
+from scrimp.store.documents import QUANT_METHOD, VERSION
+from scrimp.store.layout import ALIGNMENT, MODEL_FILE, PAD_PREFIX, expected_parts
+from scrimp.tensors import DTYPES, PLANE_PARTS, QTensor, Stored, from_parts
+
+#: Five trits make 3^5 codes of a byte.
+_TRIT_CODES = 243
+_SIDE = 2**40
+_HINT = "the directory is damaged or hostile; compress the model again"
+
+
+def open_store(path: Path) -> ScrimpSource:
+    """Check the config, the header and that both agree; map the weights. Refused when anything is odd."""
+    config = read_json(path / "config.json")
+    formats, shapes = _formats(path, config.pop("quantization_config", None))
+    file = SafetensorsFile(path / MODEL_FILE)
+    try:
+        return ScrimpSource(path, config, file, formats, shapes)
+    except BaseException:
+        file.close()
+        raise
+
+
+class ScrimpSource(Source):
+    """A mapped store. Tensors read from it are views of the map, and keep it alive after :meth:`close`."""
+
+    kind = "scrimp"
+
+    def __init__(
+        self,
+        path: Path,
+        config: dict[str, Any],
+        file: SafetensorsFile,
+        formats: dict[str, Format],
+        shapes: dict[str, tuple[int, int]],
+    ) -> None:
+        self._file, self._formats = file, formats
+        infos = {name: TensorInfo(name, shapes[name], format.name, 0) for name, format in formats.items()}
+        claimed: set[str] = set()
+        for name, format in formats.items():
+            nbytes = 0
+            for part, dtype, shape, size in expected_parts(name, shapes[name], format):
+                found = file.tensors.get(part)
+                if found is None:
+                    raise Refused(f"{path}: {part} is missing.", hint=_HINT)
+                if (found.dtype, found.shape) != (dtype, shape):
+                    raise Refused(f"{path}: {part} is {found.dtype} {list(found.shape)}; {format.name} of "
+                                  f"{list(shapes[name])} needs {dtype} {list(shape)}.", hint=_HINT)  # fmt: skip
+                nbytes += size
+                claimed.add(part)
+            infos[name] = TensorInfo(name, shapes[name], format.name, nbytes)
+        for name, stored in file.tensors.items():
+            if stored.offset % ALIGNMENT and not name.startswith(PAD_PREFIX):
+                raise Refused(f"{path}: {name} starts at byte {stored.offset:,}, no multiple of {ALIGNMENT}.", hint=_HINT)
+            if name in claimed or name.startswith(PAD_PREFIX):
+                continue
+            if stored.dtype != "F32" or len(stored.shape) != 1:
+                raise Refused(f"{path}: {name} is no float32 vector and belongs to no matrix.", hint=_HINT)
+            infos[name] = TensorInfo(name, stored.shape, "f32", stored.nbytes)
+        check_tensors(path, config, {name: info.shape for name, info in infos.items()})
+        has_tokenizer = (path / "tokenizer.json").is_file()
+        super().__init__(
+            path,
+            config=config,
+            tensors=infos,
+            tokenizer=TokenizerData.huggingface(path) if has_tokenizer else TokenizerData.none(),
+            notes=[],
+            file_bytes=directory_bytes(path),
+        )
+
+    def read(self, name: str) -> QTensor | NDArray[np.float32]:
+        """One tensor, as a view of the mapped file. Numbers that no network has are Refused here."""
+        info = self.tensors[name]
+        if name not in self._formats:
+            vector = self._file.bytes_of(name).view(np.float32)
+            check_finite(self.path, name, vector)
+            return vector
+        format, shape = self._formats[name], (info.shape[0], info.shape[1])
+        parts: dict[str, Stored] = {}
+        for part, dtype, part_shape, _ in expected_parts(name, shape, format):
+            raw = self._file.bytes_of(part)
+            kind = DTYPES[format.scale] if dtype != "U8" and format.scale else np.dtype(np.uint8)
+            parts[part.removeprefix(f"{name}.")] = raw.view(kind).reshape(part_shape)
+        tensor = from_parts(name, format, shape, parts)
+        check_finite(self.path, name, tensor)
+        if format.element.kind == "ternary" and parts[PLANE_PARTS[0]].max(initial=0) >= _TRIT_CODES:
+            raise Refused(f"{self.path}: {name}.codes holds bytes above {_TRIT_CODES - 1}, which are no trits.", hint=_HINT)
+        return tensor
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def directory_bytes(path: Path) -> int:
+    """Bytes of all files of a store."""
+    return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+
+
+def _formats(path: Path, declared: object) -> tuple[dict[str, Format], dict[str, tuple[int, int]]]:
+    """Format and shape of every matrix, from ``quantization_config``."""
+    if not isinstance(declared, dict) or declared.get("quant_method") != QUANT_METHOD:
+        raise Refused(f"{path}/config.json has no quantization_config of scrimp.", hint=_HINT)
+    if declared.get("version") != VERSION:
+        raise Refused(f"{path} has store version {str(declared.get('version'))[:20]}; this scrimp reads {VERSION}.",
+                      hint="use the scrimp that wrote it, or compress the model again")  # fmt: skip
+    tensors = declared.get("tensors")
+    if not isinstance(tensors, dict):
+        raise Refused(f"{path}/config.json does not list its tensors.", hint=_HINT)
+    formats: dict[str, Format] = {}
+    shapes: dict[str, tuple[int, int]] = {}
+    for name, entry in tensors.items():
+        if not isinstance(entry, dict) or not isinstance(entry.get("format"), str):
+            raise Refused(f"{path}: {name[:80]} has no format.", hint=_HINT)
+        shape = entry.get("shape")
+        if not isinstance(shape, list) or len(shape) != 2 or not all(type(n) is int and 0 < n < _SIDE for n in shape):
+            raise Refused(f"{path}: the shape of {name[:80]} is no [N, K].", hint=_HINT)
+        try:
+            formats[name] = parse(entry["format"])
+        except UsageError as error:
+            raise Refused(f"{path}: {name[:80]}: {error.message}", hint="a newer scrimp may know it") from None
+        shapes[name] = (shape[0], shape[1])
+    return formats, shapes

@@ -1,0 +1,81 @@
+"""``scrimp bench`` as a user types it, on a whole tiny model."""
+
+import json
+
+import pytest
+from tiny_model import write_tiny_model
+
+from scrimp.cli.main import main
+
+KEYS = {
+    "prefill_tokens_per_s", "decode_tokens_per_s", "bytes_per_token", "decode_gb_per_s", "memory_read_gb_per_s",
+    "load_ms", "first_token_ms", "rss_peak_bytes",
+    "page_faults_minor", "page_faults_major", "threads", "isa", "profile",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def run(model, *arguments):
+    return main(
+        ["bench", str(model), "--prefill", "16", "--decode", "8", "--repeat", "3", "--threads", "1", *arguments]
+    )
+
+
+def test_json_has_the_keys_of_the_contract(model, capsys):
+    assert run(model, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) >= KEYS
+    for rate in (found["prefill_tokens_per_s"], found["decode_tokens_per_s"]):
+        assert set(rate) == {"median", "min", "max", "n"}
+        assert 0 < rate["min"] <= rate["median"] <= rate["max"]
+        assert rate["n"] == 3
+    assert found["threads"] == 1
+    assert found["profile"] == []
+    assert found["decode_gb_per_s"] == pytest.approx(
+        found["bytes_per_token"] * found["decode_tokens_per_s"]["median"] / 1e9, rel=1e-9
+    )
+    assert 0 < found["load_ms"] < found["first_token_ms"]
+    assert found["rss_peak_bytes"] > 10**7, "no Python with NumPy is smaller"
+
+
+def test_bytes_per_token_are_those_of_the_weights_and_the_cache(model, capsys):
+    assert run(model, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    head = 32 * 32  # 24 words in tiles of 16 rows
+    matrices = 32 * 32 * 2 + 16 * 32 * 2 + 64 * 32 * 3 + head  # q, o; k, v; gate, up, down; the head
+    embedding_row = 4 * head // 24
+    norms, cache = 3 * 32, 2 * 2 * 8 * (16 + 8 // 2 + 1) * 2
+    assert found["bytes_per_token"] == 4 * matrices + embedding_row + 4 * norms + cache
+
+
+def test_profile_names_each_sort_of_operation_once_a_phase(model, capsys):
+    assert run(model, "--profile", "--json") == 0
+    profile = json.loads(capsys.readouterr().out)["profile"]
+    for phase, calls in (("prefill", 1), ("decode", 8)):
+        found = {cost["op"]: cost for cost in profile if cost["phase"] == phase}
+        assert len(found) == len([cost for cost in profile if cost["phase"] == phase])
+        assert found["linear gate_proj up_proj"]["calls"] == calls
+        assert found["linear gate_proj up_proj"]["bytes"] == calls * 4 * 2 * 64 * 32
+        assert all(cost["seconds"] >= 0 for cost in found.values())
+
+
+def test_a_table_for_people(model, capsys):
+    assert run(model, "--profile") == 0
+    printed = capsys.readouterr().out
+    assert "% of the memory ceiling" in printed
+    assert "linear gate_proj up_proj" in printed
+
+
+@pytest.mark.parametrize("flag", ["--prefill", "--decode", "--repeat"])
+def test_nothing_to_measure_is_a_usage_error(model, flag, capsys):
+    assert main(["bench", str(model), flag, "0"]) == 2
+    assert f"{flag} is 0" in capsys.readouterr().err
+
+
+def test_more_tokens_than_the_context_is_a_usage_error(model, capsys):
+    assert main(["bench", str(model), "--prefill", "60", "--decode", "5"]) == 2
+    assert "65" in capsys.readouterr().err

@@ -1,0 +1,58 @@
+"""``scrimp compare`` as a user types it, on two whole tiny models."""
+
+import json
+
+import pytest
+from tiny_model import WORDS, write_text, write_tiny_model
+
+from scrimp.cli.main import main
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    where = tmp_path_factory.mktemp("models")
+    return [write_tiny_model(where / "one"), write_tiny_model(where / "two", seed=1)]
+
+
+def run(models, text, *arguments):
+    flags = ["--context", "32", "--prefill", "16", "--decode", "8", "--rounds", "2", "--threads", "1"]
+    return main(["compare", *map(str, models), "--text", str(text), *flags, *arguments])
+
+
+def test_rows_are_the_union_of_totals_evaluation_and_speed(models, tmp_path, capsys):
+    text = write_text(tmp_path / "text.txt", 200)
+    assert run(models, text, "--reference", str(models[0]), "--json") == 0
+    one, two = json.loads(capsys.readouterr().out)["rows"]
+    for row, path in ((one, models[0]), (two, models[1])):
+        assert row["model"] == str(path)
+        assert row["bits_per_weight"] == pytest.approx(8 * row["file_bytes"] / row["parameters"], rel=1e-12)
+        assert row["decode_tokens_per_s"]["n"] == 2
+        assert row["tokens"] == 6 * 31
+    assert one["parameters"] == 2 * 24 * 32 + 2 * 32 * 32 + 2 * 16 * 32 + 3 * 64 * 32 + 3 * 32
+    assert one["kl_mean"] < 0.05 < 1 < two["kl_mean"]
+
+
+def test_a_row_agrees_with_eval_of_that_model_alone(models, tmp_path, capsys):
+    text = write_text(tmp_path / "text.txt", 200)
+    assert run(models, text, "--json") == 0
+    row = json.loads(capsys.readouterr().out)["rows"][1]
+    assert main(["eval", str(models[1]), "--text", str(text), "--context", "32", "--json"]) == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert {key: row[key] for key in ("nll", "nll_se", "ppl", "tokens", "protocol")} == {
+        key: alone[key] for key in ("nll", "nll_se", "ppl", "tokens", "protocol")
+    }
+
+
+def test_a_table_for_people(models, tmp_path, capsys):
+    assert run(models, write_text(tmp_path / "text.txt", 200)) == 0
+    printed = capsys.readouterr()
+    header, *rows = printed.out.splitlines()
+    assert header.split()[:2] == ["model", "bytes"]
+    assert len(rows) == 2
+    assert all("BROKEN" in row for row in rows), "random weights predict worse than word counts"
+
+
+def test_models_with_different_words_are_refused(models, tmp_path, capsys):
+    other = write_tiny_model(tmp_path / "other", words=WORDS[::-1])
+    assert run([models[0], other], write_text(tmp_path / "text.txt", 200)) == 3
+    assert "different tokens" in capsys.readouterr().err

@@ -1,0 +1,43 @@
+"""Turns of one model become one measurement."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+from scrimp.measure.memory import PageFaults, page_faults
+from scrimp.measure.side_by_side import merge
+from scrimp.measure.speed import Rate, Speed
+
+
+def turn(rate, **changes):
+    one = Rate(rate, rate, rate, 1)
+    speed = Speed(
+        model="m", prefill=8, decode=4, prefill_tokens_per_s=one, decode_tokens_per_s=one, bytes_per_token=1000,
+        memory_read_gb_per_s=10.0, load_ms=1.0, first_token_ms=2.0, rss_peak_bytes=100, page_faults=PageFaults(1, 0),
+        threads=1, isa="scalar",
+    )  # fmt: skip
+    return replace(speed, **changes)
+
+
+def test_rates_are_medians_and_peaks_are_the_largest():
+    merged = merge([turn(30.0, load_ms=9.0), turn(10.0, rss_peak_bytes=300), turn(20.0, memory_read_gb_per_s=12.0)])
+    assert merged.decode_tokens_per_s == Rate(median=20.0, min=10.0, max=30.0, n=3)
+    assert (merged.rss_peak_bytes, merged.memory_read_gb_per_s, merged.load_ms) == (300, 12.0, 1.0)
+    assert merged.page_faults == PageFaults(3, 0)
+    assert merged.decode_gb_per_s == 20.0 * 1000 / 1e9
+
+
+def test_peak_memory_sees_an_allocation():
+    code = (
+        "from scrimp.measure.memory import peak_bytes; before = peak_bytes(); block = bytearray(64_000_000); "
+        "block[::4096] = bytes(len(block[::4096])); del block; print(peak_bytes() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 60_000_000 < int(done.stdout) < 80_000_000
+
+
+def test_page_faults_count_up():
+    before = page_faults()
+    block = bytearray(b"\1" * 40_000_000)
+    assert (page_faults() - before).minor > 0
+    del block
