@@ -171,6 +171,22 @@ def test_an_interruption_leaves_nothing_half_written(entry: Wheel, tmp_path: Pat
 
 
 @needs_pip
+def test_pips_temporary_files_lie_on_the_disk_of_the_cache(
+    entry: Wheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Path] = []
+    real = wheel.subprocess.Popen
+
+    def recording(command: list[str], env: dict[str, str], **rest: Any) -> Any:
+        seen.append(Path(env["TMPDIR"]))
+        return real(command, env=env, **rest)
+
+    monkeypatch.setattr(wheel.subprocess, "Popen", recording)
+    pull("tiny")
+    assert [path.parent for path in seen] == [tmp_path / "home" / "tiny"]
+
+
+@needs_pip
 def test_what_a_killed_download_left_is_removed_by_the_next(entry: Wheel, tmp_path: Path) -> None:
     scratch = tmp_path / "home" / "tiny" / f"{receipt.SCRATCH}abc"
     scratch.mkdir(parents=True)

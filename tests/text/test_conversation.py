@@ -84,9 +84,12 @@ def test_an_interrupt_inside_the_network_leaves_a_cache_that_is_true(byte_level:
 
 
 def test_the_oldest_exchanges_are_forgotten_but_never_the_system_message(byte_level: Tokenizer) -> None:
-    conversation = Conversation(Parrot(byte_level), byte_level, 160, system="Be brief.")
+    network = Parrot(byte_level)
+    conversation = Conversation(network, byte_level, 160, system="Be brief.")
     for i in range(12):
         assert said(conversation, f"the girl {i}") == " the village"
+        told = byte_level.encode(byte_level.chat.render(conversation.messages[:-1]))
+        assert network.cache[: len(told)] == told
     assert conversation.forgotten > 0
     assert conversation.forgotten + len(conversation.messages) == 1 + 24
     assert [m["role"] for m in conversation.messages[:2]] == ["system", "user"]

@@ -90,6 +90,12 @@ def test_llama3_cuts_with_the_pattern_of_transformers() -> None:
     assert converter.TikTokenConverter().pattern == LLAMA3
 
 
+def test_llama3_takes_a_word_that_is_a_token_though_no_merges_lead_to_it() -> None:
+    metadata = {"model": "gpt2", "tokens": ["a", "b", "c", "ab", "abc"], "merges": ["a b"]}
+    assert load(changed({}, pre="llama-bpe", **metadata)).encode("abc") == [4]
+    assert load(changed({}, pre="gpt-2", **metadata)).encode("abc") == [3, 2]
+
+
 # SmolLM2: the real one, against transformers' own reader of GGUF files
 
 

@@ -117,6 +117,16 @@ def test_forbidden_tokens_are_never_drawn() -> None:
     assert {sample(logits, [], Sampling(), rng) for _ in range(200)} == {1, 3}
 
 
+@pytest.mark.parametrize(("draw", "token"), [(0.0, 1), (np.nextafter(1.0, 0.0), 3)])
+def test_the_lowest_and_the_highest_draw_are_tokens_that_may_come(draw: float, token: int) -> None:
+    class Fixed:
+        def random(self) -> float:
+            return draw
+
+    logits = np.array([-np.inf, 0.0, 0.1, 0.3, -np.inf])
+    assert sample(logits, [], Sampling(), Fixed()) == token  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("bad", [[np.nan, 1.0], [np.inf, 1.0], [-np.inf, -np.inf], []])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_broken_logits_are_an_error_and_no_token(bad: list[float], temperature: float) -> None:

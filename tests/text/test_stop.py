@@ -60,6 +60,11 @@ def test_after_a_stop_everything_is_dropped() -> None:
     assert matcher.flush() == ""
 
 
+def test_of_two_stops_complete_at_once_the_longer_counts() -> None:
+    for stops in (["b", "ab"], ["ab", "b"]):
+        assert StopMatcher(stops).push("xab") == ("x", True)
+
+
 def test_an_empty_stop_is_refused() -> None:
     with pytest.raises(UsageError, match="empty"):
         StopMatcher([""])

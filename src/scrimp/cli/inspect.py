@@ -47,13 +47,19 @@ def _print_model(report: ModelReport) -> None:
     from scrimp.sizes import format_bytes
 
     columns = ("tensor", "shape", "format", "bytes", "bits/w", "entropy", "used", "min", "max", "mean", "std")
-    output.print_table(columns, [_row(tensor) for tensor in report.tensors], title=f"{report.model} ({report.kind})")
+    ordered = sorted(report.tensors, key=lambda tensor: _natural(tensor.name))
+    output.print_table(columns, [_row(tensor) for tensor in ordered], title=f"{report.model} ({report.kind})")
     print(
         f"\n{report.parameters:,} parameters in {format_bytes(report.file_bytes)} ({report.file_bytes:,} bytes): "
         f"{report.bits_per_weight:.3f} bits per weight, everything included"
     )
     for line in report.notes:
         output.note(f"note: {line}")
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Layer 9 before layer 10."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in name.split(".")]
 
 
 def _row(tensor: TensorReport) -> tuple[str, ...]:
@@ -76,6 +82,7 @@ def _print_tensor(source: Source, tensor: TensorReport, counts: list[int]) -> No
     entropy = "not counted" if tensor.entropy_bits is None else f"{tensor.entropy_bits:.4f} bits per code"
     used = "" if tensor.capacity_used is None else f" ({100 * tensor.capacity_used:.1f} % of what the codes can hold)"
     rows = [
+        ("model", str(source.path)),
         ("shape", " × ".join(map(str, tensor.shape))),
         ("format", tensor.format),
         ("stored as", tensor.stored),
@@ -85,7 +92,7 @@ def _print_tensor(source: Source, tensor: TensorReport, counts: list[int]) -> No
         ("min, max", f"{tensor.min:.6g}, {tensor.max:.6g}"),
         ("mean ± std", f"{tensor.mean:.6g} ± {tensor.std:.6g}"),
     ]
-    output.print_table((tensor.name, str(source.path)), rows)
+    output.print_table(("tensor", tensor.name), rows)
     print(f"\n{tensor.min:.3g} {bars(counts)} {tensor.max:.3g}")
 
 

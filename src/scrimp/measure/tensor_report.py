@@ -146,16 +146,16 @@ def _each(tensor: QTensor | NDArray[np.float32], function: Any) -> Iterator[Any]
     return pool().map(lambda row: function(matrix.decode_rows(row, min(row + step, rows))), range(0, rows, step))
 
 
-def _code_parts(tensor: QTensor) -> list[NDArray[np.generic]]:
+def _code_parts(tensor: QTensor) -> list[NDArray[Any]]:
     """The codes as flat pieces of unsigned integers; of 16-bit floats their bits, padding left out."""
+    flat: NDArray[Any]
     if tensor.format.scale is None:
         from scrimp.formats import packing
 
         kind = DTYPES[tensor.format.element.name]
-        codes = np.ascontiguousarray(packing.unpack_floats(tensor.planes[0], kind, tensor.shape)).view(np.uint16)
+        flat = np.ascontiguousarray(packing.unpack_floats(tensor.planes[0], kind, tensor.shape)).view(np.uint16).ravel()
     else:
-        codes = tensor.codes()
-    flat = codes.reshape(-1)
+        flat = tensor.codes().ravel()
     return [flat[at : at + _WEIGHTS_AT_ONCE] for at in range(0, flat.size, _WEIGHTS_AT_ONCE)]
 
 

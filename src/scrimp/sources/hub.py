@@ -96,7 +96,7 @@ def download(file: HubFile, directory: Path, progress: Progress) -> str:
     if size < file.bytes:
         raise ScrimpError(f"{file.name} stopped after {format_bytes(size)} of {format_bytes(file.bytes)}.",
                           hint="the same command goes on from there")  # fmt: skip
-    digest = _digest(file, part) if size == file.bytes else None
+    digest = _digest(file, part)
     if digest is None:
         part.unlink()
         raise Refused(f"{file.name} is not the file that the hub promised: its hash is wrong.",

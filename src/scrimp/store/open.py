@@ -51,7 +51,7 @@ class ScrimpSource(Source):
         shapes: dict[str, tuple[int, int]],
     ) -> None:
         self._file, self._formats = file, formats
-        infos = {name: TensorInfo(name, shapes[name], format.name, 0) for name, format in formats.items()}
+        infos: dict[str, TensorInfo] = {}
         claimed: set[str] = set()
         for name, format in formats.items():
             nbytes = 0
@@ -73,6 +73,8 @@ class ScrimpSource(Source):
             if stored.dtype != "F32" or len(stored.shape) != 1:
                 raise Refused(f"{path}: {name} is no float32 vector and belongs to no matrix.", hint=_HINT)
             infos[name] = TensorInfo(name, stored.shape, "f32", stored.nbytes)
+        first = {name: file.tensors[f"{name}.codes" if name in formats else name].offset for name in infos}
+        infos = {name: infos[name] for name in sorted(infos, key=first.__getitem__)}
         check_tensors(path, config, {name: info.shape for name, info in infos.items()})
         has_tokenizer = (path / "tokenizer.json").is_file()
         super().__init__(
