@@ -59,8 +59,9 @@ nb::list pack_codes(nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::de
   int shift = 0;
   for (int width : widths) {
     const int64_t span = plane_span(width);
-    auto plane = make_array<uint8_t>({static_cast<size_t>((rows + kTileRows - 1) / kTileRows),
-                                      static_cast<size_t>((cols + span - 1) / span), static_cast<size_t>(kVectorBytes)});
+    auto plane =
+        make_array<uint8_t>({static_cast<size_t>((rows + kTileRows - 1) / kTileRows),
+                             static_cast<size_t>((cols + span - 1) / span), static_cast<size_t>(kVectorBytes)});
     {
       nb::gil_scoped_release release;
       pack_plane(codes.data(), rows, cols, shift, width, plane.data());
@@ -113,8 +114,20 @@ HeldMatrix make_matrix(int element, int bits, int64_t rows, int64_t cols, std::v
   require(!planes.empty() && planes.size() <= 2 && spans.size() == planes.size(), "one or two planes, a span for each");
   HeldMatrix held{{}, std::move(planes), std::move(scales), std::move(mins)};
   Matrix& m = held.matrix;
-  m = {rows, cols, static_cast<Element>(element), bits, {nullptr, nullptr}, {0, 0}, step, zero,
-       static_cast<ScaleType>(scale_type), nullptr, nullptr, group, 0, 0};
+  m = {rows,
+       cols,
+       static_cast<Element>(element),
+       bits,
+       {nullptr, nullptr},
+       {0, 0},
+       step,
+       zero,
+       static_cast<ScaleType>(scale_type),
+       nullptr,
+       nullptr,
+       group,
+       0,
+       0};
   for (size_t i = 0; i < held.planes.size(); ++i) {
     m.plane[i] = held.planes[i].data();
     m.vectors[i] = checked_vectors(held.planes[i], rows, cols, spans[i]);
@@ -185,11 +198,13 @@ int64_t checked_vocab(const std::vector<Op>& ops, const std::vector<Matrix>& mat
   return 0;
 }
 
-void init_engine(PyEngine* self, const std::vector<OpTuple>& tuples, const std::vector<std::pair<int64_t, int64_t>>& places,
-                 int64_t arena, int output, const std::vector<nb::object>& matrices, const std::vector<nb::object>& vectors,
+void init_engine(PyEngine* self, const std::vector<OpTuple>& tuples,
+                 const std::vector<std::pair<int64_t, int64_t>>& places, int64_t arena, int output,
+                 const std::vector<nb::object>& matrices, const std::vector<nb::object>& vectors,
                  const std::vector<std::pair<int64_t, int64_t>>& caches, int64_t context, int64_t chunk, int threads,
                  bool float_arithmetic, int64_t activation_block, const std::string& isa) {
-  require(context > 0 && chunk > 0 && threads > 0 && threads <= 1024 && activation_block >= 32, "settings out of range");
+  require(context > 0 && chunk > 0 && threads > 0 && threads <= 1024 && activation_block >= 32,
+          "settings out of range");
   std::vector<Op> ops;
   for (const auto& [kind, in, out, weights, op_vectors, ints, floats] : tuples) {
     ops.push_back({static_cast<OpKind>(kind), in, out, weights, op_vectors, ints, floats});
@@ -207,30 +222,34 @@ void init_engine(PyEngine* self, const std::vector<OpTuple>& tuples, const std::
   for (const auto& [heads, dim] : caches) shapes.push_back({heads, dim});
   new (self) PyEngine{matrices, nullptr, checked_vocab(ops, plain), output, buffers};
   self->held.insert(self->held.end(), vectors.begin(), vectors.end());
-  self->engine = std::make_unique<Engine>(std::move(ops), buffers, arena, output, std::move(plain), std::move(plain_vectors),
-                                          std::move(shapes), Settings{context, chunk, threads, float_arithmetic, activation_block},
-                                          pick(isa));
+  self->engine = std::make_unique<Engine>(
+      std::move(ops), buffers, arena, output, std::move(plain), std::move(plain_vectors), std::move(shapes),
+      Settings{context, chunk, threads, float_arithmetic, activation_block}, pick(isa));
 }
 
-std::vector<Tap> checked_taps(const PyEngine& self, const std::vector<std::pair<int, FloatsOut>>& arrays, size_t tokens) {
+std::vector<Tap> checked_taps(const PyEngine& self, const std::vector<std::pair<int, FloatsOut>>& arrays,
+                              size_t tokens) {
   std::vector<Tap> taps;
   for (const auto& [buffer, array] : arrays) {
     require(buffer >= 0 && buffer < static_cast<int>(self.places.size()), "no such buffer");
     const auto width = static_cast<size_t>(self.places[static_cast<size_t>(buffer)].width);
-    require(array.ndim() == 2 && array.shape(0) == tokens && array.shape(1) == width, "a tap must be (T, width of its buffer)");
+    require(array.ndim() == 2 && array.shape(0) == tokens && array.shape(1) == width,
+            "a tap must be (T, width of its buffer)");
     taps.push_back({buffer, array.data()});
   }
   return taps;
 }
 
-void run(PyEngine& self, Tokens tokens, int64_t start, int first, int last, bool all_logits, std::optional<FloatsOut> logits,
-         const std::vector<std::pair<int, FloatsOut>>& inputs, const std::vector<std::pair<int, FloatsOut>>& outputs) {
+void run(PyEngine& self, Tokens tokens, int64_t start, int first, int last, bool all_logits,
+         std::optional<FloatsOut> logits, const std::vector<std::pair<int, FloatsOut>>& inputs,
+         const std::vector<std::pair<int, FloatsOut>>& outputs) {
   const Engine& engine = *self.engine;
   const auto count = static_cast<int64_t>(tokens.size());
   require(count > 0 && count <= engine.settings().chunk, "tokens must fill 1 … chunk rows");
   require(start >= 0 && start <= engine.settings().context - count, "positions exceed the context");
   require(first >= 0 && first <= last && last <= static_cast<int>(engine.ops().size()), "operations out of range");
-  for (size_t i = 0; i < tokens.size(); ++i) require(tokens(i) >= 0 && tokens(i) < self.vocab_rows, "a token is out of range");
+  for (size_t i = 0; i < tokens.size(); ++i)
+    require(tokens(i) >= 0 && tokens(i) < self.vocab_rows, "a token is out of range");
   bool makes_logits = false;
   for (int i = first; i < last; ++i) {
     for (int buffer : engine.ops()[static_cast<size_t>(i)].outputs) makes_logits |= buffer == self.output;
@@ -242,8 +261,14 @@ void run(PyEngine& self, Tokens tokens, int64_t start, int first, int last, bool
     require(logits->ndim() == 2 && logits->shape(0) == rows && logits->shape(1) == width, "logits must be (rows, V)");
   }
   require(all_logits || outputs.empty(), "taps want the rows of all tokens");
-  Step step{{tokens.data(), tokens.size()}, start, first, last, logits ? logits->data() : nullptr, all_logits,
-            checked_taps(self, inputs, tokens.size()), checked_taps(self, outputs, tokens.size())};
+  Step step{{tokens.data(), tokens.size()},
+            start,
+            first,
+            last,
+            logits ? logits->data() : nullptr,
+            all_logits,
+            checked_taps(self, inputs, tokens.size()),
+            checked_taps(self, outputs, tokens.size())};
   nb::gil_scoped_release release;
   self.engine->run(step);
 }
@@ -257,7 +282,8 @@ nb::dict score_rows(nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::devi
   const auto vocab = static_cast<int64_t>(logits.shape(1));
   require(targets.size() == rows && threads > 0 && threads <= 1024, "a target per row is needed");
   for (size_t i = 0; i < rows; ++i) require(targets(i) >= 0 && targets(i) < vocab, "a target is out of range");
-  if (reference) require(reference->shape(0) == rows && reference->shape(1) == logits.shape(1), "the reference has another shape");
+  if (reference)
+    require(reference->shape(0) == rows && reference->shape(1) == logits.shape(1), "the reference has another shape");
   const Kernels& kernels = pick(isa);
   auto nll = make_array<double>({rows}), nll_reference = make_array<double>({rows}), kl = make_array<double>({rows});
   auto same_top = make_array<uint8_t>({rows});
@@ -301,22 +327,24 @@ NB_MODULE(_core, m) {
   m.def("read_bandwidth", &bandwidth, "bytes"_a, "threads"_a, "repeats"_a = 5);
 
   nb::class_<HeldMatrix>(m, "Matrix")
-      .def("__init__",
-           [](HeldMatrix* self, int element, int bits, int64_t rows, int64_t cols, std::vector<Bytes> planes,
-              const std::vector<int>& spans, int step, int zero, int scale_type, std::optional<Any> scales,
-              std::optional<Any> mins, int64_t group, bool one_scale) {
-             new (self) HeldMatrix(make_matrix(element, bits, rows, cols, std::move(planes), spans, step, zero, scale_type,
-                                               std::move(scales), std::move(mins), group, one_scale));
-           },
-           "element"_a, "bits"_a, "rows"_a, "cols"_a, "planes"_a, "spans"_a, "step"_a, "zero"_a, "scale_type"_a,
-           "scales"_a.none(), "mins"_a.none(), "group"_a, "one_scale"_a)
+      .def(
+          "__init__",
+          [](HeldMatrix* self, int element, int bits, int64_t rows, int64_t cols, std::vector<Bytes> planes,
+             const std::vector<int>& spans, int step, int zero, int scale_type, std::optional<Any> scales,
+             std::optional<Any> mins, int64_t group, bool one_scale) {
+            new (self) HeldMatrix(make_matrix(element, bits, rows, cols, std::move(planes), spans, step, zero,
+                                              scale_type, std::move(scales), std::move(mins), group, one_scale));
+          },
+          "element"_a, "bits"_a, "rows"_a, "cols"_a, "planes"_a, "spans"_a, "step"_a, "zero"_a, "scale_type"_a,
+          "scales"_a.none(), "mins"_a.none(), "group"_a, "one_scale"_a)
       .def("decode_rows", &decode_rows, "begin"_a, "end"_a);
 
   nb::class_<PyEngine>(m, "Engine")
       .def("__init__", &init_engine, "ops"_a, "places"_a, "arena"_a, "output"_a, "matrices"_a, "vectors"_a, "caches"_a,
            "context"_a, "chunk"_a, "threads"_a, "float_arithmetic"_a, "activation_block"_a, "isa"_a)
       .def("run", &run, "tokens"_a, "start"_a, "first"_a, "last"_a, "all_logits"_a, "logits"_a.none(),
-           "inputs"_a = std::vector<std::pair<int, FloatsOut>>{}, "outputs"_a = std::vector<std::pair<int, FloatsOut>>{})
+           "inputs"_a = std::vector<std::pair<int, FloatsOut>>{},
+           "outputs"_a = std::vector<std::pair<int, FloatsOut>>{})
       .def("seconds", [](const PyEngine& self) { return self.engine->seconds(); })
       .def("runs", [](const PyEngine& self) { return self.engine->runs(); })
       .def("reset_profile", [](PyEngine& self) { self.engine->reset_profile(); })

@@ -156,7 +156,8 @@ void Engine::reset_profile() {
   runs_ = 0;
 }
 
-// After the last attention nothing looks at other tokens: when only the last token's logits are wanted, only it goes on.
+// After the last attention nothing looks at other tokens: when only the last token's logits are wanted, only it goes
+// on.
 Engine::View Engine::view_of(size_t index, const Step& step) const {
   const auto tokens = static_cast<int64_t>(step.tokens.size());
   const bool only_last = !step.all_logits && static_cast<int>(index) > last_attention_;
@@ -223,8 +224,8 @@ void Engine::linear(const Op& op, size_t index, const Step& step, const View& vi
                                     [&](int weight) { return !in_floats(matrices_[static_cast<size_t>(weight)]); });
   Activations a{};
   if (any_int8) {
-    a = {view.rows, cols, round_up(cols + 64, 64), std::min(settings_.activation_block, cols), 0,
-         quads_.get(), scales_.get(), sums_.get()};
+    a = {view.rows, cols,         round_up(cols + 64, 64), std::min(settings_.activation_block, cols),
+         0,         quads_.get(), scales_.get(),           sums_.get()};
     a.blocks = (cols + a.block - 1) / a.block;
     const Range blocks = split((view.rows + kTokenBlock - 1) / kTokenBlock, thread, pool_.threads());
     if (blocks.begin < blocks.end) kernels_.quantize(x, arena_width_, blocks.begin, blocks.end, a);
@@ -256,7 +257,8 @@ void Engine::linear(const Op& op, size_t index, const Step& step, const View& vi
     int64_t left = piece;
     size_t output = 0;
     for (; output < op.weights.size(); ++output) {
-      const int64_t pieces = (tiles(matrices_[static_cast<size_t>(op.weights[output])]) + kPrefillTiles - 1) / kPrefillTiles;
+      const int64_t pieces =
+          (tiles(matrices_[static_cast<size_t>(op.weights[output])]) + kPrefillTiles - 1) / kPrefillTiles;
       if (left < pieces) break;
       left -= pieces;
     }
@@ -280,9 +282,20 @@ void Engine::attention(const Op& op, size_t index, const View& view, int thread)
     remember(cache, buffer(op.inputs[1]) + at, buffer(op.inputs[2]) + at, view.start + t);
   }
   pool_.barrier();
-  const Attention a{heads, kv_heads, head_dim, view.start, view.rows, settings_.context, op.floats[0],
-                    buffer(op.inputs[0]), arena_width_, cache.keys.get(), cache.values.get(), settings_.float_arithmetic,
-                    buffer(op.outputs[0]), arena_width_};
+  const Attention a{heads,
+                    kv_heads,
+                    head_dim,
+                    view.start,
+                    view.rows,
+                    settings_.context,
+                    op.floats[0],
+                    buffer(op.inputs[0]),
+                    arena_width_,
+                    cache.keys.get(),
+                    cache.values.get(),
+                    settings_.float_arithmetic,
+                    buffer(op.outputs[0]),
+                    arena_width_};
   if (view.rows == 1) {
     const Range mine = split(heads, thread, pool_.threads());
     if (mine.begin < mine.end) kernels_.attention(a, mine.begin, mine.end, 0, 1, scratch(thread));
@@ -290,7 +303,8 @@ void Engine::attention(const Op& op, size_t index, const View& view, int thread)
   }
   // A piece is the query heads of one key head for a few tokens; late tokens see more positions, so they go first.
   const int64_t group = heads / kv_heads, strips = (view.rows + kAttentionTokens - 1) / kAttentionTokens;
-  for (int64_t piece = counters_[index].fetch_add(1); piece < strips * kv_heads; piece = counters_[index].fetch_add(1)) {
+  for (int64_t piece = counters_[index].fetch_add(1); piece < strips * kv_heads;
+       piece = counters_[index].fetch_add(1)) {
     const int64_t strip = strips - 1 - piece / kv_heads, head = piece % kv_heads;
     const int64_t end = std::min((strip + 1) * kAttentionTokens, view.rows);
     kernels_.attention(a, head * group, (head + 1) * group, strip * kAttentionTokens, end, scratch(thread));
@@ -304,7 +318,8 @@ void Engine::remember(const Cache& cache, const float* keys, const float* values
     const int64_t at = (h * settings_.context + position) * head_dim;
     for (const auto& [from, to] : {std::pair{keys, cache.keys.get()}, std::pair{values, cache.values.get()}}) {
       if (settings_.float_arithmetic) {
-        std::memcpy(reinterpret_cast<float*>(to) + at, from + h * head_dim, static_cast<size_t>(head_dim) * sizeof(float));
+        std::memcpy(reinterpret_cast<float*>(to) + at, from + h * head_dim,
+                    static_cast<size_t>(head_dim) * sizeof(float));
       } else {
         kernels_.to_f16(from + h * head_dim, head_dim, reinterpret_cast<uint16_t*>(to) + at);
       }

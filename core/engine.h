@@ -1,8 +1,8 @@
 // The executor of Programs.
 //
-// Every thread walks the list of operations. Work on tokens (norms, rotations, activation quantization) is split by tokens,
-// products by tiles, attention by heads; a barrier stands only where the split changes. One token: thread 0 does the token
-// work, so a step costs about ten barriers a layer.
+// Every thread walks the list of operations. Work on tokens (norms, rotations, activation quantization) is split by
+// tokens, products by tiles, attention by heads; a barrier stands only where the split changes. One token: thread 0
+// does the token work, so a step costs about ten barriers a layer.
 #pragma once
 
 #include <atomic>
@@ -18,8 +18,8 @@
 namespace scrimp {
 
 struct Settings {
-  int64_t context;           // positions the key/value cache can hold
-  int64_t chunk;             // largest number of tokens in one run
+  int64_t context;  // positions the key/value cache can hold
+  int64_t chunk;    // largest number of tokens in one run
   int threads;
   bool float_arithmetic;     // decoded weights times float activations, float keys and values: the reference
   int64_t activation_block;  // inputs that share an activation scale
@@ -33,17 +33,17 @@ struct Tap {
 
 struct Step {
   std::span<const int32_t> tokens;
-  int64_t start;      // position of the first token
-  int first, last;    // operations [first, last)
-  float* logits;      // where the output buffer goes: [logit_rows][width]
-  bool all_logits;    // a row per token, or the last token's only (taps want all)
+  int64_t start;    // position of the first token
+  int first, last;  // operations [first, last)
+  float* logits;    // where the output buffer goes: [logit_rows][width]
+  bool all_logits;  // a row per token, or the last token's only (taps want all)
   std::vector<Tap> inputs, outputs;
 };
 
 class Engine {
  public:
-  // The arena has a row of `arena_width` floats per token that holds all its buffers, so that threads working on different
-  // tokens never touch the same memory, whatever buffers share a place. `places[output]` is not in the arena.
+  // The arena has a row of `arena_width` floats per token that holds all its buffers, so that threads working on
+  // different tokens never touch the same memory, whatever buffers share a place. `places[output]` is not in the arena.
   Engine(std::vector<Op> ops, std::vector<Buffer> places, int64_t arena_width, int output, std::vector<Matrix> matrices,
          std::vector<Vector> vectors, std::vector<CacheShape> caches, Settings settings, const Kernels& kernels);
 
@@ -106,7 +106,7 @@ class Engine {
   const Kernels& kernels_;
   std::vector<Cache> caches_;
   std::vector<Rotation> rotations_;
-  std::vector<int> rotation_of_;                        // per operation
+  std::vector<int> rotation_of_;                         // per operation
   std::vector<std::vector<std::vector<Share>>> shares_;  // [operation][thread]
   Memory<float> arena_;
   Activations activations_{};

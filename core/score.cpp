@@ -46,9 +46,7 @@ void read_bandwidth(int64_t bytes, int threads, int repeats, double* gb_per_s) {
   const std::unique_ptr<uint64_t[]> memory(new uint64_t[static_cast<size_t>(words * threads)]);
   Pool pool(threads);
   std::atomic<uint64_t> sink{0};
-  pool.run([&](int thread) {
-    std::memset(memory.get() + thread * words, 1 + thread, static_cast<size_t>(words) * 8);
-  });
+  pool.run([&](int thread) { std::memset(memory.get() + thread * words, 1 + thread, static_cast<size_t>(words) * 8); });
   for (int repeat = 0; repeat < repeats; ++repeat) {
     const auto begin = Clock::now();
     pool.run([&](int thread) { sink.fetch_xor(read_all(memory.get() + thread * words, words)); });

@@ -8,7 +8,7 @@
 
 namespace scrimp {
 
-struct Scores {  // one value per row
+struct Scores {           // one value per row
   double* nll;            // -log p(target), nats
   double* nll_reference;  // the same under the reference; null without one
   double* kl;             // KL(reference || model), nats; null without a reference
@@ -18,7 +18,8 @@ struct Scores {  // one value per row
 void score(const float* logits, const float* reference, const int32_t* targets, int64_t rows, int64_t vocab,
            const Scores& out, Pool& pool, const Kernels& kernels);
 
-// GB/s of plain reading: `threads` threads each stream their part of `bytes` bytes `repeats` times; one figure per repeat.
+// GB/s of plain reading: `threads` threads each stream their part of `bytes` bytes `repeats` times; one figure per
+// repeat.
 void read_bandwidth(int64_t bytes, int threads, int repeats, double* gb_per_s);
 
 }  // namespace scrimp

@@ -12,7 +12,8 @@ namespace scrimp {
 constexpr int64_t kTileRows = 16;     // rows interleaved in one tile
 constexpr int64_t kVectorBytes = 64;  // 16 rows x 4 bytes
 constexpr int64_t kTokenBlock = 12;   // tokens interleaved in one block of activations
-constexpr int64_t kPanelCols = 2560;  // inputs decoded at a time by the many-token products (multiple of 20, 64 and 256)
+constexpr int64_t kPanelCols =
+    2560;  // inputs decoded at a time by the many-token products (multiple of 20, 64 and 256)
 
 // How the codes of a matrix are stored. `bits` in Matrix tells the width of kInt.
 enum class Element : int32_t { kF32 = 0, kF16 = 1, kBf16 = 2, kInt = 3, kTernary = 4, kBinary = 5 };
@@ -25,26 +26,27 @@ enum class ScaleType : int32_t { kNone = 0, kF16 = 1, kF32 = 2, kBf16 = 3 };
 // plane[i]: `ceil(rows/16)` tiles, each `vectors[i]` vectors of 64 bytes, contiguous, 64-byte aligned.
 //   p-bit plane: bits [p*i, p*i+p) of byte j of row r (byte 4r+j of the vector) = code of input k0 + 4i + j;
 //                a vector covers span = 32/p inputs.
-//   trits:       byte j of row r holds inputs k0 + 4i + j, i = 0..4, as  byte = t0 + 3*t1 + 9*t2 + 27*t3 + 81*t4 (0..242).
-//   f32: bytes 4r..4r+3 = the float of input k0.   f16/bf16: two of them, inputs k0 and k0+1.
+//   trits:       byte j of row r holds inputs k0 + 4i + j, i = 0..4, as  byte = t0 + 3*t1 + 9*t2 + 27*t3 + 81*t4
+//   (0..242). f32: bytes 4r..4r+3 = the float of input k0.   f16/bf16: two of them, inputs k0 and k0+1.
 // kInt of 3, 5, 6 bits: plane[0] holds the low 2, 4, 4 bits, plane[1] the high 1, 1, 2 bits. Others: plane[0] only.
-// scales/mins: [tile][group][16]; element stride of one tile is `scale_tile_stride` (0: all tiles share one, format ":tensor").
+// scales/mins: [tile][group][16]; element stride of one tile is `scale_tile_stride` (0: all tiles share one, format
+// ":tensor").
 //
 //   value = scale * (step * code - zero)      mins == nullptr
 //   value = scale * code + min                mins != nullptr
 struct Matrix {
   int64_t rows, cols;
   Element element;
-  int32_t bits;              // of a code: 2..6, 8 for kInt; 2 for kTernary; 1 for kBinary; 32, 16 for floats
-  const uint8_t* plane[2];   // plane[1] null unless bits is 3, 5, 6
-  int64_t vectors[2];        // vectors per tile in each plane
-  int32_t step, zero;        // see above; step is 1, for kBinary 2
+  int32_t bits;             // of a code: 2..6, 8 for kInt; 2 for kTernary; 1 for kBinary; 32, 16 for floats
+  const uint8_t* plane[2];  // plane[1] null unless bits is 3, 5, 6
+  int64_t vectors[2];       // vectors per tile in each plane
+  int32_t step, zero;       // see above; step is 1, for kBinary 2
   ScaleType scale_type;
-  const void* scales;        // null for floats without a scale
-  const void* mins;          // null when symmetric
-  int64_t group;             // inputs per scale; >= cols means one scale per row
-  int64_t groups;            // ceil(cols / group)
-  int64_t scale_tile_stride; // in scale elements
+  const void* scales;         // null for floats without a scale
+  const void* mins;           // null when symmetric
+  int64_t group;              // inputs per scale; >= cols means one scale per row
+  int64_t groups;             // ceil(cols / group)
+  int64_t scale_tile_stride;  // in scale elements
 };
 
 // T tokens quantized to int8, ready to be broadcast four inputs at a time.
@@ -68,16 +70,16 @@ struct Activations {
 // The head geometry of one attention call; see `attention` below.
 struct Attention {
   int64_t heads, kv_heads, head_dim;
-  int64_t start;         // position of token 0 of this call; token t attends to positions 0 .. start + t
-  int64_t tokens;        // T
-  int64_t capacity;      // positions allocated in the cache
-  float scale;           // usually 1/sqrt(head_dim)
-  const float* q;        // [T][q_stride], head h at h*head_dim
+  int64_t start;     // position of token 0 of this call; token t attends to positions 0 .. start + t
+  int64_t tokens;    // T
+  int64_t capacity;  // positions allocated in the cache
+  float scale;       // usually 1/sqrt(head_dim)
+  const float* q;    // [T][q_stride], head h at h*head_dim
   int64_t q_stride;
   const void* keys;    // [kv_heads][capacity][head_dim]: f16 as uint16_t, or float
   const void* values;  // same
   bool float_cache;    // keys and values are float: the reference arithmetic
-  float* out;            // [T][out_stride]
+  float* out;          // [T][out_stride]
   int64_t out_stride;
 };
 
@@ -88,16 +90,18 @@ struct Kernels {
   //   scale = max|x| / 127 over each A inputs, q = round-to-nearest-even(x / scale); all-zero block: scale 0, q 0.
   void (*quantize)(const float* x, int64_t stride, int64_t block_begin, int64_t block_end, const Activations& a);
 
-  // y[t*y_stride + n] = row n of W times token t, for rows of tiles [tile_begin, tile_end), any T >= 1, kInt/kTernary/kBinary.
+  // y[t*y_stride + n] = row n of W times token t, for rows of tiles [tile_begin, tile_end), any T >= 1,
+  // kInt/kTernary/kBinary.
   //   y = sum_g s[n,g] * sum_{a in g} sx[a] * (sum_{k in a} (step*u[n,k] - zero) * x[k])           symmetric
-  //   y = sum_g s[n,g] * sum_{a in g} sx[a] * (sum_{k in a} u x)  +  m[n,g] * sum_{a in g} sx[a] * sum_{k in a} x   with mins
+  //   y = sum_g s[n,g] * sum_{a in g} sx[a] * (sum_{k in a} u x)  +  m[n,g] * sum_{a in g} sx[a] * sum_{k in a} x with
+  //   mins
   // Inner sums are exact in int32. Rows >= W.rows of the last tile are not written.
   // `scratch` has `scratch_bytes` bytes, 64-byte aligned, private to the calling thread.
   void (*linear_int8)(const Matrix& w, const Activations& x, int64_t tile_begin, int64_t tile_end, float* y,
                       int64_t y_stride, uint8_t* scratch);
 
-  // The same product with float32 activations and weights decoded to float32: every element type. x row t at x + t*x_stride.
-  // Rows of x must be readable up to cols rounded up to 4.
+  // The same product with float32 activations and weights decoded to float32: every element type. x row t at x +
+  // t*x_stride. Rows of x must be readable up to cols rounded up to 4.
   void (*linear_f32)(const Matrix& w, const float* x, int64_t x_stride, int64_t tokens, int64_t tile_begin,
                      int64_t tile_end, float* y, int64_t y_stride, uint8_t* scratch);
 
@@ -119,7 +123,8 @@ struct Kernels {
                     uint8_t* scratch);
   // Natural log of sum(exp(x)) over n values, and the index of the largest (first one of equals).
   float (*log_sum_exp)(const float* x, int64_t n, int64_t* argmax);
-  // KL(p || q) in nats of two rows of logits with known log-sum-exps: sum_i exp(p_i - lse_p) * ((p_i - lse_p) - (q_i - lse_q)).
+  // KL(p || q) in nats of two rows of logits with known log-sum-exps: sum_i exp(p_i - lse_p) * ((p_i - lse_p) - (q_i -
+  // lse_q)).
   double (*divergence)(const float* p, float lse_p, const float* q, float lse_q, int64_t n);
 };
 

@@ -45,14 +45,22 @@ class Model:
         parsed, self.program = models.build(source.config)
         longest: int = parsed.context
         if context is not None and not 1 <= context <= longest:
-            raise UsageError(f"A context of {context:,} is out of range.", hint=f"this model was made for 1 … {longest:,}")
+            raise UsageError(
+                f"A context of {context:,} is out of range.", hint=f"this model was made for 1 … {longest:,}"
+            )
         self.source, self.arithmetic = source, arithmetic
         self.context = context or min(longest, DEFAULT_CONTEXT)
         self.threads = threads or default_threads()
         self.isa = pick_isa(isa)
         matrices, vectors = read_tensors(source, self.program.matrices, self.program.vectors)
         self.engine = Engine(
-            self.program, matrices, vectors, context=self.context, threads=self.threads, isa=self.isa, arithmetic=arithmetic
+            self.program,
+            matrices,
+            vectors,
+            context=self.context,
+            threads=self.threads,
+            isa=self.isa,
+            arithmetic=arithmetic,
         )
 
     @property
@@ -72,7 +80,8 @@ class Model:
     def step(self, tokens: Sequence[int], start: int) -> F32:
         """Logits ``(V,)`` after ``tokens`` at positions ``start …``; earlier positions must have been run before."""
         self._check(tokens, start)
-        return self.engine.forward(tokens, start)[0]
+        last: F32 = self.engine.forward(tokens, start)[0]
+        return last
 
     def logits(self, tokens: Sequence[int], start: int = 0) -> F32:
         """Logits ``(T, V)`` after each of ``tokens`` at positions ``start …``."""
@@ -80,7 +89,7 @@ class Model:
         return self.engine.forward(tokens, start, all_logits=True)
 
     def generate(self, prompt: str | Sequence[dict[str, str]], *, raw: bool = False, **options: Any) -> Iterator[str]:
-        """The reply to a prompt (or a list of chat messages), piece by piece; see :func:`scrimp.text.generate.generate`."""
+        """The reply to a prompt or chat messages, piece by piece; options as in :func:`scrimp.text.prompt.reply`."""
         for piece in self.pieces(prompt, raw=raw, **options):
             if piece.text:
                 yield piece.text
@@ -97,7 +106,9 @@ class Model:
     def __enter__(self) -> Model:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _check(self, tokens: Sequence[int], start: int) -> None:
@@ -110,7 +121,10 @@ class Model:
             )
         low, high = min(tokens), max(tokens)
         if low < 0 or high >= self.vocab_size:
-            raise UsageError(f"Token {low if low < 0 else high} is not in 0 … {self.vocab_size - 1:,}.", hint="is it this model's tokenizer?")
+            raise UsageError(
+                f"Token {low if low < 0 else high} is not in 0 … {self.vocab_size - 1:,}.",
+                hint="is it this model's tokenizer?",
+            )
 
 
 def read_tensors(
@@ -123,7 +137,9 @@ def read_tensors(
     for name, tensor in read.items():
         expected = matrices[name] if name in matrices else (vectors[name],)
         if tuple(tensor.shape) != expected:
-            raise Refused(f"{name} has shape {tuple(tensor.shape)}; its config asks for {expected}.", hint="the file is damaged")
+            raise Refused(
+                f"{name} has shape {tuple(tensor.shape)}; its config asks for {expected}.", hint="the file is damaged"
+            )
         if isinstance(tensor, QTensor):
             found_matrices[name] = tensor
         else:

@@ -1,6 +1,6 @@
 """A Program: the network as a flat list of operations on numbered buffers. Data, built in Python, walked in C++.
 
-Every buffer holds one row of ``width`` floats per token. Letters: ``T`` tokens, ``H`` heads, ``D`` head width, ``V`` vocabulary.
+Every buffer holds one row of ``width`` floats per token. ``T`` tokens, ``H`` heads, ``D`` head width, ``V`` vocabulary.
 """
 
 from __future__ import annotations
@@ -79,12 +79,14 @@ class Program:
     def linear(self, x: Buffer, *weights: str, biases: Sequence[str] = ()) -> tuple[Buffer, ...]:
         """``W x (+ b)`` for each weight; ``x`` is quantized once for all of them."""
         for weight in weights:
-            assert self.matrices[weight][1] == x.width, f"{weight} takes {self.matrices[weight][1]} inputs, not {x.width}"
+            assert self.matrices[weight][1] == x.width, (
+                f"{weight} takes {self.matrices[weight][1]} inputs, not {x.width}"
+            )
         widths = tuple(self.matrices[weight][0] for weight in weights)
         return self._append("linear", (x,), widths, weights=weights, vectors=tuple(biases))
 
     def rope(self, x: Buffer, heads: int, inverse_frequencies: Sequence[float]) -> Buffer:
-        """Rotate the two halves of every head by ``position · inverse_frequencies``. Source: Su et al. 2021, arXiv:2104.09864."""
+        """Rotate the two halves of every head by ``position · frequency``. Source: Su et al. 2021, arXiv:2104.09864."""
         assert x.width == heads * 2 * len(inverse_frequencies)
         return self._append(
             "rope", (x,), (x.width,), ints=(heads, x.width // heads), floats=tuple(inverse_frequencies)

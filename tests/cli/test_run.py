@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from tiny_model import WORDS, write_tiny_model
 
 from scrimp.cli.main import main
+from scrimp.sources.catalogue import cache_directory
 
 KEYS = {"text", "tokens", "finish_reason", "prefill_tokens_per_s", "decode_tokens_per_s"}
 COMMAND = [sys.executable, "-c", "from scrimp.cli.main import script; script()", "run"]
@@ -152,10 +154,9 @@ def test_ctrl_c_with_json_still_gives_one_document(model: Path) -> None:
 
 @pytest.mark.model
 def test_smollm2_knows_the_capital_of_france(capsys: pytest.CaptureFixture[str]) -> None:
-    import os
-
-    path = Path(os.environ.get("SCRIMP_TEST_SMOLLM2", ""))
+    cached = cache_directory() / "smollm2-135m" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    path = Path(os.environ.get("SCRIMP_TEST_SMOLLM2") or cached)
     if not path.is_file():
-        pytest.skip("name SmolLM2's GGUF file in SCRIMP_TEST_SMOLLM2")
+        pytest.skip("SmolLM2 is not here: scrimp pull smollm2-135m, or name the file in SCRIMP_TEST_SMOLLM2")
     answer = run(capsys, path, "What is the capital of France?", "--temperature", 0, "--max-tokens", 16)
     assert answer == "The capital of France is Paris.\n"

@@ -82,7 +82,9 @@ def test_int8_products_are_within_the_bound(name, shape, isa):
         x[:, : shape[1] // 3] *= 100  # blocks of different size
         exact, bound = exact_and_bound(tensor, x, 32)
         y = _core.linear(matrix, x, isa)
-        assert np.all(np.abs(y - exact) <= bound), f"{tokens} tokens: {np.max(np.abs(y - exact) - bound):.2e} over the bound"
+        assert np.all(np.abs(y - exact) <= bound), (
+            f"{tokens} tokens: {np.max(np.abs(y - exact) - bound):.2e} over the bound"
+        )
 
 
 @pytest.mark.parametrize(
@@ -100,8 +102,11 @@ def test_wider_activation_blocks(name, block, isa):
         assert np.all(np.abs(y - exact) <= bound)
 
 
-@pytest.mark.parametrize("name", ["f32", "f16", "bf16", "int2:g32", "int3z:g64", "int4:g32", "int5z:row", "int6:g128", "int8:tensor",
-                                  "ternary:g64", "ternary:row", "binary:g32"])  # fmt: skip
+FLOAT_FORMATS = ["f32", "f16", "bf16", "int2:g32", "int3z:g64", "int4:g32", "int5z:row", "int6:g128", "int8:tensor",
+                 "ternary:g64", "ternary:row", "binary:g32"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FLOAT_FORMATS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_float_products_are_within_the_bound(name, shape, isa):
     rng = np.random.default_rng(zlib.crc32(f"{name}{shape}".encode()))
@@ -136,6 +141,6 @@ def test_the_largest_codes_do_not_overflow(isa):
         x = np.full((13, cols), 1.0, np.float32)
         exact, bound = exact_and_bound(tensor, x, 32)
         for rows in (x[:1], x):
-            assert np.all(np.abs(_core.linear(core_matrix(tensor), rows, isa) - exact[: len(rows)]) <= bound[: len(rows)]), name
-
-
+            assert np.all(
+                np.abs(_core.linear(core_matrix(tensor), rows, isa) - exact[: len(rows)]) <= bound[: len(rows)]
+            ), name

@@ -22,7 +22,7 @@ def test_scores_equal_float64(vocab, threads, isa):
     got = _core.score(logits, targets, reference, threads, isa)
     q, p = log_softmax(logits), log_softmax(reference)
     rows = np.arange(9)
-    # the log-sum-exp is a float32 of size up to ~30: half an ulp of 32 is 2^-20, its sum and exponentials add a few more
+    # the log-sum-exp is a float32 of size up to ~30: half an ulp of 32 is 2^-20; its sum and exponentials add a few
     assert np.abs(got["nll"] + q[rows, targets]).max() < 16 * 2.0**-20
     assert np.abs(got["nll_reference"] + p[rows, targets]).max() < 16 * 2.0**-20
     assert np.abs(got["kl"] - (np.exp(p) * (p - q)).sum(axis=1)).max() < 64 * 2.0**-20
@@ -51,7 +51,8 @@ def test_without_a_reference_only_the_likelihood_comes_back():
 
 @pytest.mark.parametrize(
     ("logits", "targets"),
-    [(np.zeros((2, 4), np.float32), np.array([0, 4], np.int32)), (np.zeros((2, 4), np.float32), np.array([-1, 0], np.int32)),
+    [(np.zeros((2, 4), np.float32), np.array([0, 4], np.int32)),
+     (np.zeros((2, 4), np.float32), np.array([-1, 0], np.int32)),
      (np.zeros((2, 4), np.float32), np.array([0], np.int32))],
 )  # fmt: skip
 def test_targets_out_of_range_are_refused(logits, targets):

@@ -98,7 +98,8 @@ def test_the_profile_counts_every_operation():
 
 @pytest.mark.parametrize(
     ("tokens", "start", "message"),
-    [([97], 0, "a token is out of range"), ([-1], 0, "a token is out of range"), ([1], 300, "positions exceed the context"),
+    [([97], 0, "a token is out of range"), ([-1], 0, "a token is out of range"),
+     ([1], 300, "positions exceed the context"),
      ([1] * 10, 295, "positions exceed the context"), ([1], -1, "positions exceed the context")],
 )  # fmt: skip
 def test_what_would_leave_the_cache_is_refused(tokens, start, message):

@@ -1,4 +1,4 @@
-"""Rules of the house that a reader relies on: file sizes, import direction, no look-alike characters, no leaked instructions."""
+"""Rules of the house: file sizes, import direction, no look-alike characters, no leaked instructions."""
 
 import ast
 import re
@@ -18,8 +18,8 @@ SOURCES = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "core").rglob("*.cpp"), *(ROO
                   *(ROOT / "bench").rglob("*.py")])  # fmt: skip
 
 #: Who may import whom: each layer may import those before it (architecture §3), and itself.
-LAYERS = ["errors", "progress", "sizes", "_core", "formats", "tensors", "program", "models", "sources", "engine", "model",
-          "text", "quantize", "store", "measure", "cli"]  # fmt: skip
+LAYERS = ["errors", "progress", "sizes", "_core", "formats", "tensors", "program", "models", "sources", "engine",
+          "model", "text", "quantize", "store", "measure", "cli"]  # fmt: skip
 #: Imports against the order, each with its reason.
 ALLOWED = {
     ("sources", "store"): "open_source hands a scrimp directory to the store, inside the function",
@@ -85,7 +85,9 @@ def test_wide_registers_stay_in_their_folders():
     objdump = shutil.which("objdump")
     if objdump is None or "avx2" not in _core.available_isas():
         pytest.skip("needs objdump on x86-64")
-    listing = subprocess.run([objdump, "-d", "--no-show-raw-insn", _core.__file__], capture_output=True, text=True, check=True).stdout
+    listing = subprocess.run(
+        [objdump, "-d", "--no-show-raw-insn", _core.__file__], capture_output=True, text=True, check=True
+    ).stdout
     symbol, wide, leaks = "", 0, set()
     for line in listing.splitlines():
         start = re.match(r"[0-9a-f]+ <(.+)>:", line)

@@ -4,8 +4,11 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import pytest
+
+from scrimp.errors import UsageError
 from scrimp.measure.memory import PageFaults, page_faults
-from scrimp.measure.side_by_side import merge
+from scrimp.measure.side_by_side import merge, take_turn
 from scrimp.measure.speed import Rate, Speed
 
 
@@ -25,6 +28,12 @@ def test_rates_are_medians_and_peaks_are_the_largest():
     assert (merged.rss_peak_bytes, merged.memory_read_gb_per_s, merged.load_ms) == (300, 12.0, 1.0)
     assert merged.page_faults == PageFaults(3, 0)
     assert merged.decode_gb_per_s == 20.0 * 1000 / 1e9
+
+
+def test_an_error_of_a_turn_is_raised_with_its_hint():
+    with pytest.raises(UsageError, match="--prefill is 0") as caught:
+        take_turn({"name": "m", "prefill": 0})
+    assert caught.value.hint == "--prefill 1"
 
 
 def test_peak_memory_sees_an_allocation():

@@ -11,7 +11,13 @@ from scrimp.tensors import from_floats
 torch = pytest.importorskip("torch", reason="torch is the oracle")
 transformers = pytest.importorskip("transformers", reason="transformers is the oracle")
 
-SMALL = {"hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 3, "vocab_size": 101, "max_position_embeddings": 256}
+SMALL = {
+    "hidden_size": 64,
+    "intermediate_size": 172,
+    "num_hidden_layers": 3,
+    "vocab_size": 101,
+    "max_position_embeddings": 256,
+}
 LLAMA3_SCALING = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                   "original_max_position_embeddings": 64}  # fmt: skip
 
@@ -23,7 +29,7 @@ CASES = {
     "llama 3.1 rotary": ("llama", {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
                                    "rope_parameters": {"rope_theta": 500000.0, **LLAMA3_SCALING}}),
     "llama, linear rotary": ("llama", {"num_attention_heads": 4, "num_key_value_heads": 2,
-                                       "rope_parameters": {"rope_theta": 10000.0, "rope_type": "linear", "factor": 4.0}}),
+                                       "rope_parameters": {"rope_theta": 1e4, "rope_type": "linear", "factor": 4.0}}),
     "qwen2, biases": ("qwen2", {"num_attention_heads": 4, "num_key_value_heads": 2}),
     "qwen2, tied": ("qwen2", {"num_attention_heads": 8, "num_key_value_heads": 4, "tie_word_embeddings": True}),
 }  # fmt: skip
@@ -35,7 +41,9 @@ def oracle(kind, options):
     network = transformers.AutoModelForCausalLM.from_config(config).eval().float()
     with torch.no_grad():  # the default initialisation is too tame to show a wrong rotation or a missing norm
         for parameter in network.parameters():
-            parameter.copy_(torch.randn_like(parameter) * (0.5 if parameter.ndim == 1 else 1.5 / parameter.shape[-1] ** 0.5))
+            parameter.copy_(
+                torch.randn_like(parameter) * (0.5 if parameter.ndim == 1 else 1.5 / parameter.shape[-1] ** 0.5)
+            )
             if parameter.ndim == 1:
                 parameter.add_(1.0)
     return network

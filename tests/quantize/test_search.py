@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scrimp.formats import parse
-from scrimp.quantize import rtn
+from scrimp.quantize import rtn, ternary
 from scrimp.tensors import F32
 
 
@@ -85,6 +85,16 @@ def test_ternary_is_the_exact_optimum(kind: str) -> None:
         )
         # the stored scale is rounded once: n·(scale·2^-24)² on top, and float32 products
         assert error <= brute + len(row) * (magnitudes.max() * 2.0**-22) ** 2 + 1e-12 * brute
+
+
+def test_a_block_scanned_in_parts_has_the_same_optimum(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = np.random.default_rng(2).standard_normal((3, 5000)).astype(np.float32)
+    for name in ("ternary:row", "ternary:tensor"):
+        at_once = rtn.quantize(weight, parse(name))
+        monkeypatch.setattr(ternary, "_AT_ONCE", 700)
+        in_parts = rtn.quantize(weight, parse(name))
+        monkeypatch.undo()
+        assert (at_once.row_scales() == in_parts.row_scales()).all()
 
 
 def test_binary_is_the_exact_optimum() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -300,3 +301,27 @@ def raw_llama(
         raw = stored.astype("<f4").tobytes()
         data += raw.ljust(-(-len(raw) // 32) * 32, b"\0")
     return g.gguf(keys, tensors, data)
+
+
+@pytest.mark.model
+def test_all_of_smollm2_has_the_bits_that_the_gguf_package_reads() -> None:
+    from gguf import GGUFReader, quants
+
+    from scrimp.sources.catalogue import Wheel, cache_directory, catalogue
+
+    entry = catalogue()["smollm2-135m"]
+    assert isinstance(entry, Wheel)
+    path = Path(os.environ.get("SCRIMP_TEST_SMOLLM2") or cache_directory() / entry.name / entry.file_name)
+    if not path.is_file():
+        pytest.skip("SmolLM2 is not here: scrimp pull smollm2-135m")
+    theirs = {tensor.name: tensor for tensor in GGUFReader(path).tensors}
+    with open_source(path) as source:
+        assert len(source.tensors) == len(theirs) == 272
+        for name in source.tensors:
+            stored = theirs[tiny.gguf_name(name)]
+            wanted = quants.dequantize(stored.data, stored.tensor_type)
+            rows = decoded(source.read(name))
+            for part, heads in {"q_proj": 9, "k_proj": 3}.items():
+                if part in name:
+                    rows = tiny.pairs_from_halves(rows, heads)
+            assert np.array_equal(rows.view(np.uint32), wanted.view(np.uint32)), name

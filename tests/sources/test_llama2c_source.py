@@ -127,7 +127,7 @@ def test_a_scale_that_leaves_the_numbers_is_refused(tmp_path: Path, bad: float) 
         source.read("model.layers.1.mlp.up_proj.weight")
 
 
-STORIES = Path(os.environ.get("SCRIMP_STORIES260K", Path(__file__).parents[3] / "shared/data/stories260K"))
+STORIES = Path(os.environ.get("SCRIMP_TEST_STORIES260K", Path(__file__).parents[3] / "shared/data/stories260K"))
 
 
 @pytest.mark.skipif(not STORIES.is_dir(), reason="stories260K is not beside the checkout")

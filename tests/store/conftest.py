@@ -33,7 +33,9 @@ SHAPES = {
 def write_network(directory: Path) -> Path:
     generator = np.random.default_rng(0)
     directory.mkdir()
-    save_file({n: generator.standard_normal(s).astype(np.float32) for n, s in SHAPES.items()}, directory / "model.safetensors")
+    save_file(
+        {n: generator.standard_normal(s).astype(np.float32) for n, s in SHAPES.items()}, directory / "model.safetensors"
+    )
     (directory / "config.json").write_text(json.dumps(CONFIG))
     return directory
 

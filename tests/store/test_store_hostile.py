@@ -93,7 +93,8 @@ CONFIG_EDITS: list[tuple[Edit, str]] = [
     (set_in("quantization_config", "tensors", Q, "shape", to=[2**39, 2**39]), f"{Q}.codes is U8"),
     (set_in("quantization_config", "tensors", Q, "shape", to=[48, 39]), "has shape 48 × 39"),
     (drop("quantization_config", "tensors", Q), f"{Q}.codes is no float32 vector"),
-    (set_in("quantization_config", "tensors", "extra.weight", to={"format": "int4", "shape": [16, 8]}), "extra.weight.codes is missing"),
+    (set_in("quantization_config", "tensors", "extra.weight",
+            to={"format": "int4", "shape": [16, 8]}), "extra.weight.codes is missing"),
     (set_in("hidden_size", to=44), "asks for"),
 ]  # fmt: skip
 
@@ -107,7 +108,7 @@ def test_a_config_that_disagrees_is_refused(copy: Path, edit: Edit, message: str
 
 
 HEADER_EDITS: list[tuple[Edit, str]] = [
-    (set_in(f"{Q}.codes", "shape", to=[3, 2560]), f"{Q}.codes is U8 [3, 2560]"),
+    (set_in(f"{Q}.codes", "shape", to=[3, 320]), f"{Q}.codes is U8 [3, 320]"),
     (set_in(f"{Q}.scales", "dtype", to="I16"), f"{Q}.scales is I16"),
     (set_in(f"{Q}.scales", "data_offsets", to=[0, 192]), "overlaps"),
     (drop(f"{Q}.codes"), "hole"),

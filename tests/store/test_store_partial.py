@@ -41,7 +41,7 @@ def finish(partial: Partial) -> None:
 
 def test_an_interrupted_store_resumes_where_it_stopped(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with pytest.raises(KeyboardInterrupt), start(out) as partial:
+    with pytest.raises(KeyboardInterrupt), start(out) as partial:  # noqa: PT012
         partial.write("b", values("b"), 0.25)
         raise KeyboardInterrupt
     assert not out.exists()
@@ -90,7 +90,9 @@ def test_lines_written_after_a_cut_off_one_are_not_lost(tmp_path: Path) -> None:
         assert list(partial.finished) == ["a", "c"]
 
 
-def test_nothing_is_said_to_be_finished_before_it_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_said_to_be_finished_before_it_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     events: list[str] = []
     real_sync, real_write = os.fsync, os.write
     monkeypatch.setattr(os, "fsync", lambda fd: (events.append("sync"), real_sync(fd))[1])
@@ -216,7 +218,9 @@ from scrimp.cli.main import script
 script()
 """
     arguments = ["compress", str(network), "-o", str(out), "--format", "int4:g32"]
-    with subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         deadline = time.monotonic() + 60
         while "waiting" not in process.stdout.readline():

@@ -18,8 +18,8 @@ from scrimp.store.layout import ALIGNMENT, PAD_PREFIX
 from scrimp.tensors import QTensor
 
 #: One of every kind: each plane split, each block, each scale type, mins, trits, floats.
-FORMATS = ["int4:g32", "int3:g64@bf16", "int5z:g32@f32", "int6:row", "int2z:row@bf16", "int8:tensor", "ternary", "binary",
-           "ternary:g32@f32", "f32", "f16", "bf16"]  # fmt: skip
+FORMATS = ["int4:g32", "int3:g64@bf16", "int5z:g32@f32", "int6:row", "int2z:row@bf16", "int8:tensor",
+           "ternary", "binary", "ternary:g32@f32", "f32", "f16", "bf16"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -45,9 +45,10 @@ def test_a_reopened_store_holds_the_same_parts(network: Path, tmp_path: Path, na
 def test_the_safetensors_library_opens_the_file(network: Path, tmp_path: Path, name: str) -> None:
     safetensors_numpy = pytest.importorskip("safetensors")
     compress(network, tmp_path / "out", format=name)
-    with open_source(tmp_path / "out") as source, safetensors_numpy.safe_open(
-        tmp_path / "out" / "model.safetensors", "numpy"
-    ) as file:
+    with (
+        open_source(tmp_path / "out") as source,
+        safetensors_numpy.safe_open(tmp_path / "out" / "model.safetensors", "numpy") as file,
+    ):
         for tensor_name in source.tensors:
             tensor = source.read(tensor_name)
             for part, values in (tensor.parts() if isinstance(tensor, QTensor) else {"": tensor}).items():
@@ -90,7 +91,9 @@ def test_file_bytes_are_the_bytes_on_disk(network: Path, tmp_path: Path) -> None
 def test_keeping_a_store_changes_no_byte_of_it(network: Path, tmp_path: Path) -> None:
     compress(network, tmp_path / "one", format="int4:g32@bf16", rules=["*.down_proj=ternary"])
     report = compress(tmp_path / "one", tmp_path / "two", keep=True)
-    assert (tmp_path / "one" / "model.safetensors").read_bytes() == (tmp_path / "two" / "model.safetensors").read_bytes()
+    assert (tmp_path / "one" / "model.safetensors").read_bytes() == (
+        tmp_path / "two" / "model.safetensors"
+    ).read_bytes()
     assert all(tensor.error == 0 and tensor.method == "keep" for tensor in report.tensors)
 
 
@@ -113,7 +116,9 @@ def test_the_error_of_a_tensor_is_its_relative_distance(network: Path, tmp_path:
     report = compress(network, tmp_path / "out", format="int2:g32")
     with open_source(network) as original, open_source(tmp_path / "out") as reopened:
         for tensor in report.tensors:
-            exact, stored = (source.read(tensor.name).dequantize().astype(np.float64) for source in (original, reopened))
+            exact, stored = (
+                source.read(tensor.name).dequantize().astype(np.float64) for source in (original, reopened)
+            )
             expected = np.linalg.norm(exact - stored) / np.linalg.norm(exact)
             # float32 sums of at most 72 squares
             assert tensor.error == pytest.approx(expected, rel=80 * 2.0**-24)

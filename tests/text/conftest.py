@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from scrimp.sources.catalogue import cache_directory
 from scrimp.sources.tokenizer_data import TokenizerData
 from scrimp.text.tokenizer import Tokenizer, load
 
@@ -19,15 +20,20 @@ CORPUS = """Once upon a time there was a little girl who lived in a village near
 the little girl wore a red riding cloak, so everyone in the village called her Little Red Riding Hood.
 def area(width, height):
     return width * height  # 1234 square metres, 56.78 at least
-Größe naïve café, élève. 漢字かな交じり文 😀 👩‍👩‍👧 ¿qué? — “quoted” … it's, we'll, THEY'RE
+Größe naïve café, élève. 漢字かな交じり文 😀 👩\u200d👩\u200d👧 ¿qué? — “quoted” … it's, we'll, THEY'RE
 """
 PAGE = """It's a page, isn't it? WE'LL see:  two spaces,   three,\ttabs\t\tand
 
 blank lines.\r\nWindows\r\n\r\n   indented
 def f(x: int) -> str:\n    return f"{x!r:>10}" + 'a' * 3  # 1,234,567.89 and 20240131 ¾ ² ٣٤
 naïve café Ångström cafe\u0301 ﬁ Straße; ελληνικά русский עברית العربية हिन्दी ไทย
-漢字とかな、한국어！ 😀👍🏽👩‍👩‍👧🇩🇪 ∑∫≈ ---- ==== ///*** <<< >>> https://a.b/c?d=e&f=%20
+漢字とかな、한국어！ 😀👍🏽👩\u200d👩\u200d👧🇩🇪 ∑∫≈ ---- ==== ///*** <<< >>> https://a.b/c?d=e&f=%20
 \u00a0nbsp\u2003em\u200bzero   """
+
+
+@pytest.fixture(scope="session")
+def corpus() -> str:
+    return CORPUS
 
 
 @pytest.fixture(scope="session")
@@ -96,8 +102,7 @@ def spm(spm_metadata: dict[str, Any]) -> Tokenizer:
 def _smollm2() -> Path | None:
     if named := os.environ.get("SCRIMP_TEST_SMOLLM2"):
         return Path(named)
-    home = Path(os.environ.get("SCRIMP_HOME") or Path.home() / ".cache" / "scrimp")
-    return next(iter(sorted(home.glob("smollm2-135m/*.gguf"))), None)
+    return next(iter(sorted((cache_directory() / "smollm2-135m").glob("*.gguf"))), None)
 
 
 @pytest.fixture(scope="session")

@@ -107,3 +107,13 @@ def test_a_message_too_long_is_refused_and_taken_back(byte_level: Tokenizer) -> 
 def test_a_model_without_a_chat_template_is_refused_before_anything_is_said(spm: Tokenizer) -> None:
     with pytest.raises(UsageError, match="no chat template"):
         Conversation(Parrot(spm, "the"), spm, 60).check()
+
+
+def test_what_was_overwritten_in_the_cache_is_evaluated_again(byte_level: Tokenizer) -> None:
+    network = Parrot(byte_level)
+    conversation = Conversation(network, byte_level, 300)
+    for text in ("the girl", "a village", "the girl"):
+        conversation.messages.clear()
+        said(conversation, text)
+        told = byte_level.encode(byte_level.chat.render(conversation.messages[:-1]))
+        assert network.cache[: len(told)] == told

@@ -154,13 +154,11 @@ def test_any_text_survives_sentencepiece(spm: Tokenizer, text: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def trained_sentencepiece() -> Any:
+def trained_sentencepiece(corpus: str) -> Any:
     sentencepiece = pytest.importorskip("sentencepiece")
-    from conftest import CORPUS
-
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(CORPUS.splitlines() * 4), model_writer=model, model_type="bpe", vocab_size=480,
+        sentence_iterator=iter(corpus.splitlines() * 4), model_writer=model, model_type="bpe", vocab_size=480,
         byte_fallback=True, normalization_rule_name="identity", remove_extra_whitespaces=False,
         allow_whitespace_only_pieces=True, minloglevel=9,
     )  # fmt: skip

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
@@ -122,8 +123,6 @@ def test_any_bytes_load_or_are_refused(tmp_path_factory: pytest.TempPathFactory,
 
 
 def test_stories260k_reads_its_own_language() -> None:
-    import os
-
     path = Path(os.environ.get("SCRIMP_TEST_TOK512", ""))
     if not path.is_file():
         pytest.skip("name llama2.c's tok512.bin in SCRIMP_TEST_TOK512")

@@ -4,6 +4,8 @@
 namespace scrimp::avx512 {
 namespace {
 
+constexpr int64_t kStep = 32;  // inputs
+
 // What is the same for every row: computed once per call, kept in scratch.
 struct Token {
   int64_t segment;          // inputs per int32 sum
@@ -48,115 +50,162 @@ Token describe(const Matrix& w, const Activations& x, uint8_t* scratch) {
   return {segment, start, scale, group_sums};
 }
 
-// The 16 outputs of one tile while they are being summed: an int32 sum per segment, a float sum per group.
-template <bool kMins>
-struct Tile {
-  const Matrix& w;
-  const Token& token;
-  int64_t scale_at;
-  __m512 y = _mm512_setzero_ps();
-  __m512 group = _mm512_setzero_ps();
-  __m512i sum;
+// An int32 sum per row, in pieces that do not wait for each other: kCopies of each of kParts parts, where part c holds
+// 2^(kBits * c) times its share (see OnePlane). The whole is to be doubled if kUp is 1, without what it starts from.
+template <int kParts, int kCopies, int kBits, int kUp>
+struct Sum {
+  static constexpr int kUndoubled = kUp == 1 && kParts > 1;  // the part that needs no shift to be doubled: 1, for one bit
+  __m512i piece[kParts * kCopies];
 
-  SCRIMP_INLINE Tile(const Matrix& matrix, const Token& t, int64_t tile)
-      : w(matrix), token(t), scale_at(tile * matrix.scale_tile_stride), sum(_mm512_set1_epi32(t.start[0])) {}
-
-  SCRIMP_INLINE void end_segment(int64_t i) {
-    group = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(token.scale[i]), group);
-    sum = _mm512_set1_epi32(token.start[i + 1]);
+  SCRIMP_INLINE explicit Sum(__m512i start) {
+    each<kParts * kCopies>([&](auto c) __attribute__((always_inline)) {
+      piece[c.value] = c.value == kUndoubled ? start : _mm512_setzero_si512();
+    });
   }
 
-  SCRIMP_INLINE void end_group(int64_t g) {
-    y = _mm512_fmadd_ps(load_scales(w.scales, w.scale_type, scale_at), group, y);
-    if constexpr (kMins) {
-      const __m512 mins = load_scales(w.mins, w.scale_type, scale_at);
-      y = _mm512_fmadd_ps(mins, _mm512_set1_ps(token.group_sums[g]), y);
-    }
-    group = _mm512_setzero_ps();
-    scale_at += kTileRows;
+  template <int kPart, int kCopy>
+  SCRIMP_INLINE void add(__m512i codes, const int8_t* x) {
+    dot(piece[kCopy % kCopies * kParts + kPart], codes, x);
+  }
+
+  SCRIMP_INLINE __m512i total() {
+    __m512i sum = _mm512_setzero_si512();
+    each<kParts>([&](auto c) __attribute__((always_inline)) {
+      each<kCopies - 1>([&](auto i) __attribute__((always_inline)) {
+        piece[c.value] = _mm512_add_epi32(piece[c.value], piece[(i.value + 1) * kParts + c.value]);
+      });
+      constexpr int kDown = kParts > 1 ? kBits * c.value - kUp : 0;
+      if constexpr (kDown > 0) piece[c.value] = _mm512_srai_epi32(piece[c.value], kDown);
+      if constexpr (kDown < 0) piece[c.value] = _mm512_slli_epi32(piece[c.value], -kDown);
+      sum = c.value == 0 ? piece[0] : _mm512_add_epi32(sum, piece[c.value]);
+    });
+    return sum;
   }
 };
 
-// One tile of planes of bits.
-template <class Codes, bool kMins>
-SCRIMP_INLINE __m512 tile_of_planes(const Matrix& w, const Token& token, const int8_t* x, int64_t tile) {
-  constexpr int64_t kStep = 32;
-  const uint8_t* p0 = w.plane[0] + tile * w.vectors[0] * kVectorBytes;
-  const uint8_t* p1 = Codes::kVectors[1] == 0 ? nullptr : w.plane[1] + tile * w.vectors[1] * kVectorBytes;
-  Tile<kMins> out(w, token, tile);
+// group += scale of the activations of segment i * its exact sum
+SCRIMP_INLINE __m512 add_segment(__m512 group, __m512i sum, const Token& token, int64_t i) {
+  return _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(token.scale[i]), group);
+}
 
-  const auto step = [&](const uint8_t* a, const uint8_t* b) __attribute__((always_inline)) {
-    Codes::step(a, b, [&](auto q, __m512i codes) __attribute__((always_inline)) { dot(out.sum, codes, x + 4 * q.value); });
-  };
-  const auto steps = [&](int64_t n) __attribute__((always_inline)) {
-    for (; n > 0; --n) {
-      step(p0, p1);
-      p0 += Codes::kVectors[0] * kVectorBytes;
-      p1 += Codes::kVectors[1] * kVectorBytes;
-      x += kStep;
-    }
-  };
+// y += scale of group g * its sum (+ min * sum of the activations)
+template <bool kMins>
+SCRIMP_INLINE __m512 add_group(__m512 y, __m512 group, const Matrix& w, const Token& token, int64_t tile, int64_t g) {
+  const int64_t at = tile * w.scale_tile_stride + g * kTileRows;
+  y = _mm512_fmadd_ps(load_scales(w.scales, w.scale_type, at), group, y);
+  if constexpr (!kMins) return y;
+  return _mm512_fmadd_ps(load_scales(w.mins, w.scale_type, at), _mm512_set1_ps(token.group_sums[g]), y);
+}
 
-  int64_t i = 0;
-  int64_t k = 0;
-  for (int64_t g = 0; g < w.groups; ++g) {
-    const int64_t whole = smaller(w.cols - g * w.group, w.group) / kStep * kStep + g * w.group;
-    while (k < whole) {
-      const int64_t inputs = smaller(token.segment, whole - k);
-      steps(inputs / kStep);
-      k += inputs;
-      // A ragged rest of the row belongs to the segment before it unless that one is full.
-      if (k == whole && whole < w.cols && g + 1 == w.groups && inputs < token.segment) break;
-      out.end_segment(i++);
-    }
-    if (g + 1 == w.groups && k < w.cols) {  // the last, partial step: from a copy, not to read beyond the planes
-      alignas(64) uint8_t rest[2][8 * kVectorBytes] = {};
-      each<2>([&](auto p) __attribute__((always_inline)) {
-        if constexpr (Codes::kVectors[p.value] != 0) {
-          const int64_t done = k / kStep * Codes::kVectors[p.value];
-          const uint8_t* from = p.value == 0 ? p0 : p1;
-          for (int64_t v = 0; v < w.vectors[p.value] - done; ++v) {
-            _mm512_store_si512(rest[p.value] + v * kVectorBytes, load(from, v));
-          }
-        }
+// A walk along the planes of one tile and the activations, a step of 32 inputs at a time.
+template <class Codes>
+struct Walk {
+  const uint8_t* plane0;
+  const uint8_t* plane1;
+  const int8_t* x;
+
+  // `steps` (at least 1) steps added to `start`.
+  template <int kParts, int kCopies>
+  SCRIMP_INLINE __m512i sum(int64_t steps, __m512i start) {
+    Sum<kParts, kCopies, Codes::kFieldBits, Codes::kUp> sum(start);
+    do {
+      Codes::template step<kParts>(plane0, plane1, [&](auto q, auto part, __m512i codes) __attribute__((always_inline)) {
+        sum.template add<part.value, q.value / Codes::kFields>(codes, x + 4 * q.value);
       });
-      step(rest[0], rest[1]);
-      out.end_segment(i);
-    }
-    out.end_group(g);
+      plane0 += Codes::kVectors[0] * kVectorBytes;
+      plane1 += Codes::kVectors[1] * kVectorBytes;
+      x += kStep;
+    } while (--steps > 0);
+    return sum.total();
   }
-  return out.y;
+};
+
+// The last, partial step of a row: from a copy followed by zeros, not to read beyond the planes.
+template <class Codes>
+__attribute__((noinline)) __m512i sum_rest(const Matrix& w, int64_t tile, const int8_t* x, __m512i start) {
+  alignas(64) uint8_t rest[2][8 * kVectorBytes] = {};
+  const int64_t steps = w.cols / kStep;
+  for (int p = 0; p < 2; ++p) {
+    const int64_t done = steps * Codes::kVectors[p];
+    const int64_t left = Codes::kVectors[p] == 0 ? 0 : w.vectors[p] - done;
+    for (int64_t v = 0; v < left; ++v) {
+      _mm512_store_si512(rest[p] + v * kVectorBytes, load(w.plane[p], tile * w.vectors[p] + done + v));
+    }
+  }
+  Walk<Codes> walk = {rest[0], rest[1], x + steps * kStep};
+  return walk.template sum<1, 1>(1, start);
+}
+
+// One tile of planes of bits. kSteps: of a segment, 0 if more than one.
+template <class Codes, int kSteps, bool kMins>
+SCRIMP_INLINE __m512 tile_of_planes(const Matrix& w, const Token& token, const int8_t* x, int64_t tile) {
+  // Parts save shifts and cost some at the end. Brief segments overlap each other and need no copies.
+  constexpr int kParts = static_cast<int>(kSteps == 1 ? smaller(Codes::kFields, 2) : Codes::kFields);
+  constexpr int kCopies = kSteps == 1 ? 1 : 8 / kParts;
+  Walk<Codes> walk = {w.plane[0] + tile * w.vectors[0] * kVectorBytes,
+                      w.plane[1] + (Codes::kVectors[1] == 0 ? 0 : tile * w.vectors[1] * kVectorBytes), x};
+  const auto start = [&](int64_t i) __attribute__((always_inline)) { return _mm512_set1_epi32(token.start[i]); };
+  const int64_t steps = kSteps == 1 ? 1 : (token.segment + kStep - 1) / kStep;
+  __m512 y = _mm512_setzero_ps();
+  int64_t i = 0;
+  for (int64_t g = 0; g < w.groups; ++g) {
+    const int64_t inputs = smaller(w.cols - g * w.group, w.group);
+    __m512 group = _mm512_setzero_ps();
+    int64_t left = inputs / kStep;
+    for (; left >= steps; left -= steps, ++i) {
+      group = add_segment(group, walk.template sum<kParts, kCopies>(steps, start(i)), token, i);
+    }
+    if (left > 0 || inputs % kStep != 0) {  // the last segment of a group may be short, that of the row ragged
+      __m512i sum = start(i);
+      if (left > 0) sum = walk.template sum<1, 1>(left, sum);
+      if (inputs % kStep != 0) sum = sum_rest<Codes>(w, tile, x, sum);
+      group = add_segment(group, sum, token, i++);
+    }
+    y = add_group<kMins>(y, group, w, token, tile, g);
+  }
+  return y;
 }
 
 // One tile of trits: 5 quads per vector, so segments (8, 16, ... quads) and groups end in the middle of vectors. Eight
 // vectors are 40 quads: a segment can end only at the five places where 8 divides the count.
-template <bool kMins>
+template <int kSteps, bool kMins>
 SCRIMP_INLINE __m512 tile_of_trits(const Trits& trits, const Matrix& w, const Token& token, const int8_t* x, int64_t tile) {
+  constexpr int kParts = kSteps == 1 ? 2 : 4;
+  constexpr int kCopies = kSteps == 1 ? 1 : 2;
+  using Sums = Sum<kParts, kCopies, 2, 0>;
   const uint8_t* p = w.plane[0] + tile * w.vectors[0] * kVectorBytes;
-  Tile<kMins> out(w, token, tile);
+  __m512 y = _mm512_setzero_ps();
+  __m512 group = _mm512_setzero_ps();
+  Sums sum(_mm512_set1_epi32(token.start[0]));
   int64_t i = 0;
   int64_t g = 0;
-  int64_t k = 0;                                      // inputs done, at multiples of 32
+  int64_t k = 0;  // inputs done, at multiples of 32
   int64_t segment_end = smaller(token.segment, w.cols);
   int64_t group_end = smaller(w.group, w.cols);
 
+  const auto end_segment = [&]() __attribute__((always_inline)) {
+    group = add_segment(group, sum.total(), token, i++);
+    sum = Sums(_mm512_set1_epi32(token.start[i]));
+  };
+  const auto end_group = [&]() __attribute__((always_inline)) {
+    y = add_group<kMins>(y, group, w, token, tile, g++);
+    group = _mm512_setzero_ps();
+    group_end += smaller(w.group, w.cols - group_end);
+  };
   const auto boundary = [&]() __attribute__((always_inline)) {
-    k += 32;
+    k += kStep;
     if (k < segment_end) return;
-    out.end_segment(i++);
-    if (k >= group_end) {
-      out.end_group(g++);
-      group_end += smaller(w.group, w.cols - group_end);
-    }
+    end_segment();
+    if (k >= group_end) end_group();
     segment_end += smaller(token.segment, group_end - segment_end);
   };
 
   int64_t v = 0;
   for (; v + 8 <= w.vectors[0]; v += 8) {
     each<8>([&](auto n) __attribute__((always_inline)) {
-      trits.vector(p + n.value * kVectorBytes, [&](auto q, __m512i codes) __attribute__((always_inline)) {
+      trits.vector<kParts>(p + n.value * kVectorBytes, [&](auto q, auto part, __m512i codes) __attribute__((always_inline)) {
         constexpr int kQuad = n.value * 5 + q.value;
-        dot(out.sum, codes, x + 4 * kQuad);
+        sum.template add<part.value, n.value>(codes, x + 4 * kQuad);
         if constexpr (kQuad % 8 == 7) boundary();
       });
     });
@@ -165,35 +214,35 @@ SCRIMP_INLINE __m512 tile_of_trits(const Trits& trits, const Matrix& w, const To
   }
   int64_t quad = v * 5;
   for (; v < w.vectors[0]; ++v, p += kVectorBytes) {
-    trits.vector(p, [&](auto, __m512i codes) __attribute__((always_inline)) {
-      dot(out.sum, codes, x);
+    trits.vector<kParts>(p, [&](auto, auto part, __m512i codes) __attribute__((always_inline)) {
+      sum.template add<part.value, 0>(codes, x);
       x += 4;
       if (++quad % 8 == 0 && g < w.groups) boundary();
     });
   }
   if (g < w.groups) {  // a ragged row: its last segment ended between the places looked at
-    out.end_segment(i);
-    out.end_group(g);
+    end_segment();
+    end_group();
   }
-  return out.y;
+  return y;
 }
 
 void store(const Matrix& w, int64_t tile, float* y, __m512 values) {
   _mm512_mask_storeu_ps(y + tile * kTileRows, rows_of(w, tile), values);
 }
 
-template <bool kMins>
+template <int kSteps, bool kMins>
 void decode(const Matrix& w, const Token& token, const int8_t* x, int64_t tile_begin, int64_t tile_end, float* y) {
   if (w.element == Element::kTernary) {
     const Trits trits;
     for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
-      store(w, tile, y, tile_of_trits<kMins>(trits, w, token, x, tile));
+      store(w, tile, y, tile_of_trits<kSteps, kMins>(trits, w, token, x, tile));
     }
     return;
   }
   with_planes(w, [&](auto codes) {
     for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
-      store(w, tile, y, tile_of_planes<decltype(codes), kMins>(w, token, x, tile));
+      store(w, tile, y, tile_of_planes<decltype(codes), kSteps, kMins>(w, token, x, tile));
     }
   });
 }
@@ -210,8 +259,10 @@ void decode(const Matrix& w, const Token& token, const int8_t* x, int64_t tile_b
 void linear_int8_decode(const Matrix& w, const Activations& x, int64_t tile_begin, int64_t tile_end, float* y,
                         uint8_t* scratch) {
   const Token token = describe(w, x, scratch);
-  if (w.mins == nullptr) decode<false>(w, token, x.quads, tile_begin, tile_end, y);
-  else decode<true>(w, token, x.quads, tile_begin, tile_end, y);
+  const bool one = token.segment <= kStep;
+  const auto run = w.mins == nullptr ? (one ? decode<1, false> : decode<0, false>)
+                                     : (one ? decode<1, true> : decode<0, true>);
+  run(w, token, x.quads, tile_begin, tile_end, y);
 }
 
 }  // namespace scrimp::avx512

@@ -30,6 +30,13 @@ SCRIMP_INLINE void each(F&& f) {
 
 SCRIMP_INLINE __m512i load(const uint8_t* p, int64_t vector) { return _mm512_loadu_si512(p + vector * kVectorBytes); }
 
+// Loaded once: without this GCC reads the vector from memory again for each of its fields.
+SCRIMP_INLINE __m512i load_once(const uint8_t* p, int64_t vector) {
+  __m512i v = load(p, vector);
+  asm("" : "+v"(v));
+  return v;
+}
+
 // Bits [shift, shift + 8) of each byte's neighbourhood; a negative shift moves up. What crosses bytes is masked by the caller.
 template <int kShift>
 SCRIMP_INLINE __m512i shifted(__m512i v) {
@@ -38,24 +45,30 @@ SCRIMP_INLINE __m512i shifted(__m512i v) {
   else return _mm512_slli_epi16(v, -kShift);
 }
 
-// One plane of kBits. kTwice yields 2 * code: the step of symmetric binary.
+// One plane of kBits, kFields to a byte. kTwice yields 2 * code: the step of symmetric binary.
+//
+// f(Index<quad>, Index<part>, codes). With kInPlace > 1, the lowest kInPlace fields are masked where they are, without a
+// shift (and higher ones are shifted to there): part c holds codes * 2^(kBits * c), for the caller to undo after summing.
 template <int kBits, bool kTwice = false>
 struct OnePlane {
   static constexpr int kVectors[2] = {kBits, 0};  // vectors of each plane in one step
-  static constexpr int kStepQuads = 8;
+  static constexpr int kFields = 8 / kBits;
+  static constexpr int kFieldBits = kBits;
+  static constexpr int kUp = kTwice ? 1 : 0;
 
-  template <class F>
+  template <int kInPlace = 1, class F>
   static SCRIMP_INLINE void step(const uint8_t* p, const uint8_t*, F f) {
-    constexpr int kQuads = 8 / kBits;
     each<kBits>([&](auto v) __attribute__((always_inline)) {
-      const __m512i codes = load(p, v.value);
       if constexpr (kBits == 8) {
-        f(Index<v.value>{}, codes);
+        f(v, Index<0>{}, load(p, v.value));
       } else {
-        each<kQuads>([&](auto i) __attribute__((always_inline)) {
-          constexpr int kUp = kTwice ? 1 : 0;
-          const __m512i mask = _mm512_set1_epi8(((1 << kBits) - 1) << kUp);
-          f(Index<v.value * kQuads + i.value>{}, _mm512_and_si512(shifted<kBits * i.value - kUp>(codes), mask));
+        const __m512i codes = load_once(p, v.value);
+        each<kFields>([&](auto i) __attribute__((always_inline)) {
+          constexpr int kPart = i.value % kInPlace;
+          constexpr int kTo = kInPlace > 1 ? kBits * kPart : kUp;
+          const __m512i mask = _mm512_set1_epi8(static_cast<char>(((1 << kBits) - 1) << kTo));
+          const __m512i field = _mm512_and_si512(shifted<kBits * i.value - kTo>(codes), mask);
+          f(Index<v.value * kFields + i.value>{}, Index<kPart>{}, field);
         });
       }
     });
@@ -66,20 +79,26 @@ struct OnePlane {
 template <int kLow, int kHigh>
 struct TwoPlanes {
   static constexpr int kVectors[2] = {kLow, kHigh};
-  static constexpr int kStepQuads = 8;
+  static constexpr int kFields = 1;  // none stays in place: the two parts of a code must meet
+  static constexpr int kFieldBits = 0;
+  static constexpr int kUp = 0;
 
-  template <class F>
+  template <int kInPlace = 1, class F>
   static SCRIMP_INLINE void step(const uint8_t* p, const uint8_t* high_plane, F f) {
     const __m512i low_mask = _mm512_set1_epi8((1 << kLow) - 1);
     const __m512i high_mask = _mm512_set1_epi8(((1 << kHigh) - 1) << kLow);
+    __m512i low_codes;
+    __m512i high_codes;
     each<8>([&](auto q) __attribute__((always_inline)) {
       constexpr int kLowField = q.value % (8 / kLow);
       constexpr int kHighField = q.value % (8 / kHigh);
-      const __m512i low = shifted<kLow * kLowField>(load(p, q.value / (8 / kLow)));
-      const __m512i high = shifted<kHigh * kHighField - kLow>(load(high_plane, q.value / (8 / kHigh)));
+      if constexpr (kLowField == 0) low_codes = load_once(p, q.value / (8 / kLow));
+      if constexpr (kHighField == 0) high_codes = load_once(high_plane, q.value / (8 / kHigh));
+      const __m512i low = shifted<kLow * kLowField>(low_codes);
+      const __m512i high = shifted<kHigh * kHighField - kLow>(high_codes);
       // (low & low_mask) | (high & high_mask)
       constexpr int kAndOr = 0xF8;  // a | (b & c)
-      f(q, _mm512_ternarylogic_epi32(_mm512_and_si512(low, low_mask), high, high_mask, kAndOr));
+      f(q, Index<0>{}, _mm512_ternarylogic_epi32(_mm512_and_si512(low, low_mask), high, high_mask, kAndOr));
     });
   }
 };
@@ -106,22 +125,23 @@ struct Trits {
     each<4>([&](auto i) __attribute__((always_inline)) { table[i.value] = load(kTritFields.at, i.value); });
   }
 
-  // f(Index<0..4>, codes of one quad)
-  template <class F>
+  // f(Index<0..4>, Index<part>, codes): parts as in OnePlane, of 2 bits; the fifth trit is in part 0.
+  template <int kInPlace = 1, class F>
   SCRIMP_INLINE void vector(const uint8_t* p, F f) const {
-    const __m512i bytes = load(p, 0);
+    const __m512i bytes = load_once(p, 0);
     const __m512i below = _mm512_permutex2var_epi8(table[0], bytes, table[1]);
     const __m512i above = _mm512_permutex2var_epi8(table[2], bytes, table[3]);
     const __m512i four = _mm512_mask_blend_epi8(_mm512_movepi8_mask(bytes), below, above);
-    const __m512i mask = _mm512_set1_epi8(3);
     each<4>([&](auto i) __attribute__((always_inline)) {
-      f(i, _mm512_and_si512(shifted<2 * i.value>(four), mask));
+      constexpr int kPart = i.value % kInPlace;
+      const __m512i mask = _mm512_set1_epi8(static_cast<char>(3 << 2 * kPart));
+      f(i, Index<kPart>{}, _mm512_and_si512(shifted<2 * (i.value - kPart)>(four), mask));
     });
     // min(byte -sat 80, 1) + min(byte -sat 161, 1)
     const __m512i one = _mm512_set1_epi8(1);
     const __m512i over_one = _mm512_min_epu8(_mm512_subs_epu8(bytes, _mm512_set1_epi8(80)), one);
     const __m512i over_two = _mm512_min_epu8(_mm512_subs_epu8(bytes, _mm512_set1_epi8(static_cast<char>(161))), one);
-    f(Index<4>{}, _mm512_add_epi8(over_one, over_two));
+    f(Index<4>{}, Index<0>{}, _mm512_add_epi8(over_one, over_two));
   }
 };
 

@@ -24,7 +24,9 @@ def compress(
     keep: Annotated[bool, typer.Option("--keep", help="repack a quantized source without loss")] = False,
     method: Annotated[str, typer.Option(help="how codes are chosen: rtn, rtn:absmax")] = "rtn",
     embedding: Annotated[str | None, typer.Option(help="format of embedding and head")] = None,
-    rule: Annotated[list[str] | None, typer.Option(help="GLOB=FORMAT[@METHOD]; repeatable, the last match wins")] = None,
+    rule: Annotated[
+        list[str] | None, typer.Option(help="GLOB=FORMAT[@METHOD]; repeatable, the last match wins")
+    ] = None,
     text: Annotated[Path | None, typer.Option(help="UTF-8 text to measure the loss on; one ships with scrimp")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="tokens of the text to measure on")] = DEFAULT_TOKENS,
     no_loss: Annotated[bool, typer.Option("--no-loss", help="don't measure the loss")] = False,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+from typing import Any
 
 from scrimp.errors import ScrimpError, nearest
 
@@ -34,14 +36,17 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     verb = arguments[0]
     if verb not in VERBS:
-        return _report(f"'{verb}' is no scrimp command.", nearest(verb, list(VERBS)) or f"the verbs are {', '.join(VERBS)}", 2)
+        return _report(
+            f"'{verb}' is no scrimp command.", nearest(verb, list(VERBS)) or f"the verbs are {', '.join(VERBS)}", 2
+        )
     return _call(verb, arguments[1:])
 
 
 def _call(verb: str, arguments: list[str]) -> int:
-    import click
     import typer
 
+    # typer has its own copy of click since 0.29 and used the package before: the base of its errors is found either way
+    wrong_call: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     # `eval` would shadow the builtin inside its own module, so a verb's function may carry a trailing underscore.
     module = importlib.import_module(f"scrimp.cli.{verb}")
@@ -53,15 +58,14 @@ def _call(verb: str, arguments: list[str]) -> int:
         return result if isinstance(result, int) else 0
     except ScrimpError as error:
         return _report(error.message, error.hint, error.exit_code)
-    except click.exceptions.Exit as leave:
+    except typer.Exit as leave:
         return leave.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         return 130
-    except click.ClickException as error:
+    except wrong_call as error:
         return _report(error.format_message(), f"scrimp {verb} --help", 2)
     except BrokenPipeError:
-        sys.stderr.close()  # the reader left; there is nobody to tell
-        return 0
+        return _nobody_listens()
     except MemoryError:
         return _report("There is not enough memory for this.", "a smaller --context or model needs less", 1)
     except OSError as error:
@@ -70,10 +74,15 @@ def _call(verb: str, arguments: list[str]) -> int:
 
 
 def _report(message: str, hint: str | None, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {_visible(message)}", file=sys.stderr)
     if hint:
-        print(f"hint:  {hint}", file=sys.stderr)
+        print(f"hint:  {_visible(hint)}", file=sys.stderr)
     return code
+
+
+def _visible(text: str) -> str:
+    """Words of a stranger's file may be in a message: what could steer a terminal is written out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _help() -> str:
@@ -85,11 +94,17 @@ def _help() -> str:
     )
 
 
+def _nobody_listens() -> int:
+    """The reader of a pipe left: no error. Python still flushes at exit, so stdout goes nowhere from here on."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
 def script() -> None:
     """The entry point of the installed command."""
-    code = main()
     try:
+        code = main()
         sys.stdout.flush()
     except BrokenPipeError:
-        sys.stderr.close()
+        code = _nobody_listens()
     sys.exit(code)

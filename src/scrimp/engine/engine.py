@@ -1,4 +1,4 @@
-"""A loaded Program: prefill, decode, slices and taps. Everything between two calls happens in C++ with the GIL released."""
+"""A loaded Program: prefill, decode, slices and taps. Between two calls everything happens in C++, without the GIL."""
 
 from __future__ import annotations
 
@@ -143,4 +143,12 @@ class Engine:
 
 def _tuple(op: Op, matrices: Mapping[str, int], vectors: Mapping[str, int]) -> tuple[object, ...]:
     weights = [matrices[name] for name in op.weights]
-    return KINDS[op.kind], list(op.inputs), list(op.outputs), weights, [vectors[v] for v in op.vectors], list(op.ints), list(op.floats)
+    return (
+        KINDS[op.kind],
+        list(op.inputs),
+        list(op.outputs),
+        weights,
+        [vectors[v] for v in op.vectors],
+        list(op.ints),
+        list(op.floats),
+    )

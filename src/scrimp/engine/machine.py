@@ -28,12 +28,14 @@ def default_threads() -> int:
     if text is None:
         return physical_cores()
     if not text.isdigit() or not 1 <= int(text) <= 1024:
-        raise UsageError(f"SCRIMP_THREADS is '{text}'; it must be a number in 1 … 1024.", hint="unset it, or SCRIMP_THREADS=2")
+        raise UsageError(
+            f"SCRIMP_THREADS is '{text}'; it must be a number in 1 … 1024.", hint="unset it, or SCRIMP_THREADS=2"
+        )
     return int(text)
 
 
 def pick_isa(wanted: str | None = None) -> str:
-    """The best instruction set, or the one that ``wanted`` or ``SCRIMP_ISA`` names; asking for a missing one is an error."""
+    """The best instruction set, or the one that ``wanted`` or ``SCRIMP_ISA`` names; a missing one is an error."""
     available: list[str] = _core.available_isas()
     name = wanted or os.environ.get("SCRIMP_ISA")
     if not name:

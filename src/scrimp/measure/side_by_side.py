@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
 from statistics import median
+from typing import Any
 
+from scrimp.errors import ScrimpError
 from scrimp.measure.memory import PageFaults
 from scrimp.measure.speed import Rate, Speed, measure_speed
 from scrimp.progress import SILENT, Progress
+
+#: What the process of a turn runs. (multiprocessing would import the caller's main module again.)
+TURN = "from scrimp.measure.side_by_side import answer; answer()"
 
 
 def measure_side_by_side(
@@ -26,14 +32,37 @@ def measure_side_by_side(
     process, so that peak memory and load time are a model's own."""
     turns: list[list[Speed]] = [[] for _ in models]
     progress.start("timing", rounds * len(models))
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as fresh:
-        for _ in range(rounds):
-            for model, taken in zip(models, turns, strict=True):
-                turn = fresh.submit(measure_speed, model, prefill=prefill, decode=decode, threads=threads, repeat=1)
-                taken.append(turn.result())
-                progress.advance(note=model)
+    for _ in range(rounds):
+        for model, taken in zip(models, turns, strict=True):
+            taken.append(take_turn({"name": model, "prefill": prefill, "decode": decode, "threads": threads}))
+            progress.advance(note=model)
     progress.finish()
     return [merge(taken) for taken in turns]
+
+
+def take_turn(arguments: dict[str, Any]) -> Speed:
+    """One repeat of :func:`measure_speed` in a fresh process; its errors are raised here."""
+    done = subprocess.run(
+        [sys.executable, "-c", TURN], input=pickle.dumps(arguments), stdout=subprocess.PIPE, check=False
+    )
+    if done.returncode:
+        raise ScrimpError(
+            f"Timing {arguments['name']} ended with {done.returncode}.",
+            hint=f"scrimp bench {arguments['name']} may say why",
+        )
+    result: Speed | ScrimpError = pickle.loads(done.stdout)
+    if isinstance(result, ScrimpError):
+        raise result
+    return result
+
+
+def answer() -> None:
+    """The other side of :func:`take_turn`: arguments on stdin, the result on stdout."""
+    try:
+        result: Speed | ScrimpError = measure_speed(**pickle.load(sys.stdin.buffer), repeat=1)
+    except ScrimpError as error:
+        result = error
+    sys.stdout.buffer.write(pickle.dumps(result))
 
 
 def merge(turns: Sequence[Speed]) -> Speed:

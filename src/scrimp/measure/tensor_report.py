@@ -24,8 +24,8 @@ _WEIGHTS_AT_ONCE = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class TensorReport:
-    """One tensor. ``entropy_bits`` is the Shannon entropy of its codes taken one by one (their histogram, no context), and
-    ``capacity_used`` that over ``log2(levels)``; both None for float32, whose codes are too many to count.
+    """One tensor. ``entropy_bits`` is the Shannon entropy of its codes taken one by one (their histogram, no context);
+    ``capacity_used`` is that over ``log2(levels)``; both None for float32, whose codes are too many to count.
     """
 
     name: str
@@ -75,15 +75,17 @@ def inspect_model(source: Source, *, progress: Progress = SILENT) -> ModelReport
         reports.append(inspect_tensor(source, name))
         progress.advance(math.prod(info.shape), name)
     progress.finish()
-    return ModelReport(str(source.path), source.kind, source.file_bytes, parameters, tuple(reports), tuple(source.notes))
+    return ModelReport(
+        str(source.path), source.kind, source.file_bytes, parameters, tuple(reports), tuple(source.notes)
+    )
 
 
 def inspect_tensor(source: Source, name: str) -> TensorReport:
     """One tensor by name; UsageError with the nearest name when there is none."""
     info = source.tensors.get(name) or source.tensors.get(f"{name}.weight")
     if info is None:
-        raise UsageError(f"{source.path} has no tensor '{name}'.",
-                         hint=nearest(name, list(source.tensors)) or "scrimp inspect without --tensor lists them")  # fmt: skip
+        hint = nearest(name, list(source.tensors)) or "scrimp inspect without --tensor lists them"
+        raise UsageError(f"{source.path} has no tensor '{name}'.", hint=hint)
     tensor = source.read(info.name)
     weights = math.prod(info.shape)
     entropy = code_entropy(tensor) if isinstance(tensor, QTensor) else None

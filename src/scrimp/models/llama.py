@@ -80,7 +80,9 @@ def parse(config: Mapping[str, Any]) -> LlamaConfig:
     if config.get("hidden_act", "silu") not in ("silu", "swish"):
         raise Refused(f"hidden_act '{config['hidden_act']}' is not supported here.", hint="supported: silu")
     if flag(config, "mlp_bias", default=False) or flag(config, "attention_bias", default=False):
-        raise Refused("This llama has biases in its linear layers; those are not supported.", hint="qwen2 has q, k, v biases")
+        raise Refused(
+            "This llama has biases in its linear layers; those are not supported.", hint="qwen2 has q, k, v biases"
+        )
     return shape(config, qkv_bias=False)
 
 

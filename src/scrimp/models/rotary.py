@@ -1,4 +1,4 @@
-"""Rotary position frequencies with the scalings in use. Source: Su et al. 2021, arXiv:2104.09864; Llama 3.1 model code."""
+"""Rotary position frequencies and their scalings. Source: Su et al. 2021, arXiv:2104.09864; Llama 3.1's code."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def inverse_frequencies(config: Mapping[str, Any], head_dim: int) -> tuple[float
     """``base^(-2i/D)`` for ``i = 0 … D/2-1`` in float32, then the scaling that the config names.
 
     Reads ``rope_theta`` and ``rope_scaling`` (or transformers 5's ``rope_parameters``). Scalings: none, ``linear`` (all
-    divided by the factor), ``llama3`` (long waves divided, short kept, smooth between), ``factors`` (each divided by its
-    own, as GGUF files of Llama 3.1 store them).
+    divided by the factor), ``llama3`` (long waves divided, short kept, smooth between), ``factors`` (each divided by
+    its own, as GGUF files of Llama 3.1 store them).
     """
     merged = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
     base = number({**config, **merged}, "rope_theta", low=1.0, high=1e12, default=10000.0)
@@ -44,8 +44,12 @@ def _llama3(plain: np.ndarray[Any, np.dtype[np.float32]], scaling: Mapping[str, 
     high = number(scaling, "high_freq_factor", low=1e-3, high=1e6)
     original = number(scaling, "original_max_position_embeddings", low=1, high=2**24)
     if high <= low:
-        raise Refused(f"config: high_freq_factor {high:g} must exceed low_freq_factor {low:g}.", hint="the file is damaged")
+        raise Refused(
+            f"config: high_freq_factor {high:g} must exceed low_freq_factor {low:g}.", hint="the file is damaged"
+        )
     wave = 2 * math.pi / plain
     smooth = (original / wave - low) / (high - low)
     blended = (1 - smooth) * plain / factor + smooth * plain
-    return np.where(wave > original / low, plain / factor, np.where(wave < original / high, plain, blended)).astype(np.float32)
+    return np.where(wave > original / low, plain / factor, np.where(wave < original / high, plain, blended)).astype(
+        np.float32
+    )

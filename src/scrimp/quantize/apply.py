@@ -26,9 +26,7 @@ class Applied:
     error: float
 
 
-def apply(
-    plan: Plan, source: Source, *, done: Collection[str] = (), progress: Progress = SILENT
-) -> Iterator[Applied]:
+def apply(plan: Plan, source: Source, *, done: Collection[str] = (), progress: Progress = SILENT) -> Iterator[Applied]:
     """Every tensor of the plan but those ``done``, in order. ``progress`` counts weights."""
     progress.start("compress", plan.parameters)
     for name in plan.shapes:

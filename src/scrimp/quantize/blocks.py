@@ -41,7 +41,7 @@ class Blocks:
         """``sums`` of every block ``(k, M)``, accumulated in float64 where a block spans pieces."""
 
         def total(piece: F32) -> F64:
-            # Blocks of zeros divide by zero and tiny ones overflow: such candidates compare as worse, and are not taken.
+            # Blocks of zeros divide by zero, tiny ones overflow: such candidates compare as worse and are not taken.
             with np.errstate(all="ignore"):  # set here, since a pool's threads inherit nothing
                 found = sums(piece, np.empty_like(piece))
             return found.sum(axis=1, keepdims=True, dtype=np.float64) if self.whole else found.astype(np.float64)

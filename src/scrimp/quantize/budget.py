@@ -1,4 +1,8 @@
-"""A size → a Plan: the widest uniform format whose files fit."""
+"""A size → a Plan: the widest uniform format whose files fit.
+
+One format for the whole body is the simplest honest answer, not the best: spending the same bytes where they matter
+most takes a solver that knows what each tensor's error costs, which is to take this one's place.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ NARROWEST_END = 4
 
 
 def ladder(embedding: Format | None = None) -> Iterator[tuple[Format, Format]]:
-    """Pairs (body, ends) from the largest to the smallest: bits of the body first, then of the ends, then small groups."""
+    """Pairs (body, ends), the largest first: by the body's bits, then the bits of the ends, then the size of groups."""
     for bits in WIDTHS:
         ends = [parse(f"int{end}:g64") for end in WIDTHS if end >= max(bits, NARROWEST_END)]
         for end in [embedding] if embedding is not None else ends:

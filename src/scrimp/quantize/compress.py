@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Sequence
@@ -60,7 +59,9 @@ class CompressReport:
     loss: Evaluation | None = None
 
     def to_json(self) -> dict[str, Any]:
-        document: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__ if name not in ("tensors", "loss")}
+        document: dict[str, Any] = {
+            name: getattr(self, name) for name in self.__slots__ if name not in ("tensors", "loss")
+        }
         document["notes"] = list(self.notes)
         document["tensors"] = [{name: getattr(t, name) for name in TensorReport.__slots__} for t in self.tensors]
         if self.loss is not None:
@@ -92,7 +93,7 @@ def prepare(
     embedding: str | None = None,
     tokenizer: Path | None = None,
 ) -> Job:
-    """Open the model and make the plan. Exactly one of ``format``, ``bits``, ``size`` and ``keep`` says what is wished."""
+    """Open the model and make the plan. Exactly one of ``format``, ``bits``, ``size`` and ``keep`` is the wish."""
     wishes = {"--format": format is not None, "--bits": bits is not None, "--size": size is not None, "--keep": keep}
     if sum(wishes.values()) != 1:
         raise UsageError(f"Give exactly one of {', '.join(wishes)}.", hint="for example --format int4:g64")
@@ -108,7 +109,13 @@ def prepare(
         if body is not None:
             return Job(source, plans.make(source, body, method_name=method, embedding=ends, rules=parsed), None)
         parameters = sum(int(np.prod(info.shape)) for info in source.tensors.values())
-        limit = int(bits * parameters / 8) if bits is not None else size if isinstance(size, int) else parse_bytes(str(size))
+        limit = (
+            int(bits * parameters / 8)
+            if bits is not None
+            else size
+            if isinstance(size, int)
+            else parse_bytes(str(size))
+        )
         overhead = _Overhead(source)
         plan = fit(source, limit, overhead.file_bytes, method_name=method, embedding=ends, rules=parsed)
         return Job(source, plan, limit)
@@ -175,9 +182,8 @@ def measure_loss(
         reference = Model(job.source, context=context, arithmetic="f32")
         loss = evaluate(model, text, reference=reference, context=context, max_tokens=max_tokens, progress=progress)
     report = replace(report, loss=loss)
-    document = json.loads((out / SCRIMP_JSON).read_text(encoding="utf-8"))
-    document["report"] = _record(report)
-    write_durably(out / SCRIMP_JSON, json.dumps(document, indent=1) + "\n")
+    record = (out / SCRIMP_JSON).read_text(encoding="utf-8")
+    write_durably(out / SCRIMP_JSON, documents.with_report(record, _record(report)))
     size_bytes = directory_bytes(out)
     return replace(report, file_bytes=size_bytes, bits_per_weight=8 * size_bytes / job.plan.parameters)
 
@@ -215,7 +221,9 @@ def verify_reopened(out: Path) -> None:
     verify(out)
     with open_model(out) as model:
         if not np.isfinite(model.logits([0, 1 % model.vocab_size])).all():
-            raise Refused(f"{out} was written, but its logits are not finite.", hint="the source may be damaged: scrimp eval it")
+            raise Refused(
+                f"{out} was written, but its logits are not finite.", hint="the source may be damaged: scrimp eval it"
+            )
 
 
 def file_bytes(source: Source, plan: plans.Plan) -> int:
@@ -253,7 +261,9 @@ _LOSS_BYTES = 2000
 def notes_of(source: Source, plan: plans.Plan) -> list[str]:
     """What a reader should know: conversions of the source, ragged groups, a missing tokenizer."""
     ragged = [
-        name for name, choice in plan.choices.items() if plan.shapes[name][1] % choice.format.group(plan.shapes[name][1])
+        name
+        for name, choice in plan.choices.items()
+        if plan.shapes[name][1] % choice.format.group(plan.shapes[name][1])
     ]
     found = list(source.notes)
     if ragged:

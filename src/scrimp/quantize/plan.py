@@ -34,7 +34,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """``GLOB=FORMAT[@METHOD]``: the tensors whose name matches ``glob`` (with or without ``.weight``) get ``choice``."""
+    """``GLOB=FORMAT[@METHOD]``: tensors whose name, with or without ``.weight``, matches ``glob`` get ``choice``."""
 
     glob: str
     choice: Choice
@@ -135,7 +135,10 @@ def _closest(rule: Rule, shapes: Mapping[str, tuple[int, ...]], matrices: list[s
     if any(rule.matches(name) for name in shapes):
         return "it matches only vectors, and those stay float32"
     parts = sorted({part for name in matrices for part in (name.removesuffix(".weight"), name.split(".")[-2])})
-    return nearest(rule.glob.strip("*."), parts) or f"names look like {matrices[len(matrices) // 2]}; * stands for anything"
+    return (
+        nearest(rule.glob.strip("*."), parts)
+        or f"names look like {matrices[len(matrices) // 2]}; * stands for anything"
+    )
 
 
 def _count(shape: tuple[int, ...]) -> int:

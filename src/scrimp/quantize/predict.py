@@ -1,4 +1,4 @@
-"""What compressing will take, told before it begins: bytes exactly, time from a sample, memory from the largest matrix."""
+"""What compressing will take, told before: bytes exactly, time from a sample, memory from the largest matrix."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from scrimp.measure.memory import peak_bytes
 from scrimp.engine.engine import core_matrix
+from scrimp.measure.memory import peak_bytes
 from scrimp.quantize.decoded import relative_error
 from scrimp.quantize.methods import method
 from scrimp.quantize.plan import KEEP, Choice, Plan
@@ -38,11 +38,15 @@ def predict(source: Source, plan: Plan, file_bytes: int) -> Prediction:
     weights: defaultdict[Choice, dict[str, int]] = defaultdict(dict)
     for name, choice in plan.choices.items():
         weights[choice][name] = int(np.prod(plan.shapes[name]))
-    seconds = sum(sum(counts.values()) * _seconds_per_weight(source, counts, choice) for choice, counts in weights.items())
+    seconds = sum(
+        sum(counts.values()) * _seconds_per_weight(source, counts, choice) for choice, counts in weights.items()
+    )
     largest = max(plan.choices, key=lambda name: weights[plan.choices[name]][name])
     # the stored form twice, as its parts and where they are packed; codes and, where they are chosen anew, float32
     each = 1 if plan.choices[largest].method == KEEP else 5
-    memory = each * weights[plan.choices[largest]][largest] + 2 * plan.tensor_bytes(largest) + source.tensors[largest].nbytes
+    memory = (
+        each * weights[plan.choices[largest]][largest] + 2 * plan.tensor_bytes(largest) + source.tensors[largest].nbytes
+    )
     return Prediction(file_bytes, 8 * file_bytes / plan.parameters, seconds, base + memory)
 
 

@@ -21,10 +21,10 @@ Scale = Literal["mse", "absmax"]
 def quantize(weight: F32, format: Format, *, scale: Scale = "mse", threads: int | None = None) -> QTensor:
     """Round ``weight`` to ``format``::
 
-        ints           code = clip(rint(w / scale)) + 2^(b-1)        scale: least squared error, or max|w| / (2^(b-1) - 1)
-        ints with min  code = clip(rint((w - min) / scale))          both: least squared error, or the block's ends
-        ternary        code = clip(rint(w / scale), -1, 1) + 1       scale: least squared error, or mean|w|
-        binary         code = w >= 0                                 scale: mean|w|, which is both
+        ints           code = clip(rint(w / scale)) + 2^(b-1)     scale: least squared error, or max|w| / (2^(b-1) - 1)
+        ints with min  code = clip(rint((w - min) / scale))       both: least squared error, or the block's ends
+        ternary        code = clip(rint(w / scale), -1, 1) + 1    scale: least squared error, or mean|w|
+        binary         code = w >= 0                              scale: mean|w|, which is both
         floats         the nearest value of the type, clamped to its finite range
 
     Shapes
@@ -106,7 +106,7 @@ def choose(blocks: Blocks, format: Format, scale: Scale) -> tuple[Stored, Stored
 
 
 def encode(w: F32, format: Format, scales: Stored, mins: Stored | None = None) -> U8:
-    """Codes of weights ``(G, M)`` with the scales and mins ``(M,)`` of their columns as stored, each the nearest level."""
+    """The nearest level of every weight ``(G, M)``, with the scales and mins ``(M,)`` of its column as stored."""
     element, kind = format.element, format.scale
     assert kind is not None
     if element.kind == "binary":

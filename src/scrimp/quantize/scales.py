@@ -1,6 +1,6 @@
 """Scales and mins as a file will hold them: rounded to their type, and always finite.
 
-Codes are computed with these, never with the numbers they were rounded from; only then does ``|w - ŵ| <= scale/2`` hold.
+Codes are computed with these, never with the numbers they were rounded from: only then ``|w - ŵ| <= scale/2`` holds.
 """
 
 from __future__ import annotations

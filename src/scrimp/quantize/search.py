@@ -5,8 +5,8 @@ For fixed codes the best scale is a least-squares fit, so a candidate is judged 
 searches around it. The winner's fit is then rounded to its stored type, codes are computed again with it and fitted
 again, and of all these, and of the plain scale that clips nothing, the one with the least error *as stored* is kept.
 
-Error: the squared error is within 0.5 % (symmetric; 2 % for blocks far from zero) and 1.5 % (with mins) of brute force up
-to 4 bits on Gaussian and heavy-tailed weights; tests/quantize/test_search.py.
+Error: the squared error is within 0.5 % (symmetric; 2 % for blocks far from zero) and 1.5 % (with mins) of brute force
+up to 4 bits on Gaussian and heavy-tailed weights; tests/quantize/test_search.py.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def _symmetric_sums(blocks: Blocks, half: int, scales: F32) -> F64:
 
 
 def _asymmetric_sums(centred: Blocks, top: int, scales: Stored, mins: Stored, mean: F64, kind: str) -> F64:
-    """``Σc, Σwc, Σc², Σ(w - scale·c - min)²`` of centred weights with codes of the stored scales and mins: ``(4, M)``."""
+    """``Σc, Σwc, Σc², Σ(w - scale·c - min)²`` of centred weights, codes from scales and mins as stored: ``(4, M)``."""
     scale, low = to_f32(scales, kind), (to_f32(mins, kind) - mean).astype(np.float32)
 
     def sums(w: F32, c: F32) -> F32:

@@ -23,8 +23,8 @@ def absmean(blocks: Blocks, kind: str) -> Stored:
 def best_ternary(blocks: Blocks, kind: str) -> Stored:
     """The scale of least squared error, exact before it is rounded to its type.
 
-    If the ``j`` largest ``|w|`` of a block get codes ±1, the best scale is their mean and the error ``Σw² - (Σ_j|w|)²/j``;
-    one sort and prefix sums try every ``j``.
+    If the ``j`` largest ``|w|`` of a block get codes ±1, their mean is the best scale and ``Σw² - (Σ_j|w|)²/j`` the
+    error: one sort and prefix sums try every ``j``.
     """
     magnitudes = -np.sort(-blocks.magnitudes(), axis=1)
     carried = np.zeros(len(magnitudes))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,9 +24,11 @@ HASH_BYTES = 10**9
 
 def config_json(source: Source, plan: Plan) -> str:
     """The source's config and the Format and shape of every matrix."""
-    tensors = {name: {"format": choice.format.name, "shape": plan.shapes[name]} for name, choice in plan.choices.items()}
+    tensors = {
+        name: {"format": choice.format.name, "shape": plan.shapes[name]} for name, choice in plan.choices.items()
+    }
     quantization = {"quant_method": QUANT_METHOD, "version": VERSION, "tensors": tensors}
-    return json.dumps({**source.config, "quantization_config": quantization}, indent=1) + "\n"
+    return _text({**source.config, "quantization_config": quantization})
 
 
 def scrimp_json(
@@ -53,7 +56,12 @@ def scrimp_json(
         "checksums": dict(checksums),
         "report": dict(report),
     }
-    return json.dumps(document, indent=1) + "\n"
+    return _text(document)
+
+
+def with_report(scrimp_json: str, report: Mapping[str, Any]) -> str:
+    """The same document with another report."""
+    return _text({**json.loads(scrimp_json), "report": dict(report)})
 
 
 def fingerprint(source: Source, plan: Plan) -> str:
@@ -71,6 +79,19 @@ def fingerprint(source: Source, plan: Plan) -> str:
 def source_hashes(source: Source) -> dict[str, str] | None:
     """The SHA-256 of every file of the source, where that is quick."""
     return {path.name: sha256_of(path) for path in _files(source)} if source.file_bytes <= HASH_BYTES else None
+
+
+def _text(document: dict[str, Any]) -> str:
+    return json.dumps(_finite(document), indent=1, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: an error that is unknown becomes null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _head(path: Path) -> str:

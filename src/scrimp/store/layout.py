@@ -1,8 +1,8 @@
 """Where every part of every tensor lies in ``model.safetensors``: known before the first weight is read.
 
-A matrix is the parts ``<name>.codes``, ``.codes_high``, ``.scales``, ``.mins`` (tensors.py has their shapes); a vector is
-float32 under its own name. Every part starts on a 64-byte boundary of the file. safetensors files have no holes, so where
-a part's size is no multiple of 64 a tensor ``__pad__.<n>`` of zero bytes follows it, and the header ends in spaces.
+A matrix is the parts ``<name>.codes``, ``.codes_high``, ``.scales``, ``.mins`` (tensors.py has their shapes); a vector
+is float32 under its own name. Every part starts on a 64-byte boundary of the file. safetensors files have no holes, so
+where a part's size is no multiple of 64 a tensor ``__pad__.<n>`` of zero bytes follows it; the header ends in spaces.
 """
 
 from __future__ import annotations

@@ -67,7 +67,9 @@ class ScrimpSource(Source):
             infos[name] = TensorInfo(name, shapes[name], format.name, nbytes)
         for name, stored in file.tensors.items():
             if stored.offset % ALIGNMENT and not name.startswith(PAD_PREFIX):
-                raise Refused(f"{path}: {name} starts at byte {stored.offset:,}, no multiple of {ALIGNMENT}.", hint=_HINT)
+                raise Refused(
+                    f"{path}: {name} starts at byte {stored.offset:,}, no multiple of {ALIGNMENT}.", hint=_HINT
+                )
             if name in claimed or name.startswith(PAD_PREFIX):
                 continue
             if stored.dtype != "F32" or len(stored.shape) != 1:
@@ -102,7 +104,9 @@ class ScrimpSource(Source):
         tensor = from_parts(name, format, shape, parts)
         check_finite(self.path, name, tensor)
         if format.element.kind == "ternary" and parts[PLANE_PARTS[0]].max(initial=0) >= _TRIT_CODES:
-            raise Refused(f"{self.path}: {name}.codes holds bytes above {_TRIT_CODES - 1}, which are no trits.", hint=_HINT)
+            raise Refused(
+                f"{self.path}: {name}.codes holds bytes above {_TRIT_CODES - 1}, which are no trits.", hint=_HINT
+            )
         return tensor
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """The directory a store grows in: a hidden sibling of OUT that survives interruptions and becomes OUT when complete.
 
-``.OUT.partial/`` holds ``model.safetensors`` at its full size and ``journal.jsonl``: first the fingerprint of the job, then a
-line for every finished tensor. A line is written only after the bytes it speaks of are on the disk.
+``.OUT.partial/`` holds ``model.safetensors`` at its full size and ``journal.jsonl``: first the fingerprint of the job,
+then a line for every finished tensor. A line is written only after the bytes it speaks of are on the disk.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -240,8 +239,8 @@ def _in_words(out: Path, need_bytes: int) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
             raise
         parent = next(path for path in (out.parent, *out.parent.parents) if path.exists())
+        free = format_bytes(shutil.disk_usage(parent).free)
         raise ScrimpError(
-            f"{out} needs {format_bytes(need_bytes)}; {format_bytes(shutil.disk_usage(parent).free)} can be written there "
-            f"({error.strerror}).",
+            f"{out} needs {format_bytes(need_bytes)}; its disk has {free} left ({error.strerror}).",
             hint="make room and run the same command again: what was finished is kept",
         ) from error

@@ -16,8 +16,8 @@ from scrimp.store.partial import SCRIMP_JSON
 def verify(path: Path) -> int:
     """Open a store and compare every part with the checksum in ``scrimp.json``; returns how many parts there are.
 
-    Refused with the name of the first part that differs. Checksums find damage, not malice: whoever can change a part can
-    change its checksum.
+    Refused with the name of the first part that differs. Checksums find damage, not malice: whoever can change a part
+    can change its checksum.
     """
     open_store(path).close()
     expected = read_json(path / SCRIMP_JSON).get("checksums")
@@ -28,7 +28,10 @@ def verify(path: Path) -> int:
         parts = [name for name in file.tensors if not name.startswith(PAD_PREFIX)]
         for name in parts:
             if hashlib.sha256(file.bytes_of(name).data).hexdigest() != expected.get(name):
-                raise Refused(f"{path / MODEL_FILE}: {name} is not what was written.", hint="the disk or a copy damaged it; compress the model again")
+                raise Refused(
+                    f"{path / MODEL_FILE}: {name} is not what was written.",
+                    hint="the disk or a copy damaged it; compress the model again",
+                )
             file.forget(name)
     finally:
         file.close()

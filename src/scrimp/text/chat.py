@@ -109,9 +109,16 @@ class ChatTemplate:
                 self.close()
                 self._start()
             if not self._compiled:
-                self._ask(None)
-                self._compiled = True
+                self._compile()
             return self._ask(names)
+
+    def _compile(self) -> None:
+        try:
+            self._ask(None)
+        except Refused:
+            self.close()  # the process expects inputs now, and the next call begins with the template again
+            raise
+        self._compiled = True
 
     def close(self) -> None:
         """Ends the process. A later ``render`` starts it again."""

@@ -91,6 +91,16 @@ def test_a_template_with_a_mistake_is_refused() -> None:
             render(template)
 
 
+def test_a_template_with_a_mistake_is_refused_the_second_time_in_the_same_words() -> None:
+    with ChatTemplate("{% for %}") as chat:
+        reasons = []
+        for _ in range(2):
+            with pytest.raises(Refused) as refused:
+                chat.render(ASK)
+            reasons.append(str(refused.value))
+    assert reasons[0] == reasons[1]
+
+
 # which template
 
 
