@@ -35,8 +35,10 @@ $(VENV)/tested: $(VENV)/installed
 demo: $(VENV)/installed
 	$(BIN)/python tools/demo.py
 
+# The real model, for the tests that want it; without a network those are skipped by name.
 test: $(VENV)/tested
-	$(BIN)/python -m pytest -q
+	-$(BIN)/scrimp pull smollm2-135m
+	$(BIN)/python -m pytest -q -n $(JOBS)
 
 lint: $(VENV)/tested
 	$(BIN)/ruff check .

@@ -1,10 +1,15 @@
-"""What many tests share: the instruction sets of this machine, and where the real model lies."""
+"""What many tests share: the instruction sets of this machine, the real model, and the data beside the project."""
 
 from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 ALL_ISAS = ("scalar", "avx2", "avx512")
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 @pytest.fixture(params=ALL_ISAS)
@@ -16,3 +21,27 @@ def isa(request: pytest.FixtureRequest) -> str:
     if name not in _core.available_isas():
         pytest.skip(f"this machine cannot run {name}")
     return name
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The GGUF of SmolLM2-135M where `scrimp pull smollm2-135m` puts it, or SCRIMP_TEST_SMOLLM2."""
+    from scrimp.sources.catalogue import cache_directory
+
+    named = os.environ.get("SCRIMP_TEST_SMOLLM2")
+    path = Path(named) if named else cache_directory() / "smollm2-135m" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    if not path.is_file():
+        pytest.skip("SmolLM2 is not here: scrimp pull smollm2-135m")
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[[str], Path]:
+    """Files of ../shared/data by name; the test is skipped by that name where they are absent."""
+
+    def find(name: str) -> Path:
+        if not (SHARED / name).exists():
+            pytest.skip(f"../shared/data/{name} is not here")
+        return SHARED / name
+
+    return find
