@@ -1,11 +1,10 @@
 // The executor of Programs.
 //
-// Every thread walks the list of operations. Work on tokens (norms, rotations, activation quantization) is split by
-// tokens, products by tiles, attention by heads; a barrier stands only where the split changes. One token: thread 0
-// does the token work, so a step costs about ten barriers a layer.
+// The list is cut into segments, each ending in a product or an attention. A segment has two stages: the work on tokens
+// (norms, rotations, activation quantization, writing keys and values), cut by tokens; and the product or attention,
+// cut by tiles or heads. Threads claim pieces of one stage after the other (stages.h).
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -14,8 +13,12 @@
 #include "kernels/kernels.h"
 #include "pool.h"
 #include "program.h"
+#include "stages.h"
 
 namespace scrimp {
+
+inline int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+inline int64_t tile_count(const Matrix& w) { return (w.rows + kTileRows - 1) / kTileRows; }
 
 struct Settings {
   int64_t context;  // positions the key/value cache can hold
@@ -49,7 +52,8 @@ class Engine {
 
   void run(const Step& step);
 
-  const std::vector<double>& seconds() const { return seconds_; }  // per operation, since reset_profile()
+  // Busy seconds of each operation since reset_profile(), the mean over threads: their sum is a run less its waiting.
+  std::vector<double> seconds() const;
   int64_t runs() const { return runs_; }
   void reset_profile();
   const std::vector<Op>& ops() const { return ops_; }
@@ -75,24 +79,35 @@ class Engine {
     std::vector<float> cos, sin;  // [positions][D/2]
     int64_t positions = 0;
   };
-  struct Share {  // tiles [begin, end) of output `index` of a linear operation
-    int index;
+  struct Piece {  // tiles [begin, end) of output `output` of a linear operation
+    int output;
     int64_t begin, end;
   };
-
-  struct View {  // rows [0, tokens) of a step, as one operation sees them
+  struct Segment {  // operations [first, last); the last one ends it when it is a product or an attention
+    int first, last;
+  };
+  struct View {  // the rows that an operation works on, and the position of row 0
     int64_t first_row, rows, start;
   };
 
-  void execute(const Op& op, size_t index, const Step& step, const View& view, int thread);
+  void deal_pieces(size_t index);
+  void extend_rotations(int64_t positions);
+
+  void run_segment(const Segment& segment, const Step& step, int thread);
+  void token_work(const Op& op, size_t index, const Step& step, const View& view, int64_t block);
+  void prepare_linear(const Op& op, const Step& step, const View& view, int64_t block);
+  void prepare_attention(const Op& op, const View& view, int64_t block);
   void linear(const Op& op, size_t index, const Step& step, const View& view, int thread);
   void attention(const Op& op, size_t index, const View& view, int thread);
-  void remember(const Cache& cache, const float* keys, const float* values, int64_t position);
-  void copy_taps(const Op* op, const Step& step);
+  // Claim and do pieces of operation `index` until its stage is over: `size(q)` pieces of each queue q, `total` in all.
+  template <class Size, class Do>
+  void work(size_t index, int thread, int64_t total, const Size& size, const Do& piece_of);
+  void copy_taps(const Op& op, const Step& step);
+
+  Activations activations_of(const Op& op, const View& view) const;
+  bool in_floats(int weight) const;
   float* row(int buffer, const Step& step, int64_t token) const;
   View view_of(size_t index, const Step& step) const;
-  std::span<const Share> shares(size_t index, int thread) const;
-  void extend_rotations(int64_t positions);
   uint8_t* scratch(int thread) const { return scratch_.get() + static_cast<size_t>(thread) * scratch_bytes_; }
 
   std::vector<Op> ops_;
@@ -107,16 +122,15 @@ class Engine {
   std::vector<Cache> caches_;
   std::vector<Rotation> rotations_;
   std::vector<int> rotation_of_;                         // per operation
-  std::vector<std::vector<std::vector<Share>>> shares_;  // [operation][thread]
+  std::vector<std::vector<std::vector<Piece>>> pieces_;  // [operation][thread], for one token
   Memory<float> arena_;
-  Activations activations_{};
   Memory<int8_t> quads_;
   Memory<float> scales_;
   Memory<int32_t> sums_;
   size_t scratch_bytes_;
   Memory<uint8_t> scratch_;
-  std::unique_ptr<std::atomic<int64_t>[]> counters_;  // per operation: the next piece of work of this run
-  std::vector<double> seconds_;
+  Stages stages_;  // two per operation: 2i for the token work that it ends, 2i + 1 for itself
+  std::vector<std::vector<double>> seconds_;  // [thread][operation]
   int64_t runs_ = 0;
   Pool pool_;
 };

@@ -1,29 +1,8 @@
 #include "pool.h"
 
+#include "spin.h"
+
 namespace scrimp {
-namespace {
-
-constexpr int kSpins = 4000;  // about 50 microseconds
-
-inline void relax() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
-
-// Returns once `value` differs from `old`.
-void wait_for_change(const std::atomic<uint32_t>& value, uint32_t old) {
-  for (int spin = 0; spin < kSpins; ++spin) {
-    if (value.load(std::memory_order_acquire) != old) return;
-    relax();
-  }
-  while (value.load(std::memory_order_acquire) == old) value.wait(old, std::memory_order_acquire);
-}
-
-}  // namespace
-
 Pool::Pool(int threads) : threads_(threads < 1 ? 1 : threads) {
   for (int thread = 1; thread < threads_; ++thread) workers_.emplace_back([this, thread] { work(thread); });
 }
@@ -46,7 +25,7 @@ void Pool::run(const std::function<void(int)>& body) {
 void Pool::work(int thread) {
   uint32_t seen = 0;
   for (;;) {
-    wait_for_change(generation_, seen);
+    while (generation_.load(std::memory_order_acquire) == seen) wait_for_change(generation_, seen);
     ++seen;
     if (stopping_.load()) return;
     (*body_)(thread);
@@ -62,7 +41,7 @@ void Pool::barrier() {
     phase_.fetch_add(1, std::memory_order_release);
     phase_.notify_all();
   } else {
-    wait_for_change(phase_, phase);
+    while (phase_.load(std::memory_order_acquire) == phase) wait_for_change(phase_, phase);
   }
 }
 

@@ -18,7 +18,7 @@ from time import perf_counter
 from typing import Any
 
 MODEL = "smollm2-135m"
-QUESTION = "What is the capital of France?"
+QUESTION = "Give me three tips for better sleep."
 
 #: Directory and flags of each size. The source stores 4 bits with a scale and a minimum per 32 weights, and its
 #: embedding in 8 bits: `int4z:g32` keeps the first and only shrinks the second.
@@ -56,7 +56,7 @@ def main() -> int:
         done.put("compare", key, found)
     print_rows(found["rows"])
     status = subprocess.run(
-        show("run", shown(where / "int4"), QUESTION, "--temperature", "0", "--max-tokens", "64"), check=False
+        show("run", shown(where / "int4"), QUESTION, "--temperature", "0", "--max-tokens", "96"), check=False
     ).returncode
     print(f"\n{perf_counter() - begin:.0f} s. More: scrimp --help")
     return status

@@ -87,16 +87,17 @@ def test_int8_products_are_within_the_bound(name, shape, isa):
         )
 
 
+@pytest.mark.parametrize("cols", [704, 341, 2700])
 @pytest.mark.parametrize(
     ("name", "block"),
     [(name, block) for name in ("int4:row", "int8z:row", "ternary:row", "binary:tensor") for block in (64, 128, 4096)]
     + [("int3:g128", 64), ("int3:g128", 128), ("ternary:g256", 256)],
 )
-def test_wider_activation_blocks(name, block, isa):
+def test_wider_activation_blocks(name, block, cols, isa):
     rng = np.random.default_rng(5)
-    tensor = random_tensor(name, (40, 704), rng)
+    tensor = random_tensor(name, (40, cols), rng)
     for tokens in (1, 7, 24):
-        x = rng.normal(size=(tokens, 704)).astype(np.float32)
+        x = rng.normal(size=(tokens, cols)).astype(np.float32)
         exact, bound = exact_and_bound(tensor, x, block)
         y = _core.linear(core_matrix(tensor), x, isa, activation_block=block)
         assert np.all(np.abs(y - exact) <= bound)

@@ -6,6 +6,18 @@ namespace {
 
 constexpr int64_t kStep = 32;  // inputs
 
+// How far ahead a stream is asked for: two pages. The hardware prefetcher stops at page borders and in the shadow of
+// arithmetic; measured on Zen 5, from 0.81 to 0.87 (int8) and from 0.70 to 0.85 (binary) of plain reading.
+constexpr int64_t kAheadBytes = 8192;
+
+template <int kVectors>
+SCRIMP_INLINE void prefetch(const uint8_t* p) {
+  const uintptr_t ahead = reinterpret_cast<uintptr_t>(p) + kAheadBytes;  // an address only: it may lie past the plane
+  each<kVectors>([&](auto v) __attribute__((always_inline)) {
+    _mm_prefetch(reinterpret_cast<const char*>(ahead + v.value * kVectorBytes), _MM_HINT_T0);
+  });
+}
+
 // What is the same for every row: computed once per call, kept in scratch.
 struct Token {
   int64_t segment;          // inputs per int32 sum
@@ -109,6 +121,8 @@ struct Walk {
   SCRIMP_INLINE __m512i sum(int64_t steps, __m512i start) {
     Sum<kParts, kCopies, Codes::kFieldBits, Codes::kUp> sum(start);
     do {
+      prefetch<Codes::kVectors[0]>(plane0);
+      prefetch<Codes::kVectors[1]>(plane1);
       Codes::template step<kParts>(plane0, plane1, [&](auto q, auto part, __m512i codes) __attribute__((always_inline)) {
         sum.template add<part.value, q.value / Codes::kFields>(codes, x + 4 * q.value);
       });
@@ -203,6 +217,7 @@ SCRIMP_INLINE __m512 tile_of_trits(const Trits& trits, const Matrix& w, const To
   int64_t v = 0;
   for (; v + 8 <= w.vectors[0]; v += 8) {
     each<8>([&](auto n) __attribute__((always_inline)) {
+      prefetch<1>(p + n.value * kVectorBytes);
       trits.vector<kParts>(p + n.value * kVectorBytes, [&](auto q, auto part, __m512i codes) __attribute__((always_inline)) {
         constexpr int kQuad = n.value * 5 + q.value;
         sum.template add<part.value, n.value>(codes, x + 4 * kQuad);

@@ -1,0 +1,261 @@
+// One step of the engine: segments, their two stages, and the pieces that threads claim. Set-up is in engine.cpp.
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <utility>
+
+#include "engine.h"
+#include "packing.h"
+
+namespace scrimp {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr int64_t kPrefillTiles = 2;      // tiles claimed at a time when many tokens share them
+constexpr int64_t kAttentionTokens = 16;  // query tokens claimed at a time
+
+}  // namespace
+
+void Engine::run(const Step& step) {
+  const auto tokens = static_cast<int64_t>(step.tokens.size());
+  extend_rotations(step.start + tokens);
+  stages_.reset();
+  for (const Tap& tap : step.inputs) {
+    const int64_t width = places_[static_cast<size_t>(tap.buffer)].width;
+    for (int64_t t = 0; t < tokens; ++t) {
+      std::memcpy(row(tap.buffer, step, t), tap.data + t * width, static_cast<size_t>(width) * sizeof(float));
+    }
+  }
+  // With taps, every operation is a segment of its own, and its outputs are copied before the next one begins.
+  const auto ends = [&](int i) {
+    const OpKind kind = ops_[static_cast<size_t>(i)].kind;
+    return kind == OpKind::kLinear || kind == OpKind::kAttention || !step.outputs.empty() || i + 1 == step.last;
+  };
+  pool_.run([&](int thread) {
+    for (int first = step.first, i = first; i < step.last; ++i) {
+      if (!ends(i)) continue;
+      run_segment({first, i + 1}, step, thread);
+      first = i + 1;
+      if (step.outputs.empty()) continue;
+      pool_.barrier();
+      if (thread == 0) copy_taps(ops_[static_cast<size_t>(i)], step);
+      pool_.barrier();
+    }
+  });
+  ++runs_;
+}
+
+// After the last attention nothing looks at other tokens: when only the last token's logits are wanted, only it goes
+// on.
+Engine::View Engine::view_of(size_t index, const Step& step) const {
+  const auto tokens = static_cast<int64_t>(step.tokens.size());
+  const bool only_last = !step.all_logits && static_cast<int>(index) > last_attention_;
+  return only_last ? View{tokens - 1, 1, step.start} : View{0, tokens, step.start};
+}
+
+float* Engine::row(int buffer, const Step& step, int64_t token) const {
+  const Buffer& place = places_[static_cast<size_t>(buffer)];
+  if (buffer == output_) {
+    const bool all = step.all_logits;
+    return step.logits + (all ? token * place.width : 0);
+  }
+  return arena_.get() + token * arena_width_ + place.offset;
+}
+
+void Engine::run_segment(const Segment& segment, const Step& step, int thread) {
+  const auto last = static_cast<size_t>(segment.last - 1);
+  const Op& end = ops_[last];
+  const View view = view_of(last, step);
+  std::vector<double>& seconds = seconds_[static_cast<size_t>(thread)];
+  const int64_t blocks = (view.rows + kTokenBlock - 1) / kTokenBlock;
+  for (int64_t block; (block = stages_.claim(2 * last, 0, blocks)) >= 0;) {
+    auto before = Clock::now();
+    for (auto i = static_cast<size_t>(segment.first); i <= last; ++i) {
+      token_work(ops_[i], i, step, view, block);
+      const auto now = Clock::now();
+      seconds[i] += std::chrono::duration<double>(now - before).count();
+      before = now;
+    }
+    stages_.finish(2 * last, blocks);
+  }
+  stages_.wait(2 * last, blocks);
+  if (end.kind == OpKind::kLinear) linear(end, last, step, view, thread);
+  if (end.kind == OpKind::kAttention) attention(end, last, view, thread);
+}
+
+// The part of an operation that looks at one token at a time, for one block of tokens.
+void Engine::token_work(const Op& op, size_t index, const Step& step, const View& view, int64_t block) {
+  if (op.kind == OpKind::kLinear) return prepare_linear(op, step, view, block);
+  if (op.kind == OpKind::kAttention) return prepare_attention(op, view, block);
+  const int64_t begin = view.first_row + block * kTokenBlock;
+  const int64_t end = std::min(begin + kTokenBlock, view.first_row + view.rows);
+  for (int64_t t = begin; t < end; ++t) {
+    float* out = row(op.outputs[0], step, t);
+    const int64_t width = places_[static_cast<size_t>(op.outputs[0])].width;
+    const auto in = [&](size_t i) { return row(op.inputs[i], step, t); };
+    switch (op.kind) {
+      case OpKind::kEmbed:
+        decode_row(matrices_[static_cast<size_t>(op.weights[0])], step.tokens[static_cast<size_t>(t)], out);
+        break;
+      case OpKind::kRmsNorm:
+        kernels_.rms_norm(in(0), vectors_[static_cast<size_t>(op.vectors[0])].data, op.floats[0], width, out);
+        break;
+      case OpKind::kRope: {
+        const Rotation& rotation = rotations_[static_cast<size_t>(rotation_of_[index])];
+        const int64_t half = op.ints[1] / 2, at = (view.start + t) * half;
+        if (out != in(0)) std::memcpy(out, in(0), static_cast<size_t>(width) * sizeof(float));
+        kernels_.rope(out, op.ints[0], op.ints[1], rotation.cos.data() + at, rotation.sin.data() + at);
+        break;
+      }
+      case OpKind::kSwiglu:
+        kernels_.swiglu(in(0), in(1), width, out);
+        break;
+      case OpKind::kAdd:
+        kernels_.add(in(0), in(1), width, out);
+        break;
+      case OpKind::kLinear:
+      case OpKind::kAttention:
+        break;
+    }
+  }
+}
+
+bool Engine::in_floats(int weight) const {
+  return settings_.float_arithmetic || matrices_[static_cast<size_t>(weight)].element <= Element::kBf16;
+}
+
+Activations Engine::activations_of(const Op& op, const View& view) const {
+  const int64_t cols = matrices_[static_cast<size_t>(op.weights[0])].cols;
+  const int64_t block = std::min(settings_.activation_block, cols), blocks = (cols + block - 1) / block;
+  return {view.rows, cols, round_up(cols + 64, 64), block, blocks, quads_.get(), scales_.get(), sums_.get()};
+}
+
+void Engine::prepare_linear(const Op& op, const Step& step, const View& view, int64_t block) {
+  if (std::all_of(op.weights.begin(), op.weights.end(), [&](int weight) { return in_floats(weight); })) return;
+  const float* x = row(op.inputs[0], step, view.first_row);
+  kernels_.quantize(x, arena_width_, block, block + 1, activations_of(op, view));
+}
+
+// Put the keys and values of a block of tokens into the cache.
+void Engine::prepare_attention(const Op& op, const View& view, int64_t block) {
+  const Cache& cache = caches_[static_cast<size_t>(op.ints[0])];
+  const auto [kv_heads, head_dim] = cache.shape;
+  const int64_t end = std::min((block + 1) * kTokenBlock, view.rows);
+  const std::pair<int, uint8_t*> streams[] = {{op.inputs[1], cache.keys.get()}, {op.inputs[2], cache.values.get()}};
+  for (const auto& [buffer, memory] : streams) {
+    for (int64_t t = block * kTokenBlock; t < end; ++t) {
+      const float* from = arena_.get() + t * arena_width_ + places_[static_cast<size_t>(buffer)].offset;
+      for (int64_t h = 0; h < kv_heads; ++h, from += head_dim) {
+        const int64_t at = (h * settings_.context + view.start + t) * head_dim;
+        if (settings_.float_arithmetic) {
+          std::memcpy(reinterpret_cast<float*>(memory) + at, from, static_cast<size_t>(head_dim) * sizeof(float));
+        } else {
+          kernels_.to_f16(from, head_dim, reinterpret_cast<uint16_t*>(memory) + at);
+        }
+      }
+    }
+  }
+}
+
+template <class Size, class Do>
+void Engine::work(size_t index, int thread, int64_t total, const Size& size, const Do& piece_of) {
+  const auto before = Clock::now();
+  for (int i = 0; i < settings_.threads; ++i) {
+    const int queue = (thread + i) % settings_.threads;
+    const int64_t pieces = size(queue);
+    for (int64_t piece; (piece = stages_.claim(2 * index + 1, queue, pieces)) >= 0;) {
+      piece_of(queue, piece);
+      stages_.finish(2 * index + 1, total);
+    }
+  }
+  seconds_[static_cast<size_t>(thread)][index] += std::chrono::duration<double>(Clock::now() - before).count();
+  stages_.wait(2 * index + 1, total);
+}
+
+void Engine::linear(const Op& op, size_t index, const Step& step, const View& view, int thread) {
+  const float* x = row(op.inputs[0], step, view.first_row);
+  const Activations a = activations_of(op, view);
+  const auto multiply = [&](const Piece& piece) {
+    const auto output = static_cast<size_t>(piece.output);
+    const Matrix& w = matrices_[static_cast<size_t>(op.weights[output])];
+    float* y = row(op.outputs[output], step, view.first_row);
+    const int64_t y_stride = op.outputs[output] == output_ ? w.rows : arena_width_;
+    if (in_floats(op.weights[output])) {
+      kernels_.linear_f32(w, x, arena_width_, view.rows, piece.begin, piece.end, y, y_stride, scratch(thread));
+    } else {
+      kernels_.linear_int8(w, a, piece.begin, piece.end, y, y_stride, scratch(thread));
+    }
+    if (op.vectors.empty()) return;
+    const Vector& bias = vectors_[static_cast<size_t>(op.vectors[output])];
+    const int64_t from = piece.begin * kTileRows, until = std::min(piece.end * kTileRows, w.rows);
+    for (int64_t t = 0; t < view.rows; ++t) {
+      kernels_.add(y + t * y_stride + from, bias.data + from, until - from, y + t * y_stride + from);
+    }
+  };
+  if (view.rows == 1) {
+    const auto& queues = pieces_[index];
+    int64_t total = 0;
+    for (const auto& queue : queues) total += static_cast<int64_t>(queue.size());
+    const auto size = [&](int q) { return static_cast<int64_t>(queues[static_cast<size_t>(q)].size()); };
+    work(index, thread, total, size,
+         [&](int q, int64_t piece) { multiply(queues[static_cast<size_t>(q)][static_cast<size_t>(piece)]); });
+    return;
+  }
+  const auto pieces_of = [&](size_t output) {
+    const int64_t count = tile_count(matrices_[static_cast<size_t>(op.weights[output])]);
+    return (count + kPrefillTiles - 1) / kPrefillTiles;
+  };
+  int64_t total = 0;
+  for (size_t output = 0; output < op.weights.size(); ++output) total += pieces_of(output);
+  const auto size = [&](int q) { return q == 0 ? total : 0; };
+  work(index, thread, total, size, [&](int, int64_t piece) {
+    size_t output = 0;
+    for (; piece >= pieces_of(output); ++output) piece -= pieces_of(output);
+    const int64_t begin = piece * kPrefillTiles, count = tile_count(matrices_[static_cast<size_t>(op.weights[output])]);
+    multiply({static_cast<int>(output), begin, std::min(begin + kPrefillTiles, count)});
+  });
+}
+
+void Engine::attention(const Op& op, size_t index, const View& view, int thread) {
+  const Cache& cache = caches_[static_cast<size_t>(op.ints[0])];
+  const int64_t heads = op.ints[1], kv_heads = op.ints[2], head_dim = op.ints[3];
+  const auto buffer = [&](int number) { return arena_.get() + places_[static_cast<size_t>(number)].offset; };
+  const Attention a{.heads = heads,
+                    .kv_heads = kv_heads,
+                    .head_dim = head_dim,
+                    .start = view.start,
+                    .tokens = view.rows,
+                    .capacity = settings_.context,
+                    .scale = op.floats[0],
+                    .q = buffer(op.inputs[0]),
+                    .q_stride = arena_width_,
+                    .keys = cache.keys.get(),
+                    .values = cache.values.get(),
+                    .float_cache = settings_.float_arithmetic,
+                    .out = buffer(op.outputs[0]),
+                    .out_stride = arena_width_};
+  // A piece is the query heads of one key head for a few tokens; late tokens see more positions, so they go first.
+  // One token has few pieces: then every query head is one, unless the key heads are enough to go round.
+  const bool by_head = view.rows == 1 && kv_heads < 2 * settings_.threads;
+  const int64_t together = by_head ? 1 : heads / kv_heads, groups = heads / together;
+  const int64_t strips = (view.rows + kAttentionTokens - 1) / kAttentionTokens, total = strips * groups;
+  const auto size = [&](int q) { return q == 0 ? total : 0; };
+  work(index, thread, total, size, [&](int, int64_t piece) {
+    const int64_t strip = strips - 1 - piece / groups, head = piece % groups * together;
+    const int64_t end = std::min((strip + 1) * kAttentionTokens, view.rows);
+    kernels_.attention(a, head, head + together, strip * kAttentionTokens, end, scratch(thread));
+  });
+}
+
+void Engine::copy_taps(const Op& op, const Step& step) {
+  for (const Tap& tap : step.outputs) {
+    if (std::find(op.outputs.begin(), op.outputs.end(), tap.buffer) == op.outputs.end()) continue;
+    const int64_t width = places_[static_cast<size_t>(tap.buffer)].width;
+    for (int64_t t = 0; t < static_cast<int64_t>(step.tokens.size()); ++t) {
+      std::memcpy(tap.data + t * width, row(tap.buffer, step, t), static_cast<size_t>(width) * sizeof(float));
+    }
+  }
+}
+
+}  // namespace scrimp
