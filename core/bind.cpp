@@ -109,7 +109,8 @@ int64_t checked_vectors(const Bytes& plane, int64_t rows, int64_t cols, int64_t 
 HeldMatrix make_matrix(int element, int bits, int64_t rows, int64_t cols, std::vector<Bytes> planes,
                        const std::vector<int>& spans, int step, int zero, int scale_type, std::optional<Any> scales,
                        std::optional<Any> mins, int64_t group, bool one_scale) {
-  require(rows > 0 && cols > 0 && rows < (int64_t{1} << 31) && cols < (int64_t{1} << 31), "sides must be in 1 … 2^31");
+  require(rows > 0 && cols > 0 && rows < (int64_t{1} << 31) && cols <= (int64_t{1} << 16),
+          "a matrix has 1 … 2^16 inputs");
   require(element >= 0 && element <= 5 && scale_type >= 0 && scale_type <= 3, "unknown element or scale type");
   require(!planes.empty() && planes.size() <= 2 && spans.size() == planes.size(), "one or two planes, a span for each");
   HeldMatrix held{{}, std::move(planes), std::move(scales), std::move(mins)};

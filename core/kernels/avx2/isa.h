@@ -6,15 +6,16 @@
 
 namespace scrimp::avx2 {
 
-// Bytes of scratch any kernel of this folder needs: 32 rows of one panel of codes (2 tiles x kPanelCols), the float
-// accumulators of these rows for every token block of one call's column chunk, and slack for alignment.
+// Bytes of scratch any kernel of this folder needs: a panel of codes (32 rows x kPanelCols at most) and the sums of the
+// activations where they are not known. Enough for rows of up to 2^18 inputs; longer ones must be refused by the
+// caller.
 constexpr size_t kScratchBytes = 512 * 1024;
 
 void quantize(const float* x, int64_t stride, int64_t block_begin, int64_t block_end, const Activations& a);
 void linear_int8(const Matrix& w, const Activations& x, int64_t tile_begin, int64_t tile_end, float* y,
                  int64_t y_stride, uint8_t* scratch);
-void linear_f32(const Matrix& w, const float* x, int64_t x_stride, int64_t tokens, int64_t tile_begin,
-                int64_t tile_end, float* y, int64_t y_stride, uint8_t* scratch);
+void linear_f32(const Matrix& w, const float* x, int64_t x_stride, int64_t tokens, int64_t tile_begin, int64_t tile_end,
+                float* y, int64_t y_stride, uint8_t* scratch);
 void rms_norm(const float* x, const float* weight, float eps, int64_t n, float* y);
 void swiglu(const float* gate, const float* up, int64_t n, float* y);
 void add(const float* a, const float* b, int64_t n, float* y);

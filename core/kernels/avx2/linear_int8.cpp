@@ -4,7 +4,8 @@
 namespace scrimp::avx2 {
 namespace {
 
-// Sums of inputs [begin, end) for each of 12 tokens; those past `width` are meaningless (the block is padded by 64 inputs).
+// Sums of inputs [begin, end) for each of 12 tokens; those past `width` are meaningless (the block is padded by 64
+// inputs).
 void sums_of(const int8_t* quads, int64_t width, int64_t begin, int64_t end, int32_t sums[16]) {
   const __m256i ones = _mm256_set1_epi8(1);
   Vector sum = {{_mm256_setzero_si256(), _mm256_setzero_si256()}};

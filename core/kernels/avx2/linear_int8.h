@@ -42,9 +42,13 @@ inline int64_t segment_inputs(const Matrix& w, const Activations& x) {
 SCRIMP_INLINE __m256i broadcast(const int8_t* quad) { return _mm256_broadcastd_epi32(_mm_loadu_si32(quad)); }
 
 // sum += codes * activations, in 16 bits: exact for eight quads of codes below 16.
+// The empty assembly holds the order of the additions: GCC 12 otherwise regroups them, and keeps a step's worth of
+// products on the stack.
 SCRIMP_INLINE void dot(Vector& sum, const Vector& codes, __m256i x) {
   each<2>([&](auto h) __attribute__((always_inline)) {
-    sum.half[h.value] = _mm256_add_epi16(sum.half[h.value], _mm256_maddubs_epi16(codes.half[h.value], x));
+    __m256i next = _mm256_add_epi16(sum.half[h.value], _mm256_maddubs_epi16(codes.half[h.value], x));
+    asm volatile("" : "+x"(next));
+    sum.half[h.value] = next;
   });
 }
 

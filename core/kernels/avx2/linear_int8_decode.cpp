@@ -44,9 +44,8 @@ SCRIMP_INLINE void step(Vector& sum, const uint8_t* const planes[2], const int8_
   Format::step(planes, [&](auto part, auto q, const Vector& codes) __attribute__((always_inline)) {
     dot(narrow[part.value], codes, broadcast(x + 4 * q.value));
   });
-  each<Format::parts>([&](auto part) __attribute__((always_inline)) {
-    widen(sum, narrow[part.value], Format::weight(part.value));
-  });
+  each<Format::parts>(
+      [&](auto part) __attribute__((always_inline)) { widen(sum, narrow[part.value], Format::weight(part.value)); });
 }
 
 template <class Format, bool kMins>
@@ -143,7 +142,8 @@ void decode(const Matrix& w, const Pieces& token, int64_t segment, const int8_t*
     }
   };
   if (w.element == Element::kTernary) {
-    tiles([&](int64_t tile) __attribute__((always_inline)) { return tile_of_trits<kMins>(w, token, segment, x, tile); });
+    tiles([&](int64_t tile)
+              __attribute__((always_inline)) { return tile_of_trits<kMins>(w, token, segment, x, tile); });
     return;
   }
   with_format(w, [&](auto format) {
@@ -170,8 +170,10 @@ void linear_int8_decode(const Matrix& w, const Activations& x, int64_t tile_begi
   const Pieces token = {reinterpret_cast<int32_t*>(words), words + most, words + 2 * most};
   describe_pieces(w, x, 0, w.cols, 0, token);
   const int64_t segment = segment_inputs(w, x);
-  if (w.mins == nullptr) decode<false>(w, token, segment, x.quads, tile_begin, tile_end, y);
-  else decode<true>(w, token, segment, x.quads, tile_begin, tile_end, y);
+  if (w.mins == nullptr)
+    decode<false>(w, token, segment, x.quads, tile_begin, tile_end, y);
+  else
+    decode<true>(w, token, segment, x.quads, tile_begin, tile_end, y);
 }
 
 }  // namespace scrimp::avx2

@@ -5,7 +5,7 @@ namespace scrimp::avx2 {
 namespace {
 
 constexpr int kMostParts = 2;
-constexpr int kMostTokens = 4;  // per register block: 4 tokens x 2 halves of 16-bit sums
+constexpr int kMostTokens = 4;                           // per register block: 4 tokens x 2 halves of 16-bit sums
 constexpr int64_t kQuadRow = kStepQuads * kVectorBytes;  // bytes of one part of one step
 constexpr int64_t kPanelBytes = (kPanelCols / kStepCols + 1) * kMostParts * kQuadRow;
 constexpr int64_t kMostPieces = 2 * (kPanelCols / 32 + 2);
@@ -24,7 +24,8 @@ void unpack_trits(const Matrix& w, Panel& panel) {
   const uint8_t* from = w.plane[0] + (panel.tile * w.vectors[0] + panel.begin / 20) * kVectorBytes;
   uint8_t* to = panel.codes;
   for (int64_t k = panel.begin; k < panel.end; k += 20) {
-    trits(from, [&](auto q, const Vector& codes) __attribute__((always_inline)) { store(to + q.value * kVectorBytes, codes); });
+    trits(from, [&](auto q, const Vector& codes)
+                    __attribute__((always_inline)) { store(to + q.value * kVectorBytes, codes); });
     from += kVectorBytes;
     to += 5 * kVectorBytes;
   }
@@ -112,7 +113,8 @@ void multiply(const Matrix& w, const Activations& x, const Panel& panel, const P
         }
         quads += kStepCols * width;
       }
-      all([&](auto i) __attribute__((always_inline)) { add_scaled(group[i.value], to_floats(sum[i.value]), scale[i.value]); });
+      all([&](auto i)
+              __attribute__((always_inline)) { add_scaled(group[i.value], to_floats(sum[i.value]), scale[i.value]); });
       start += width;
       scale += width;
       k = end;
@@ -135,10 +137,14 @@ using Multiply = void (*)(const Matrix&, const Activations&, const Panel&, const
 template <bool kMins>
 Multiply multiply_of(int64_t tokens) {
   switch (tokens) {
-    case 1: return multiply<1, kMins>;
-    case 2: return multiply<2, kMins>;
-    case 3: return multiply<3, kMins>;
-    default: return multiply<kMostTokens, kMins>;
+    case 1:
+      return multiply<1, kMins>;
+    case 2:
+      return multiply<2, kMins>;
+    case 3:
+      return multiply<3, kMins>;
+    default:
+      return multiply<kMostTokens, kMins>;
   }
 }
 
@@ -149,9 +155,9 @@ Multiply multiply_of(int64_t tokens) {
 // Shapes: w N x K in tiles of 16 rows; x in blocks of 12 tokens, 4 inputs of each token side by side; y [T][y_stride].
 // Tiles outermost, then chunks of inputs, then tokens: a chunk is unpacked once into scratch (40 KiB, 80 for two parts)
 // and read once per 4 tokens. A short call takes short chunks, which stay in the L1 cache.
-// Exactness: as for one token: exact inner sums, one rounding per scale and per addition. A segment that a chunk cuts in
-// two counts as two.
-// Cost: vpmaddubsw and an addition per 32 products and part; per 8 of them vpmaddwd and an addition.
+// Exactness: as for one token: exact inner sums, one rounding per scale and per addition. A segment that a chunk cuts
+// in two counts as two. Cost: vpmaddubsw and an addition per 32 products and part; per 8 of them vpmaddwd and an
+// addition.
 void linear_int8_prefill(const Matrix& w, const Activations& x, int64_t tile_begin, int64_t tile_end, float* y,
                          int64_t y_stride, uint8_t* scratch) {
   constexpr int64_t kShortPanelCols = 1280;  // a multiple of 20 and of 256, too

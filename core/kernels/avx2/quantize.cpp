@@ -13,7 +13,8 @@ __m256 load(const float* x, int64_t left) {
   return _mm256_maskload_ps(x, _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(left)), lane));
 }
 
-// The largest |x| of n floats, compared as unsigned integers: these order like the floats, with infinity and then NaN on top.
+// The largest |x| of n floats, compared as unsigned integers: these order like the floats, with infinity and then NaN
+// on top.
 float largest_magnitude(const float* x, int64_t n) {
   const __m256i magnitude = _mm256_set1_epi32(0x7FFFFFFF);
   __m256i largest = _mm256_setzero_si256();
@@ -73,8 +74,10 @@ void quantize(const float* x, int64_t stride, int64_t block_begin, int64_t block
         const bool usable = scale > 0.0f && scale <= __FLT_MAX__;
         int8_t* out = quads + begin * width;
         int32_t sum = 0;
-        if (usable) sum = store_codes(row + begin, n, scale, out, 4 * width);
-        else store_zeros(out, 4 * width, (n + 3) / 4);
+        if (usable)
+          sum = store_codes(row + begin, n, scale, out, 4 * width);
+        else
+          store_zeros(out, 4 * width, (n + 3) / 4);
         a.scales[first * a.blocks + i * width + t] = scale;
         a.sums[first * a.blocks + i * width + t] = sum;
       }

@@ -1,8 +1,9 @@
 // From stored vectors to unsigned codes of at most four bits: 16 rows x 4 inputs ("a quad") in two halves of 8 rows.
 //
-// vpmaddubsw adds two products in 16 bits, and eight quads of 4-bit codes still fit: 8 * 2 * 15 * 127 = 30480 < 2^15. So
-// every format is one or two parts of at most four bits, each with the weight its codes count for; the weight is applied
-// by the vpmaddwd that widens to 32 bits. A step is 32 inputs: 8 quads, a whole number of vectors in every plane.
+// vpmaddubsw adds two products in 16 bits, and eight quads of 4-bit codes still fit: 8 * 2 * 15 * 127 = 30480 < 2^15.
+// So every format is one or two parts of at most four bits, each with the weight its codes count for; the weight is
+// applied by the vpmaddwd that widens to 32 bits. A step is 32 inputs: 8 quads, a whole number of vectors in every
+// plane.
 //   int2, int4, binary: one part.    int3, int5, int6: one part per plane.    int8: its low and its high nibble.
 #pragma once
 
@@ -23,7 +24,8 @@ struct Index {
   static constexpr int value = I;
 };
 
-// f(Index<0>), ..., f(Index<N - 1>): a loop whose counter is a constant, so that arrays indexed by it live in registers.
+// f(Index<0>), ..., f(Index<N - 1>): a loop whose counter is a constant, so that arrays indexed by it live in
+// registers.
 template <int N, int I = 0, class F>
 SCRIMP_INLINE void each(F&& f) {
   if constexpr (I < N) {
@@ -79,7 +81,8 @@ struct Format {
   static SCRIMP_INLINE void step(const uint8_t* const p[2], F f) {
     First::quads(p[First::plane], [&](auto q, const Vector& v) __attribute__((always_inline)) { f(Index<0>{}, q, v); });
     if constexpr (parts == 2) {
-      Second::quads(p[Second::plane], [&](auto q, const Vector& v) __attribute__((always_inline)) { f(Index<1>{}, q, v); });
+      Second::quads(p[Second::plane],
+                    [&](auto q, const Vector& v) __attribute__((always_inline)) { f(Index<1>{}, q, v); });
     }
   }
 
@@ -138,12 +141,18 @@ SCRIMP_INLINE void with_format(const Matrix& w, F f) {
     return f(Bit{});
   }
   switch (w.bits) {
-    case 2: return f(Int2{});
-    case 3: return f(Int3{});
-    case 4: return f(Int4{});
-    case 5: return f(Int5{});
-    case 6: return f(Int6{});
-    default: return f(Int8{});
+    case 2:
+      return f(Int2{});
+    case 3:
+      return f(Int3{});
+    case 4:
+      return f(Int4{});
+    case 5:
+      return f(Int5{});
+    case 6:
+      return f(Int6{});
+    default:
+      return f(Int8{});
   }
 }
 

@@ -66,7 +66,8 @@ Token describe(const Matrix& w, const Activations& x, uint8_t* scratch) {
 // 2^(kBits * c) times its share (see OnePlane). The whole is to be doubled if kUp is 1, without what it starts from.
 template <int kParts, int kCopies, int kBits, int kUp>
 struct Sum {
-  static constexpr int kUndoubled = kUp == 1 && kParts > 1;  // the part that needs no shift to be doubled: 1, for one bit
+  static constexpr int kUndoubled =
+      kUp == 1 && kParts > 1;  // the part that needs no shift to be doubled: 1, for one bit
   __m512i piece[kParts * kCopies];
 
   SCRIMP_INLINE explicit Sum(__m512i start) {
@@ -123,9 +124,10 @@ struct Walk {
     do {
       prefetch<Codes::kVectors[0]>(plane0);
       prefetch<Codes::kVectors[1]>(plane1);
-      Codes::template step<kParts>(plane0, plane1, [&](auto q, auto part, __m512i codes) __attribute__((always_inline)) {
-        sum.template add<part.value, q.value / Codes::kFields>(codes, x + 4 * q.value);
-      });
+      Codes::template step<kParts>(plane0, plane1,
+                                   [&](auto q, auto part, __m512i codes) __attribute__((always_inline)) {
+                                     sum.template add<part.value, q.value / Codes::kFields>(codes, x + 4 * q.value);
+                                   });
       plane0 += Codes::kVectors[0] * kVectorBytes;
       plane1 += Codes::kVectors[1] * kVectorBytes;
       x += kStep;
@@ -183,7 +185,8 @@ SCRIMP_INLINE __m512 tile_of_planes(const Matrix& w, const Token& token, const i
 // One tile of trits: 5 quads per vector, so segments (8, 16, ... quads) and groups end in the middle of vectors. Eight
 // vectors are 40 quads: a segment can end only at the five places where 8 divides the count.
 template <int kSteps, bool kMins>
-SCRIMP_INLINE __m512 tile_of_trits(const Trits& trits, const Matrix& w, const Token& token, const int8_t* x, int64_t tile) {
+SCRIMP_INLINE __m512 tile_of_trits(const Trits& trits, const Matrix& w, const Token& token, const int8_t* x,
+                                   int64_t tile) {
   constexpr int kParts = kSteps == 1 ? 2 : 4;
   constexpr int kCopies = kSteps == 1 ? 1 : 2;
   using Sums = Sum<kParts, kCopies, 2, 0>;
@@ -218,11 +221,12 @@ SCRIMP_INLINE __m512 tile_of_trits(const Trits& trits, const Matrix& w, const To
   for (; v + 8 <= w.vectors[0]; v += 8) {
     each<8>([&](auto n) __attribute__((always_inline)) {
       prefetch<1>(p + n.value * kVectorBytes);
-      trits.vector<kParts>(p + n.value * kVectorBytes, [&](auto q, auto part, __m512i codes) __attribute__((always_inline)) {
-        constexpr int kQuad = n.value * 5 + q.value;
-        sum.template add<part.value, n.value>(codes, x + 4 * kQuad);
-        if constexpr (kQuad % 8 == 7) boundary();
-      });
+      trits.vector<kParts>(p + n.value * kVectorBytes,
+                           [&](auto q, auto part, __m512i codes) __attribute__((always_inline)) {
+                             constexpr int kQuad = n.value * 5 + q.value;
+                             sum.template add<part.value, n.value>(codes, x + 4 * kQuad);
+                             if constexpr (kQuad % 8 == 7) boundary();
+                           });
     });
     p += 8 * kVectorBytes;
     x += 160;
@@ -268,15 +272,15 @@ void decode(const Matrix& w, const Token& token, const int8_t* x, int64_t tile_b
 //
 // Shapes: w N x K in tiles of 16 rows, x one row of int8; y gets the rows of tiles [tile_begin, tile_end).
 // Exactness: the inner sum starts at -zero * sum of x and is exact in int32; one rounding per scale and per addition.
-// Cost: every stored byte is read once, tiles in order: one contiguous stream per plane and thread. Per quad (64 weights)
-// one load+broadcast+dot, and 0 to 4 instructions of unpacking; per segment a convert and a multiply-add.
-// Scratch: (cols/32 + 16) * 3 words.
+// Cost: every stored byte is read once, tiles in order: one contiguous stream per plane and thread. Per quad (64
+// weights) one dot with a broadcast from memory, and 0 to 4 instructions of unpacking; per segment a convert and a
+// multiply-add. Scratch: (cols/32 + 16) * 3 words.
 void linear_int8_decode(const Matrix& w, const Activations& x, int64_t tile_begin, int64_t tile_end, float* y,
                         uint8_t* scratch) {
   const Token token = describe(w, x, scratch);
   const bool one = token.segment <= kStep;
-  const auto run = w.mins == nullptr ? (one ? decode<1, false> : decode<0, false>)
-                                     : (one ? decode<1, true> : decode<0, true>);
+  const auto run =
+      w.mins == nullptr ? (one ? decode<1, false> : decode<0, false>) : (one ? decode<1, true> : decode<0, true>);
   run(w, token, x.quads, tile_begin, tile_end, y);
 }
 

@@ -4,7 +4,7 @@
 namespace scrimp::avx512 {
 namespace {
 
-constexpr int kMostTiles = 2;  // tiles in a panel
+constexpr int kMostTiles = 2;                        // tiles in a panel
 constexpr int64_t kShortPanelCols[2] = {512, 1280};  // of planes, of trits: 32 rows fit in the L1 cache
 
 // A panel: tiles [tile, tile + tiles) and inputs [begin, end). `first_piece` counts the pieces of the row before it.
@@ -17,8 +17,8 @@ struct Panel {
 
 // The sums and scales of the activations of every piece, for the tokens [first, first + 12) etc. of one call.
 //
-// A piece is what is summed in int32: the inputs of one segment, group and panel. With a scale per A inputs it is a block
-// of activations, whose sums are known; with one scale per token they are computed into scratch.
+// A piece is what is summed in int32: the inputs of one segment, group and panel. With a scale per A inputs it is a
+// block of activations, whose sums are known; with one scale per token they are computed into scratch.
 struct Pieces {
   int64_t segment;
   int64_t count;        // of a row
@@ -83,9 +83,8 @@ void unpack_trits(const Matrix& w, const Panel& panel, int64_t tile, uint8_t* ou
   const Trits trits;
   const uint8_t* from = w.plane[0] + (tile * w.vectors[0] + panel.begin / 20) * kVectorBytes;
   for (int64_t n = (panel.end - panel.begin + 19) / 20; n > 0; --n) {
-    trits.vector(from, [&](auto q, auto, __m512i codes) __attribute__((always_inline)) {
-      _mm512_store_si512(out + q.value * stride, codes);
-    });
+    trits.vector(from, [&](auto q, auto, __m512i codes)
+                           __attribute__((always_inline)) { _mm512_store_si512(out + q.value * stride, codes); });
     from += kVectorBytes;
     out += 5 * stride;
   }
@@ -98,9 +97,8 @@ void unpack(const Matrix& w, const Panel& panel, uint8_t* out) {
     if (w.element == Element::kTernary) {
       unpack_trits(w, panel, panel.tile + i, to, tiles * kVectorBytes);
     } else {
-      with_planes(w, [&](auto codes) {
-        unpack_planes<decltype(codes)>(w, panel, panel.tile + i, to, tiles * kVectorBytes);
-      });
+      with_planes(
+          w, [&](auto codes) { unpack_planes<decltype(codes)>(w, panel, panel.tile + i, to, tiles * kVectorBytes); });
     }
   }
 }
@@ -137,7 +135,8 @@ void sum_pieces(const Matrix& w, const Activations& x, int64_t segment, int64_t 
   }
 }
 
-// What becomes of the int32 sums of a piece, for it may be the only one, the first, a middle or the last one of its group.
+// What becomes of the int32 sums of a piece, for it may be the only one, the first, a middle or the last one of its
+// group.
 enum class Place { kOnly, kFirst, kMiddle, kLast };
 
 // The float sums of a register block: of the current group, and of the row.
@@ -165,15 +164,16 @@ __attribute__((noinline)) void multiply_piece(const uint8_t* codes, const int8_t
                                               const int32_t* start, const float* scale, const __m512* row_scale,
                                               Sums<kTiles, kWidth>& sums) {
   __m512i sum[kTiles * kWidth];
-  each_sum<kTiles, kWidth>([&](auto t, auto, auto n) __attribute__((always_inline)) {
-    sum[n.value] = _mm512_set1_epi32(start[t.value]);
-  });
+  each_sum<kTiles, kWidth>([&](auto t, auto, auto n)
+                               __attribute__((always_inline)) { sum[n.value] = _mm512_set1_epi32(start[t.value]); });
   do {
     __m512i u[kTiles];
     each<kTiles>([&](auto i) __attribute__((always_inline)) { u[i.value] = load(codes, i.value); });
     each<kWidth>([&](auto t) __attribute__((always_inline)) {
-      if constexpr (kTiles == 2) dot(sum[2 * t.value], sum[2 * t.value + 1], u[0], u[1], quads + 4 * t.value);
-      else dot(sum[t.value], u[0], quads + 4 * t.value);
+      if constexpr (kTiles == 2)
+        dot(sum[2 * t.value], sum[2 * t.value + 1], u[0], u[1], quads + 4 * t.value);
+      else
+        dot(sum[t.value], u[0], quads + 4 * t.value);
     });
     codes += kTiles * kVectorBytes;
     quads += 4 * kWidth;
@@ -183,8 +183,10 @@ __attribute__((noinline)) void multiply_piece(const uint8_t* codes, const int8_t
     const __m512 x_scale = _mm512_set1_ps(scale[t.value]);
     constexpr bool kBegins = kPlace == Place::kOnly || kPlace == Place::kFirst;
     const __m512 group = kBegins ? _mm512_mul_ps(exact, x_scale) : _mm512_fmadd_ps(exact, x_scale, sums.group[n.value]);
-    if constexpr (kPlace == Place::kFirst || kPlace == Place::kMiddle) sums.group[n.value] = group;
-    else sums.row[n.value] = _mm512_fmadd_ps(row_scale[i.value], group, sums.row[n.value]);
+    if constexpr (kPlace == Place::kFirst || kPlace == Place::kMiddle)
+      sums.group[n.value] = group;
+    else
+      sums.row[n.value] = _mm512_fmadd_ps(row_scale[i.value], group, sums.row[n.value]);
   });
 }
 
@@ -197,15 +199,14 @@ void multiply(const Matrix& w, const Activations& x, const Panel& panel, const P
   const auto at = [&](int t, int i) { return y + (first + t) * y_stride + (panel.tile + i) * kTileRows; };
   for (int t = 0; t < kWidth; ++t) {
     for (int i = 0; i < kTiles; ++i) {
-      sums.row[t * kTiles + i] = panel.begin == 0
-                                     ? _mm512_setzero_ps()
-                                     : _mm512_maskz_loadu_ps(rows_of(w, panel.tile + i), at(t, i));
+      sums.row[t * kTiles + i] =
+          panel.begin == 0 ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(rows_of(w, panel.tile + i), at(t, i));
     }
   }
   const int8_t* quads = x.quads + first * x.cols_padded + panel.begin * kWidth;
   const float* scale = x.scales + first * x.blocks + (pieces.per_block ? panel.first_piece * kWidth : 0);
   const __m512i minus_zero = _mm512_set1_epi32(-w.zero);
-  alignas(64) int32_t start[16] = {};  // -zero * sum of the activations; 0 with mins
+  alignas(64) int32_t start[16] = {};   // -zero * sum of the activations; 0 with mins
   __m512 offset = _mm512_setzero_ps();  // with mins: scaled sums of the activations of a group, a lane per token
   bool begins = true;
 
@@ -221,10 +222,10 @@ void multiply(const Matrix& w, const Activations& x, const Panel& panel, const P
     if (ends) {
       for (int i = 0; i < kTiles; ++i) row_scale[i] = load_scales(w.scales, w.scale_type, scales_at(i));
     }
-    const auto piece = ends ? (begins ? multiply_piece<kTiles, kWidth, Place::kOnly>
-                                      : multiply_piece<kTiles, kWidth, Place::kLast>)
-                            : (begins ? multiply_piece<kTiles, kWidth, Place::kFirst>
-                                      : multiply_piece<kTiles, kWidth, Place::kMiddle>);
+    const auto piece =
+        ends
+            ? (begins ? multiply_piece<kTiles, kWidth, Place::kOnly> : multiply_piece<kTiles, kWidth, Place::kLast>)
+            : (begins ? multiply_piece<kTiles, kWidth, Place::kFirst> : multiply_piece<kTiles, kWidth, Place::kMiddle>);
     const int64_t count = (end - k + 3) / 4;
     piece(codes, quads, count, start, scale, row_scale, sums);
     codes += count * kTiles * kVectorBytes;
@@ -286,7 +287,8 @@ void multiply_tokens(const Matrix& w, const Activations& x, const Pieces& pieces
         const int32_t* sums = pieces.sums + (t - first) * pieces.count + panel.first_piece * width;
         multiply_for(w, panel.tiles, width)(w, x, panel, pieces, codes, t, sums, y, y_stride);
       }
-      each_piece(w, pieces.segment, panel.begin, panel.end, [&](int64_t, int64_t, int64_t, bool) { ++panel.first_piece; });
+      each_piece(w, pieces.segment, panel.begin, panel.end,
+                 [&](int64_t, int64_t, int64_t, bool) { ++panel.first_piece; });
     }
   }
 }
@@ -299,9 +301,9 @@ void multiply_tokens(const Matrix& w, const Activations& x, const Pieces& pieces
 // Panels of 32 rows outermost, then chunks of inputs, then blocks of tokens: a chunk is unpacked once into scratch
 // (80 KiB, in the L2 cache; with one block of tokens 16 KiB, in L1) and read once per block of tokens.
 // Scratch: the panel, and with one activation scale per token a word per token and piece: cols <= 2^18 always fits.
-// Exactness: as for one token: exact int32 inner sums, one rounding per scale and per addition. A segment that a chunk cuts
-// in two counts as two.
-// Cost: one vpdpbusd per 64 products; per segment and 16 outputs a convert and one or two multiply-adds (A = 32: 1 per 8).
+// Exactness: as for one token: exact int32 inner sums, one rounding per scale and per addition. A segment that a chunk
+// cuts in two counts as two. Cost: one vpdpbusd per 64 products; per segment and 16 outputs a convert and one or two
+// multiply-adds (A = 32: 1 per 8).
 void linear_int8_prefill(const Matrix& w, const Activations& x, int64_t tile_begin, int64_t tile_end, float* y,
                          int64_t y_stride, uint8_t* scratch) {
   const bool trits = w.element == Element::kTernary;

@@ -7,7 +7,8 @@ namespace {
 
 __mmask16 lanes(int64_t left) { return static_cast<__mmask16>(left >= 16 ? 0xFFFF : (1 << left) - 1); }
 
-// The largest |x| of n floats, compared as unsigned integers: these order like the floats, with infinity and then NaN on top.
+// The largest |x| of n floats, compared as unsigned integers: these order like the floats, with infinity and then NaN
+// on top.
 float largest_magnitude(const float* x, int64_t n) {
   const __m512i magnitude = _mm512_set1_epi32(0x7FFFFFFF);
   __m512i largest = _mm512_setzero_si512();
@@ -71,8 +72,10 @@ void quantize(const float* x, int64_t stride, int64_t block_begin, int64_t block
         const bool usable = scale > 0.0f && scale <= __FLT_MAX__;
         int8_t* out = quads + begin * width;
         int32_t sum = 0;
-        if (usable) sum = store_codes(row + begin, n, scale, out, 4 * width);
-        else store_zeros(out, 4 * width, (n + 3) / 4);
+        if (usable)
+          sum = store_codes(row + begin, n, scale, out, 4 * width);
+        else
+          store_zeros(out, 4 * width, (n + 3) / 4);
         a.scales[first * a.blocks + i * width + t] = scale;
         a.sums[first * a.blocks + i * width + t] = sum;
       }

@@ -1,12 +1,11 @@
 // From stored vectors to unsigned codes in registers: one vector of 16 rows x 4 inputs ("a quad") at a time.
 //
 // A plane of p bits holds 8/p quads per vector: shift by p*i, mask. Each format below walks one step of 32 inputs, the
-// smallest number that is a whole number of vectors in each of its planes, and calls f(Index<q>, codes) for its 8 quads.
-// Cost per quad: one shift and one mask (two of each for two planes) beside the load; nothing is stored.
+// smallest number that is a whole number of vectors in each of its planes, and calls f(Index<q>, codes) for its 8
+// quads. Cost per quad: one shift and one mask (two of each for two planes) beside the load; nothing is stored.
 #pragma once
 
 #include "kernels/avx512/intrinsics.h"
-
 #include "kernels/kernels.h"
 
 #define SCRIMP_INLINE inline __attribute__((always_inline))
@@ -19,7 +18,8 @@ struct Index {
   static constexpr int value = I;
 };
 
-// f(Index<0>), ..., f(Index<N - 1>): a loop whose counter is a constant, so that arrays indexed by it live in registers.
+// f(Index<0>), ..., f(Index<N - 1>): a loop whose counter is a constant, so that arrays indexed by it live in
+// registers.
 template <int N, int I = 0, class F>
 SCRIMP_INLINE void each(F&& f) {
   if constexpr (I < N) {
@@ -37,18 +37,23 @@ SCRIMP_INLINE __m512i load_once(const uint8_t* p, int64_t vector) {
   return v;
 }
 
-// Bits [shift, shift + 8) of each byte's neighbourhood; a negative shift moves up. What crosses bytes is masked by the caller.
+// Bits [shift, shift + 8) of each byte's neighbourhood; a negative shift moves up. What crosses bytes is masked by the
+// caller.
 template <int kShift>
 SCRIMP_INLINE __m512i shifted(__m512i v) {
-  if constexpr (kShift == 0) return v;
-  else if constexpr (kShift > 0) return _mm512_srli_epi16(v, kShift);
-  else return _mm512_slli_epi16(v, -kShift);
+  if constexpr (kShift == 0)
+    return v;
+  else if constexpr (kShift > 0)
+    return _mm512_srli_epi16(v, kShift);
+  else
+    return _mm512_slli_epi16(v, -kShift);
 }
 
 // One plane of kBits, kFields to a byte. kTwice yields 2 * code: the step of symmetric binary.
 //
-// f(Index<quad>, Index<part>, codes). With kInPlace > 1, the lowest kInPlace fields are masked where they are, without a
-// shift (and higher ones are shifted to there): part c holds codes * 2^(kBits * c), for the caller to undo after summing.
+// f(Index<quad>, Index<part>, codes). With kInPlace > 1, the lowest kInPlace fields are masked where they are, without
+// a shift (and higher ones are shifted to there): part c holds codes * 2^(kBits * c), for the caller to undo after
+// summing.
 template <int kBits, bool kTwice = false>
 struct OnePlane {
   static constexpr int kVectors[2] = {kBits, 0};  // vectors of each plane in one step
@@ -115,9 +120,9 @@ constexpr TritFields kTritFields{};
 
 // Five trits per byte: byte = t0 + 3 t1 + 9 t2 + 27 t3 + 81 t4, 0..242.
 //
-// t0..t3 come from a table of 256 bytes, four 2-bit fields each: two vpermi2b over 128 entries and a blend by the top bit.
-// t4 = (byte >= 81) + (byte >= 162), from two saturating subtractions.
-// Four tables of 64 entries fill four registers; a caller keeps `Trits` in registers across its loop.
+// t0..t3 come from a table of 256 bytes, four 2-bit fields each: two vpermi2b over 128 entries and a blend by the top
+// bit. t4 = (byte >= 81) + (byte >= 162), from two saturating subtractions. Four tables of 64 entries fill four
+// registers; a caller keeps `Trits` in registers across its loop.
 struct Trits {
   __m512i table[4];
 
@@ -153,12 +158,18 @@ SCRIMP_INLINE void with_planes(const Matrix& w, F f) {
     return f(OnePlane<1>{});
   }
   switch (w.bits) {
-    case 2: return f(OnePlane<2>{});
-    case 3: return f(TwoPlanes<2, 1>{});
-    case 4: return f(OnePlane<4>{});
-    case 5: return f(TwoPlanes<4, 1>{});
-    case 6: return f(TwoPlanes<4, 2>{});
-    default: return f(OnePlane<8>{});
+    case 2:
+      return f(OnePlane<2>{});
+    case 3:
+      return f(TwoPlanes<2, 1>{});
+    case 4:
+      return f(OnePlane<4>{});
+    case 5:
+      return f(TwoPlanes<4, 1>{});
+    case 6:
+      return f(TwoPlanes<4, 2>{});
+    default:
+      return f(OnePlane<8>{});
   }
 }
 

@@ -1,8 +1,8 @@
 // Integer matrix products, the obvious way: one row, one token, one code at a time, straight from the planes.
-#include "kernels/scalar/isa.h"
-
 #include <bit>
 #include <cstring>
+
+#include "kernels/scalar/isa.h"
 
 namespace scrimp::scalar {
 namespace {

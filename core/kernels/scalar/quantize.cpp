@@ -1,7 +1,7 @@
 // Quantizing activations to int8, the obvious way.
-#include "kernels/scalar/isa.h"
-
 #include <cmath>
+
+#include "kernels/scalar/isa.h"
 
 namespace scrimp::scalar {
 

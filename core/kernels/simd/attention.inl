@@ -64,7 +64,9 @@ inline AttentionScratch carve(const Attention& a, uint8_t* bytes) {
 // Decoding one token streams keys and values from memory in pieces too short for the hardware to run ahead of: ask for
 // the same place of the next block (a prefetch past the end is harmless).
 template <class Stored>
-inline void prefetch_next_block(const Stored* p, int64_t head_dim) { __builtin_prefetch(p + kPositions * head_dim); }
+inline void prefetch_next_block(const Stored* p, int64_t head_dim) {
+  __builtin_prefetch(p + kPositions * head_dim);
+}
 
 // `count` stored values (more are not read) as float32, then zeros.
 inline Vec widen(const uint16_t* p, int64_t count) { return count >= kLanes ? load_f16(p) : load_f16_first(p, count); }

@@ -18,6 +18,9 @@ EMBEDDING = "model.embed_tokens.weight"
 NORM = "model.norm.weight"
 HEAD = "lm_head.weight"
 
+#: Widest row of a matrix: 8-bit codes times 8-bit activations then still sum up in 32 bits.
+MAX_INPUTS = 2**16
+
 #: short name → the Hugging Face name inside ``model.layers.<i>.``
 LAYER = {
     "attn_norm": "input_layernorm.weight",
@@ -89,18 +92,20 @@ def parse(config: Mapping[str, Any]) -> LlamaConfig:
 def shape(config: Mapping[str, Any], *, qkv_bias: bool) -> LlamaConfig:
     """The part that every network of this family shares."""
     heads = integer(config, "num_attention_heads", high=4096)
-    width = integer(config, "hidden_size", high=2**20)
+    width = integer(config, "hidden_size", high=MAX_INPUTS)
     kv_heads = integer(config, "num_key_value_heads", high=4096, default=heads)
     if config.get("head_dim") is None and width % heads:
         raise Refused(f"config: hidden_size {width:,} does not divide into {heads} heads.", hint="the file is damaged")
     head_dim = integer(config, "head_dim", low=4, high=512, default=width // heads)
+    if heads * head_dim > MAX_INPUTS:
+        raise Refused(f"config: {heads:,} heads of {head_dim} are too wide.", hint=f"the limit is {MAX_INPUTS:,} in all")
     if head_dim % 4 or heads % kv_heads:
         raise Refused(f"config: {heads} heads of {head_dim} over {kv_heads} key heads do not fit together.",
                       hint="head_dim must be a multiple of 4, and key heads must divide the heads")  # fmt: skip
     return LlamaConfig(
         layers=integer(config, "num_hidden_layers", high=1024),
         width=width,
-        ffn=integer(config, "intermediate_size", high=2**20),
+        ffn=integer(config, "intermediate_size", high=MAX_INPUTS),
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,

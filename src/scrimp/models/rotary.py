@@ -19,7 +19,7 @@ def inverse_frequencies(config: Mapping[str, Any], head_dim: int) -> tuple[float
     divided by the factor), ``llama3`` (long waves divided, short kept, smooth between), ``factors`` (each divided by
     its own, as GGUF files of Llama 3.1 store them).
     """
-    merged = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
+    merged = {**_scaling(config, "rope_scaling"), **_scaling(config, "rope_parameters")}
     base = number({**config, **merged}, "rope_theta", low=1.0, high=1e12, default=10000.0)
     exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
     plain = (np.float32(1.0) / np.power(np.float32(base), exponents)).astype(np.float32)
@@ -31,11 +31,21 @@ def inverse_frequencies(config: Mapping[str, Any], head_dim: int) -> tuple[float
     if kind == "llama3":
         return tuple(map(float, _llama3(plain, merged)))
     if kind == "factors":
-        factors = np.asarray(merged.get("factors"), np.float32)
-        if factors.shape != plain.shape or not np.all(np.isfinite(factors)) or np.any(factors <= 0):
+        given = merged.get("factors")
+        numbers = given if isinstance(given, list) and all(type(x) in (int, float) for x in given) else []
+        with np.errstate(over="ignore"):
+            factors = np.asarray(numbers, np.float64).astype(np.float32) if len(numbers) == plain.size else None
+        if factors is None or not np.all(np.isfinite(factors)) or np.any(factors <= 0):
             raise Refused(f"config: rope factors must be {plain.size} positive numbers.", hint="the file is damaged")
         return tuple(map(float, plain / factors))
-    raise Refused(f"Rotary scaling '{kind}' is not supported.", hint="supported: default, linear, llama3, factors")
+    raise Refused(f"Rotary scaling '{str(kind)[:40]}' is not supported.", hint="supported: default, linear, llama3, factors")
+
+
+def _scaling(config: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = config.get(key) or {}
+    if not isinstance(value, dict):
+        raise Refused(f"config: '{key}' is {str(value)[:40]!r}, not an object.", hint="the config.json is damaged")
+    return value
 
 
 def _llama3(plain: np.ndarray[Any, np.dtype[np.float32]], scaling: Mapping[str, Any]) -> np.ndarray[Any, Any]:
