@@ -7,6 +7,9 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <signal.h>
+#include <unistd.h>
+
 #include <stdexcept>
 #include <string>
 #include <tuple>
@@ -312,6 +315,20 @@ std::vector<double> bandwidth(int64_t bytes, int threads, int repeats) {
   return out;
 }
 
+// A mapped file that shrinks while it is read raises SIGBUS in whichever thread reads it, and no exception can tell of
+// it: the command line says what happened and leaves.
+void explain_bus_errors() {
+  struct sigaction action = {};
+  action.sa_handler = [](int) {
+    constexpr char kText[] =
+        "error: A file became shorter while it was read.\nhint:  something else is writing it; run again when it is "
+        "done\n";
+    const ssize_t written = write(STDERR_FILENO, kText, sizeof kText - 1);
+    _exit(written >= 0 ? 1 : 2);
+  };
+  sigaction(SIGBUS, &action, nullptr);
+}
+
 }  // namespace
 }  // namespace scrimp
 
@@ -325,6 +342,8 @@ NB_MODULE(_core, m) {
   m.def("linear", &linear, "matrix"_a, "x"_a, "isa"_a, "float_arithmetic"_a = false, "activation_block"_a = 32,
         "x (T, K) times one matrix -> (T, N), for tests and benchmarks of the kernels.");
   m.def("score", &score_rows, "logits"_a, "targets"_a, "reference"_a = nb::none(), "threads"_a = 1, "isa"_a = "scalar");
+  m.def("explain_bus_errors", &explain_bus_errors,
+        "From now on a file that shrinks under a mapping ends the process in words.");
   m.def("read_bandwidth", &bandwidth, "bytes"_a, "threads"_a, "repeats"_a = 5);
 
   nb::class_<HeldMatrix>(m, "Matrix")

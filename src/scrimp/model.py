@@ -28,6 +28,8 @@ F32 = NDArray[np.float32]
 
 #: Positions a cache is made for unless more are asked for: memory is used only as far as positions are.
 DEFAULT_CONTEXT = 8192
+#: The engine's limit.
+MAX_THREADS = 1024
 
 
 class Model:
@@ -48,6 +50,8 @@ class Model:
             raise UsageError(
                 f"A context of {context:,} is out of range.", hint=f"this model was made for 1 … {longest:,}"
             )
+        if threads is not None and not 1 <= threads <= MAX_THREADS:
+            raise UsageError(f"{threads:,} threads are out of range.", hint=f"1 … {MAX_THREADS:,} are possible")
         self.source, self.arithmetic = source, arithmetic
         self.context = context or min(longest, DEFAULT_CONTEXT)
         self.threads = threads or default_threads()
@@ -75,7 +79,7 @@ class Model:
     def tokenizer(self) -> Tokenizer:
         from scrimp.text.tokenizer import load
 
-        return load(self.source.tokenizer)
+        return load(self.source.tokenizer, rows=self.vocab_size)
 
     def step(self, tokens: Sequence[int], start: int) -> F32:
         """Logits ``(V,)`` after ``tokens`` at positions ``start …``; earlier positions must have been run before."""
@@ -98,7 +102,8 @@ class Model:
         """As :meth:`generate`, with tokens, timings and the reason of the end."""
         from scrimp.text.prompt import prompt_tokens, reply
 
-        return reply(self.step, prompt_tokens(self.tokenizer, prompt, raw=raw), self.tokenizer, self.context, **options)
+        tokens = prompt_tokens(self.tokenizer, prompt, raw=raw, context=self.context)
+        return reply(self.step, tokens, self.tokenizer, self.context, **options)
 
     def close(self) -> None:
         self.source.close()

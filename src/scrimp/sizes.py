@@ -25,7 +25,7 @@ def parse_bytes(text: str) -> int:
     >>> parse_bytes("60MB"), parse_bytes("1.5 GB")
     (60000000, 1500000000)
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKmMgG]?[bB]?)\s*", text)
+    match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*([kKmMgG]?[bB]?)\s*", text)
     if not match:
         raise UsageError(f"'{text}' is not a size.", hint="write it like 60MB or 1.5GB")
     return int(float(match[1]) * _UNITS[match[2].upper()])

@@ -97,7 +97,10 @@ def test_an_interrupt_exits_with_130(error, verb_that):
 def test_a_full_disk_is_one_line(verb_that, capsys):
     verb_that(OSError(28, "No space left on device", "out/model.safetensors"))
     assert main(["doctor"]) == 1
-    assert capsys.readouterr().err == "error: out/model.safetensors: No space left on device.\n"
+    assert capsys.readouterr().err == (
+        "error: out/model.safetensors: No space left on device.\n"
+        "hint:  make room on the disk, and run the same command again\n"
+    )
 
 
 def test_too_little_memory_is_one_line(verb_that, capsys):

@@ -159,7 +159,7 @@ def test_bytes_that_are_no_trits_are_refused_when_read(copy: Path) -> None:
         source.read(down)
 
 
-def test_a_missing_model_file_is_an_error_in_words(copy: Path) -> None:
+def test_a_missing_model_file_is_refused(copy: Path) -> None:
     (copy / "model.safetensors").unlink()
-    with pytest.raises(OSError, match=r"model\.safetensors"):
+    with pytest.raises(Refused, match=r"lacks model\.safetensors"):
         open_source(copy)

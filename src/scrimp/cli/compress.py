@@ -39,7 +39,7 @@ def compress(
     from scrimp.cli import bar, output
     from scrimp.errors import UsageError
     from scrimp.measure.windows import read_text
-    from scrimp.quantize.compress import measure_loss, prepare, run
+    from scrimp.quantize.compress import check_loss, measure_loss, prepare, run
     from scrimp.store.partial import check_out, partial_of
 
     if out is None and not dry_run:
@@ -58,6 +58,9 @@ def compress(
             if json:
                 output.print_json(_planned(job, prediction))
             return 0
+        measure = not no_loss and job.source.tokenizer.kind != "none"
+        if measure:
+            check_loss(job, text, max_tokens=max_tokens)
         progress = bar.progress()
         try:
             report = run(job, out, progress=progress, fresh=fresh)
@@ -67,14 +70,16 @@ def compress(
             raise
         if not json:
             _tell(report)
-        if not no_loss and job.source.tokenizer.kind != "none":
+        if measure:
             report = measure_loss(job, report, text, max_tokens=max_tokens, progress=progress)
         if json:
             output.print_json(report.to_json())
         elif report.loss is not None:
             _tell_loss(report)
-    broken = report.loss is not None and report.loss.perplexity.broken
-    return 4 if broken else 0
+    if report.loss is None or not report.loss.perplexity.broken:
+        return 0
+    output.note("BROKEN: word counts alone predict this text better. Use more bits, or another method.")
+    return 4
 
 
 def _announce(job: Job, prediction: Prediction) -> None:
@@ -133,6 +138,4 @@ def _tell_loss(report: CompressReport) -> None:
     assert report.loss is not None
     print()
     output.print_table(("loss", "value", "± error"), lines(report.loss))
-    if report.loss.perplexity.broken:
-        output.note("BROKEN: word counts alone predict this text better. Use more bits, or another method.")
     output.note(f"protocol: {report.loss.protocol}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
 import os
 import sys
 from typing import Any
@@ -19,6 +21,7 @@ VERBS: dict[str, str] = {
     "eval": "perplexity, divergence from the original, tasks",
     "bench": "speed against the memory ceiling measured in the same run",
     "compare": "one table: bytes × loss × speed",
+    "formats": "number formats: levels, bits, error on your tensors, cost",
     "doctor": "processor, instruction sets, memory, versions, known problems",
 }
 
@@ -47,6 +50,9 @@ def _call(verb: str, arguments: list[str]) -> int:
 
     # typer has its own copy of click since 0.29 and used the package before: the base of its errors is found either way
     wrong_call: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+    from scrimp import _core
+
+    _core.explain_bus_errors()
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     # `eval` would shadow the builtin inside its own module, so a verb's function may carry a trailing underscore.
     module = importlib.import_module(f"scrimp.cli.{verb}")
@@ -64,13 +70,41 @@ def _call(verb: str, arguments: list[str]) -> int:
         return 130
     except wrong_call as error:
         return _report(error.format_message(), f"scrimp {verb} --help", 2)
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # click turns the first into the second, with code 1
         return _nobody_listens()
     except MemoryError:
         return _report("There is not enough memory for this.", "a smaller --context or model needs less", 1)
     except OSError as error:
-        name = f"{error.filename}: " if error.filename else ""
-        return _report(f"{name}{error.strerror or error}.", None, 1)
+        return _system_error(error)
+    except Exception as error:
+        if os.environ.get("SCRIMP_TRACEBACK"):
+            raise
+        what = " ".join(str(error).split()).rstrip(".") or "no reason given"
+        return _report(f"scrimp itself failed ({type(error).__name__}: {what}).",
+                       "this is a defect worth reporting; with SCRIMP_TRACEBACK=1 it says where", 1)  # fmt: skip
+
+
+def _system_error(error: OSError) -> int:
+    name = f"{error.filename}: " if error.filename else ""
+    reason = str(error.strerror or error).rstrip(".")
+    return _report(f"{name}{reason}.", _OS_HINTS.get(error.errno, "check the path, and who may use it"), 1)
+
+
+#: What to do about an error of the system that no verb has put into words of its own.
+_OS_HINTS: dict[int | None, str] = {
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "a part of the path is a file, not a directory",
+    errno.EISDIR: "name a file, not a directory",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EACCES: "check who may read and write it",
+    errno.EROFS: "choose a place that can be written",
+    errno.ENOSPC: "make room on the disk, and run the same command again",
+    errno.EDQUOT: "make room on the disk, and run the same command again",
+    errno.ELOOP: "a symbolic link there leads back to itself",
+    errno.EMFILE: "raise the limit of open files: ulimit -n",
+}
+#: Characters of a message that are shown: a stranger's file may hold a name of a million.
+_SHOWN = 1000
 
 
 def _report(message: str, hint: str | None, code: int) -> int:
@@ -82,6 +116,7 @@ def _report(message: str, hint: str | None, code: int) -> int:
 
 def _visible(text: str) -> str:
     """Words of a stranger's file may be in a message: what could steer a terminal is written out."""
+    text = text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]} … {text[-_SHOWN // 2 :]}"
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
@@ -100,11 +135,30 @@ def _nobody_listens() -> int:
     return 0
 
 
+def _prepare_streams() -> None:
+    """Where the caller closed a stream, nothing is read and nothing heard: otherwise the next file that is opened would
+    take its number. What an encoding lacks is written out, and what is read without it replaced: neither is an error.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        stream = getattr(sys, name)
+        if stream is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this stream's
+            setattr(sys, name, os.fdopen(nowhere, "w" if number else "r", encoding="utf-8"))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace" if number else "replace")
+
+
 def script() -> None:
     """The entry point of the installed command."""
+    _prepare_streams()
     try:
         code = main()
         sys.stdout.flush()
+    except KeyboardInterrupt:  # while a verb was being imported
+        code = 130
     except BrokenPipeError:
         code = _nobody_listens()
+    except OSError as error:  # a full disk behind stdout
+        code = _system_error(error)
+        _nobody_listens()
     sys.exit(code)

@@ -30,6 +30,10 @@ Threads = Annotated[int | None, typer.Option(min=1, help="one per core unless gi
 Context = Annotated[int | None, typer.Option(min=1, help="most tokens of prompt and reply together")]
 
 
+#: Most that is read from stdin.
+PROMPT_BYTES = 64_000_000
+
+
 @dataclass
 class Said:
     """What came so far of a reply. ``reason``: "stop", "length", or "interrupted" until the end is reached."""
@@ -124,8 +128,11 @@ def _from_stdin() -> str:
 
     if sys.stdin.isatty():
         output.note("Type the prompt; Ctrl-D ends it.")
+    raw = sys.stdin.buffer.read(PROMPT_BYTES + 1)  # a pipe may never end
+    if len(raw) > PROMPT_BYTES:
+        raise Refused(f"The prompt has more than {PROMPT_BYTES:,} bytes.", hint="no context holds so much; shorten it")
     try:
-        return sys.stdin.buffer.read().decode().removesuffix("\n").removesuffix("\r")
+        return raw.decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
         raise Refused(f"The prompt is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}.",
                       hint="convert it, for example with iconv") from None  # fmt: skip

@@ -27,9 +27,9 @@ def default_threads() -> int:
     text = os.environ.get("SCRIMP_THREADS")
     if text is None:
         return physical_cores()
-    if not text.isdigit() or not 1 <= int(text) <= 1024:
+    if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= 1024):
         raise UsageError(
-            f"SCRIMP_THREADS is '{text}'; it must be a number in 1 … 1024.", hint="unset it, or SCRIMP_THREADS=2"
+            f"SCRIMP_THREADS is '{text[:40]}'; it must be a number in 1 … 1024.", hint="unset it, or SCRIMP_THREADS=2"
         )
     return int(text)
 

@@ -18,7 +18,7 @@ F64 = NDArray[np.float64]
 Codes = NDArray[Any]  # uint8, or uint16 above 8 bits
 Rounding = Literal["even", "away", "zero", "stochastic"]
 ROUNDINGS: tuple[Rounding, ...] = ("even", "away", "zero", "stochastic")
-#: How the codes of negative numbers follow from those of positive ones: a sign bit, the two's complement, or not at all.
+#: How codes of negative numbers follow from those of positive ones: a sign bit, the two's complement, or not at all.
 Mirror = Literal["sign", "complement", "none"]
 
 
@@ -30,8 +30,8 @@ class Code:
     midpoints unless the family rounds in another metric (posits by bit string, logarithms by ratio).
 
     Overflow
-        ``beyond`` is None where everything above the last level saturates. Otherwise numbers that round to ``next_level``
-        or above get that code: infinity, or a NaN. ``infinite`` is the same for infinity itself.
+        ``beyond`` is None where everything above the last level saturates. Else what rounds to ``next_level`` or above
+        gets that code: infinity, or a NaN. ``infinite`` is the same for infinity itself.
     """
 
     bits: int
@@ -79,7 +79,8 @@ class Code:
         ``uniform`` holds one number in [0, 1) per value for ``"stochastic"``: up where the fraction plus it reaches 1.
         Refused for NaN where no code means it.
         """
-        x = np.asarray(numbers, np.float64)
+        with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
+            x = np.asarray(numbers, np.float64)
         magnitude = x if self.mirror == "none" else np.abs(x)
         nan = np.isnan(x) | ((x <= 0) & (self.negatives == "nan"))
         index = self._index(np.where(nan, 0.0, magnitude), rounding, uniform)
@@ -93,7 +94,7 @@ class Code:
         if nan.any():
             if self.nan is None:
                 raise Refused(f"{int(nan.sum()):,} of {x.size:,} numbers are NaN, for which there is no code.",
-                              hint="clean the source, or use a format with scales, where NaN marks its whole block")  # fmt: skip
+                              hint="clean the source, or use a format with scales: NaN marks its block")  # fmt: skip
             codes = np.where(nan, codes.dtype.type(self.nan), codes)
         return codes
 
@@ -105,7 +106,10 @@ class Code:
             below = np.clip(np.searchsorted(levels, x, "right") - 1, 0, len(levels) - 1)
             above = np.clip(np.searchsorted(levels, x, "left"), 0, len(levels) - 1)
             if rounding == "zero":
-                toward = np.where(x < 0, above, below)
+                size = np.abs(levels)
+                toward = np.where(size[above] < size[below], above, below)
+                # between two levels as far from zero, the one on the number's own side
+                toward = np.where((size[above] == size[below]) & (x >= 0), above, toward)
                 return np.where(np.isinf(x), toward, np.minimum(toward, len(self.levels) - 1))
             assert uniform is not None
             with np.errstate(invalid="ignore"):
@@ -127,7 +131,9 @@ class Code:
         if self.mirror == "none":
             return codes
         if self.mirror == "complement":
-            return np.where(negative, (1 << self.bits) - codes.astype(np.int64) & (1 << self.bits) - 1, codes).astype(codes.dtype)
+            return np.where(negative, (1 << self.bits) - codes.astype(np.int64) & (1 << self.bits) - 1, codes).astype(
+                codes.dtype
+            )
         keep_zero = (codes == 0) & (not self.negative_zero)
         sign = codes.dtype.type(1 << (self.bits - 1))
         return np.where(negative & ~keep_zero, codes | sign, codes)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from scrimp.errors import UsageError, nearest
-from scrimp.formats.element import ELEMENTS, Element
+from scrimp.formats.catalogue import ELEMENTS, NAMED, Recipe, Rule, element
+from scrimp.formats.code import Rounding
+from scrimp.formats.element import Element
 
 Block = int | Literal["row", "tensor"]
-ScaleType = Literal["f16", "f32", "bf16"]
+ScaleType = Literal["f16", "f32", "bf16", "e8m0", "e4m3", "u4", "u6"]
 
 GROUPS = (32, 64, 128, 256)
-SCALE_BITS: dict[str, int] = {"f16": 16, "f32": 32, "bf16": 16}
+#: Bits of the scale types that can be spelled; u4 and u6 belong to the vsq formats.
+SCALE_BITS: dict[str, int] = {"f16": 16, "f32": 32, "bf16": 16, "e8m0": 8, "e4m3": 8}
+_STORED_BITS = SCALE_BITS | {"u4": 4, "u6": 6}
+#: Scale types with a sign.
+SIGNED_SCALES = ("f16", "f32", "bf16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,18 +30,53 @@ class Format:
     """
 
     element: Element
-    block: Block | None  #: inputs per scale along K, "row", "tensor", or None for bare floats
-    scale: ScaleType | None  #: None for bare floats
+    block: Block | None  #: inputs per scale along K, "row", "tensor", or None for values as they are
+    scale: ScaleType | None  #: None for values as they are
     has_min: bool = False  #: asymmetric: a min of the scale's type beside every scale
+    recipe: Recipe | None = None  #: of a block format with a name of its own
 
     @property
     def name(self) -> str:
         """The spelling used in flags, files and reports; ``parse(f.name) == f``."""
+        if self.recipe is not None:
+            return self.recipe.name
         if self.block is None:
             return self.element.name
         block = f"g{self.block}" if isinstance(self.block, int) else self.block
         scale = "" if self.scale == "f16" else f"@{self.scale}"
         return f"{self.element.name}{'z' if self.has_min else ''}:{block}{scale}"
+
+    @property
+    def rule(self) -> Rule:
+        """How scales are chosen unless something else is asked for."""
+        if self.recipe is not None:
+            return self.recipe.rule
+        if self.element.kind in ("ternary", "binary"):
+            return "absmean"
+        if self.element.tapered:
+            return "rms"
+        return "mse" if self.element.lopsided and self.element.kind == "int" else "absmax"
+
+    @property
+    def rounding(self) -> Rounding:
+        """How codes are rounded unless something else is asked for."""
+        return "even" if self.recipe is None else self.recipe.rounding
+
+    @property
+    def second(self) -> Literal["tensor", "row"] | None:
+        """What has a float32 scale of its own, above the blocks': scales of few bits need one to be relative to."""
+        return "tensor" if self.scale == "e4m3" else "row" if self.scale in ("u4", "u6") else None
+
+    @property
+    def runs(self) -> bool:
+        """Whether the kernels multiply with it as it is stored; else a model is decoded to f32 when it is opened."""
+        if self.element.kind == "float":
+            return self.element.name != "tf32"
+        return (
+            self.scale in SIGNED_SCALES
+            and self.block != 16
+            and self.element.name in ("ternary", "binary", "int2", "int3", "int4", "int5", "int6", "int8")
+        )
 
     def group(self, cols: int) -> int:
         """Inputs per scale in a row of ``cols`` inputs."""
@@ -47,53 +87,81 @@ class Format:
         return -(-cols // self.group(cols)) if self.block is not None else 0
 
     def bits_per_weight(self, rows: int, cols: int) -> float:
-        """Stored bits per weight of a matrix whose sides fill whole tiles and vectors. What a file takes: ``QTensor.nbytes``."""
+        """Stored bits per weight of a matrix whose sides fill whole tiles and vectors; files: ``QTensor.nbytes``.
+
+        Second scales and learned codebooks are counted; a shift per pair is half a bit.
+        """
+        learned = 32 * self.element.levels / (rows * cols) if self.element.name.startswith("kmeans") else 0.0
+        stored = self.element.stored_bits + learned
         if self.scale is None or self.block is None:
-            return self.element.stored_bits
+            return stored
         scales = 1 if self.block == "tensor" else rows * self.groups(cols)
-        return self.element.stored_bits + scales * SCALE_BITS[self.scale] * (1 + self.has_min) / (rows * cols)
-
-
-_SPELLING = re.compile(r"(?P<element>[a-z]+?\d*)(?P<z>z?)(?::(?P<block>g\d+|row|tensor))?(?:@(?P<scale>[a-z0-9]+))?")
+        extra = {"tensor": 32 / (rows * cols), "row": 32 / cols, None: 0.0}[self.second]
+        pairs = 0.5 if self.recipe is not None and self.recipe.pairs else 0.0
+        return stored + pairs + extra + scales * _STORED_BITS[self.scale] * (1 + self.has_min) / (rows * cols)
 
 
 def parse(text: str) -> Format:
-    """Read ``ELEMENT[:BLOCK][@SCALE]``. Integers default to ``:g64``, ternary and binary to ``:row``, scales to ``@f16``.
+    """Read ``ELEMENT[:BLOCK][@SCALE]`` or the name of a block format. Scales are ``@f16`` by default.
 
-    >>> parse("int4").name, parse("ternary@f32").name, parse("bf16").name
-    ('int4:g64', 'ternary:row@f32', 'bf16')
+    Integers and codebooks default to ``:g64``, ternary and binary to ``:row``. Small floats, posits and fixed point
+    are values as they are, unless a block is named.
+
+    >>> [parse(t).name for t in ("int4", "ternary@f32", "bf16", "fp8_e4m3:row", "mxfp4")]
+    ['int4:g64', 'ternary:row@f32', 'bf16', 'fp8_e4m3:row', 'mxfp4']
     """
-    match = _SPELLING.fullmatch(text)
-    element = ELEMENTS.get(match["element"]) if match else None
-    if match is None or element is None:
-        spellings = sorted(ELEMENTS) + [f"{name}z" for name in sorted(ELEMENTS) if name.startswith("int")]
-        hint = nearest(text.split(":")[0].split("@")[0], spellings) or f"the elements are {', '.join(sorted(ELEMENTS))}"
-        raise UsageError(f"'{text}' is no known format.", hint=hint)
-    if element.kind == "float":
-        if match["block"] or match["scale"] or match["z"]:
-            raise UsageError(f"'{text}': {element.name} stores values as they are.", hint=f"write just {element.name}")
-        return Format(element, None, None)
-    if match["z"] and element.kind != "int":
-        raise UsageError(f"'{text}': only integers have an asymmetric form.", hint=f"write {element.name}")
-    return Format(element, _block(text, match["block"], element), _scale(text, match["scale"]), bool(match["z"]))
+    if text in NAMED:
+        named = NAMED[text]
+        found = element(named.element)
+        assert found is not None
+        return Format(found, named.block, named.scale, named.has_min, named.recipe)
+    body, at, scale = text.partition("@")
+    name, colon, block = body.partition(":")
+    if name in NAMED:
+        raise UsageError(f"'{text}': {name} is complete in itself.", hint=f"write just {name}")
+    has_min = element(name) is None and name.endswith("z")
+    stored = element(name.removesuffix("z") if has_min else name)
+    if stored is None:
+        raise UsageError(f"'{text}' is no known format.", hint=_suggest(name))
+    if stored.kind == "float" and (colon or at or has_min):
+        raise UsageError(f"'{text}': {stored.name} stores values as they are.", hint=f"write just {stored.name}")
+    if has_min and (stored.kind != "int" or stored.zero != 2 ** (stored.bits - 1)):
+        raise UsageError(f"'{text}': only integers have an asymmetric form.", hint=f"write {stored.name}")
+    if not colon and stored.block is None:
+        if at:
+            raise UsageError(
+                f"'{text}': {stored.name} has no scale unless it has a block.", hint=f"write {name}:row@{scale}"
+            )
+        return Format(stored, None, None)
+    spelled = _block(text, block) if colon else stored.block
+    return Format(stored, spelled, _scale(text, scale, has_min) if at else "f16", has_min)
 
 
-def _block(text: str, spelled: str | None, element: Element) -> Block:
-    if spelled is None:
-        return 64 if element.kind == "int" else "row"
-    if spelled in ("row", "tensor"):
+def _suggest(name: str) -> str:
+    spellings = [*ELEMENTS, *NAMED, *(f"{e.name}z" for e in ELEMENTS.values() if e.kind == "int"), "fixed8.4"]
+    return (
+        nearest(name, spellings) or f"the elements are {', '.join(sorted(ELEMENTS))}; named formats {', '.join(NAMED)}"
+    )
+
+
+def _block(text: str, spelled: str) -> Block:
+    if spelled == "row" or spelled == "tensor":
         return "row" if spelled == "row" else "tensor"
+    if not (spelled.startswith("g") and spelled[1:].isdecimal() and spelled.isascii()):
+        raise UsageError(f"'{text}' is no known format: '{spelled}' is no block.", hint="use :g64, :row or :tensor")
     group = int(spelled[1:])
     if group not in GROUPS:
-        raise UsageError(f"'{text}': groups of {group} are not stored.", hint="use :g32, :g64, :g128, :g256, :row or :tensor")
+        raise UsageError(
+            f"'{text}': groups of {group} are not stored.", hint="use :g32, :g64, :g128, :g256, :row or :tensor"
+        )
     return group
 
 
-def _scale(text: str, spelled: str | None) -> ScaleType:
-    if spelled is None or spelled == "f16":
-        return "f16"
-    if spelled == "f32":
-        return "f32"
-    if spelled == "bf16":
-        return "bf16"
-    raise UsageError(f"'{text}': '{spelled}' is no scale type.", hint=f"use one of @{', @'.join(SCALE_BITS)}")
+def _scale(text: str, spelled: str, has_min: bool) -> ScaleType:
+    if spelled not in SCALE_BITS:
+        raise UsageError(f"'{text}': '{spelled}' is no scale type.", hint=f"use one of @{', @'.join(SCALE_BITS)}")
+    if has_min and spelled not in SIGNED_SCALES:
+        raise UsageError(
+            f"'{text}': a min needs a sign, which {spelled} has not.", hint=f"use one of @{', @'.join(SIGNED_SCALES)}"
+        )
+    return cast(ScaleType, spelled)

@@ -1,8 +1,8 @@
 """The reference encoder of code.py, fast: the code of a float32 is looked up by its upper bits.
 
 Where all thresholds are bfloat16 numbers (fp8, fp6, fp4, 8-bit integers and posits), the upper 16 bits of a number, and
-whether any lower bit is set, decide its code: a table of 131,072 codes. Elsewhere the upper 16 bits name a bucket with at
-most one threshold in it, and one comparison decides. What fits neither (16-bit tables) is searched for.
+whether any lower bit is set, decide its code: a table of 131,072 codes. Elsewhere the upper 16 bits name a bucket with
+at most one threshold in it, and one comparison decides; posits of 16 bits take 20 bits. What fits none is searched for.
 Equality with the reference is tested at every threshold, its float32 neighbours, and on random bits.
 """
 
@@ -15,6 +15,8 @@ from scrimp.formats.code import Code, Codes, Rounding
 
 F32 = NDArray[np.float32]
 _CHUNK = 1 << 15
+#: Bits below the bucket of a 16-bit code: 20 bits of 31 name one of 2^20.
+_FINE = 11
 
 
 def encode(code: Code, x: F32, rounding: Rounding = "even") -> Codes:
@@ -59,6 +61,20 @@ class _Compared:
         np.copyto(out, self.upper.take(bucket, mode="clip"), where=high)
 
 
+class _Fine:
+    """As _Compared, for 16-bit two's complement codes: by the upper 20 bits of the magnitude, negated where x is."""
+
+    def __init__(self, lower: Codes, first: NDArray[np.uint32]) -> None:
+        self.lower, self.first = lower, first
+
+    def __call__(self, x: F32, out: Codes) -> None:
+        bits = x.view(np.uint32) & 0x7FFFFFFF
+        bucket = bits >> _FINE
+        self.lower.take(bucket, out=out, mode="clip")
+        out += bits >= self.first.take(bucket, mode="clip")
+        np.negative(out, out=out, where=np.signbit(x))
+
+
 class _Searched:
     """The reference itself."""
 
@@ -69,10 +85,14 @@ class _Searched:
         out[:] = self.code.encode(x, self.rounding)
 
 
-def _method(code: Code, rounding: Rounding) -> _Buckets | _Compared | _Searched:
-    found: _Buckets | _Compared | _Searched | None = code.cache.get(rounding)
+_Method = _Buckets | _Compared | _Fine | _Searched
+
+
+def _method(code: Code, rounding: Rounding) -> _Method:
+    found: _Method | None = code.cache.get(rounding)
     if found is None:
-        found = _bucket_table(code, rounding) or _compared(code, rounding) or _Searched(code, rounding)
+        found = _bucket_table(code, rounding) or _fine(code, rounding) or _compared(code, rounding)
+        found = found or _Searched(code, rounding)
         code.cache[rounding] = found
     return found
 
@@ -83,7 +103,8 @@ def _edges(code: Code, rounding: Rounding) -> NDArray[np.float64]:
     top = [code.next_level if rounding == "zero" else (code.largest + code.next_level) / 2]
     found = np.append(inner, top if code.beyond is not None else [])
     found = np.concatenate([found, -found]) if code.mirror != "none" else found
-    return found[(found != 0) & np.isfinite(found)]
+    kept: NDArray[np.float64] = found[(found != 0) & np.isfinite(found)]
+    return kept
 
 
 def _bucket_table(code: Code, rounding: Rounding) -> _Buckets | None:
@@ -97,23 +118,41 @@ def _bucket_table(code: Code, rounding: Rounding) -> _Buckets | None:
 
 
 def _compared(code: Code, rounding: Rounding) -> _Compared | None:
-    """One threshold per bucket at most: true when no bucket's ends are more than one level apart."""
+    """Where no bucket holds more than one threshold."""
     bits = np.arange(1 << 16, dtype=np.uint32) << 16
     start, end = bits.view(np.float32), (bits | 0xFFFF).view(np.float32)
-    edges = np.unique(_edges(code, rounding))
-    buckets = edges.astype(np.float32).view(np.uint32) >> 16
-    # An edge that float32 rounds out of its bucket would be missed: none may lie that close to a bucket's start.
-    if len(np.unique(buckets)) < len(buckets):
+    near = np.unique(_edges(code, rounding)).astype(np.float32)
+    if len(np.unique(near.view(np.uint32) >> 16)) < len(near):
         return None
-    low, high = np.minimum(start, end), np.maximum(start, end)  # NaN stays NaN
-    lower, upper = _safe(code, low, rounding), _safe(code, high, rounding)
-    first = np.full(1 << 16, np.inf, np.float32)
-    near = edges.astype(np.float32)
-    for candidate in (np.nextafter(near, np.float32(-np.inf)), near, np.nextafter(near, np.float32(np.inf))):
+    lower = _safe(code, np.minimum(start, end), rounding)  # of NaN, where an end is NaN
+    upper = _safe(code, np.where(np.isinf(start), start, np.maximum(start, end)), rounding)
+    first = np.where(
+        np.isinf(start), start, np.float32(np.inf)
+    )  # infinity shares its bucket with NaNs, which compare false
+    huge, by_zero = np.float32(np.inf), np.array([0, -0.0, 2**-149, -(2**-149)], np.float32)
+    candidates: list[F32] = [np.nextafter(near, -huge), near, np.nextafter(near, huge), by_zero]
+    for candidate in candidates:
         bucket = candidate.view(np.uint32) >> 16
         changes = (_safe(code, candidate, rounding) == upper[bucket]) & (lower[bucket] != upper[bucket])
         np.minimum.at(first, bucket[changes], candidate[changes])
     return _Compared(lower, upper, first)
+
+
+def _fine(code: Code, rounding: Rounding) -> _Fine | None:
+    if code.bits != 16 or code.mirror != "complement" or code.infinite is None or code.infinite != code.nan:
+        return None
+    edges = np.abs(_edges(code, rounding)).astype(np.float32).view(np.uint32)
+    edges = np.unique(edges)
+    bucket = edges >> _FINE
+    if len(np.unique(bucket)) < len(bucket):
+        return None
+    lower = code.encode((np.arange(1 << 20, dtype=np.uint32) << _FINE).view(np.float32), rounding)
+    first = np.full(1 << 20, 0xFFFFFFFF, np.uint32)
+    for candidate in (edges + 1, edges, edges - 1, np.array([1], np.uint32)):
+        at = candidate >> _FINE
+        up = code.encode(candidate.view(np.float32), rounding) != lower[at]
+        first[at[up]] = candidate[up]
+    return _Fine(lower, first)
 
 
 def _safe(code: Code, numbers: F32, rounding: Rounding) -> Codes:

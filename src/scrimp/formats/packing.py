@@ -12,9 +12,12 @@ Trits: byte = t0 + 3 t1 + 9 t2 + 27 t3 + 81 t4 with trit ``ti`` of input ``k0 + 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
+from scrimp.formats.code import code_type
 from scrimp.formats.element import Element
 
 TILE_ROWS = 16
@@ -29,8 +32,8 @@ def pad_to_tiles(matrix: NDArray[np.generic], multiple: int) -> NDArray[np.gener
     return np.pad(matrix, ((0, -rows % TILE_ROWS), (0, -cols % multiple)))
 
 
-def pack_codes(codes: Codes, element: Element) -> tuple[Codes, ...]:
-    """Codes ``(N, K)`` → one plane per field, each ``(tiles, vectors, 64)`` uint8."""
+def pack_codes(codes: NDArray[Any], element: Element) -> tuple[Codes, ...]:
+    """Codes ``(N, K)`` uint8 or uint16 → one plane per field, each ``(tiles, vectors, 64)`` uint8."""
     planes, shift = [], 0
     for width, span in zip(element.planes, element.spans(), strict=True):
         field = (codes >> shift) & (2**width - 1) if width else codes
@@ -39,11 +42,11 @@ def pack_codes(codes: Codes, element: Element) -> tuple[Codes, ...]:
     return tuple(planes)
 
 
-def unpack_codes(planes: tuple[Codes, ...], element: Element, shape: tuple[int, int]) -> Codes:
-    """The inverse: planes → codes ``(N, K)`` uint8."""
-    codes, shift = np.zeros(shape, np.uint8), 0
+def unpack_codes(planes: tuple[Codes, ...], element: Element, shape: tuple[int, int]) -> NDArray[Any]:
+    """The inverse: planes → codes ``(N, K)`` uint8, or uint16 above 8 bits."""
+    codes, shift = np.zeros(shape, code_type(element.bits)), 0
     for width, span, plane in zip(element.planes, element.spans(), planes, strict=True):
-        codes |= _unpack_plane(plane, width, span)[: shape[0], : shape[1]] << shift
+        codes |= _unpack_plane(plane, width, span)[: shape[0], : shape[1]].astype(codes.dtype) << shift
         shift += width
     return codes
 
@@ -68,7 +71,7 @@ def _pack_plane(field: Codes, width: int, span: int) -> Codes:
     # (tile, row, vector, i, j) → (tile, vector, row, j, i): the i codes that share a byte come last
     fields = padded.reshape(-1, TILE_ROWS, padded.shape[1] // span, span // 4, 4).transpose(0, 2, 1, 4, 3)
     place = 3 ** np.arange(5) if width == 0 else 1 << (width * np.arange(span // 4))
-    packed = (fields.astype(np.int64) * place).sum(axis=-1).astype(np.uint8)
+    packed: Codes = (fields.astype(np.int64) * place).sum(axis=-1).astype(np.uint8)
     return packed.reshape(packed.shape[0], packed.shape[1], VECTOR_BYTES)
 
 

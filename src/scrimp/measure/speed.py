@@ -36,8 +36,8 @@ class Speed:
 
     ``first_token_ms``: from the begin of opening the model until the logits after the prompt are there; everything is
     cold but the file, which the operating system may still hold in memory. ``rss_peak_bytes``: of this process, right
-    after a whole prefill and decode. ``memory_read_gb_per_s``: the best of all repeats before and after. Page faults:
-    during all repeats of decode together.
+    after a whole prefill and decode. ``memory_read_gb_per_s``: the better of two medians, before and after. Page
+    faults: during all repeats of decode together.
     """
 
     model: str
@@ -145,7 +145,7 @@ def _decode(model: Model, tokens: list[int], prefill: int) -> float:
 def _ceiling(threads: int) -> float:
     from scrimp import _core
 
-    return max(_core.read_bandwidth(CEILING_BYTES, threads, 5))
+    return float(median(_core.read_bandwidth(CEILING_BYTES, threads, 5)))
 
 
 def _rate(tokens: int, seconds: list[float]) -> Rate:

@@ -10,8 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scrimp.errors import Refused, UsageError
+from scrimp.sizes import format_bytes
 
 I32 = NDArray[np.int32]
+
+#: Longest text: it is tokenized whole, which takes a hundred times its bytes.
+TEXT_BYTES = 20_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +59,8 @@ def cut(tokens: list[int], context: int, *, bos: int | None = None, max_tokens: 
         raise UsageError(f"A context of {context} leaves no token to score.", hint="--context 512 is usual")
     if max_tokens is not None and max_tokens < context:
         raise UsageError(
-            f"{max_tokens} tokens at most is less than one window of {context}.", hint=f"--context {max(2, max_tokens)}"
+            f"{max_tokens} tokens at most is less than one window of {context}.",
+            hint=f"--max-tokens {context} is the least, where no smaller --context is meant",
         )
     body = context - (bos is not None)
     count = len(tokens) // body
@@ -80,8 +85,12 @@ def default_text() -> str:
 
 def read_text(path: Path) -> str:
     """A UTF-8 text file; anything else is refused, since decoding it loosely would measure another text."""
+    with path.open("rb") as file:
+        raw = file.read(TEXT_BYTES + 1)  # a device may never end
+    if len(raw) > TEXT_BYTES:
+        raise Refused(f"{path} has more than {format_bytes(TEXT_BYTES)}.", hint=f"take a part: head -c {TEXT_BYTES}")
     try:
-        return path.read_text(encoding="utf-8")
+        return raw.decode().replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise Refused(
             f"{path} is not UTF-8 text (byte {error.start:,}).", hint="convert it first: iconv -t utf-8 FILE"

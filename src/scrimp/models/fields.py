@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,10 +27,10 @@ def number(config: Mapping[str, Any], key: str, *, low: float, high: float, defa
     value = config.get(key)
     if value is None and default is not None:
         return default
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         raise Refused(f"config: '{key}' is {value!r}, not a number.", hint=_HINT)
     if not low <= value <= high:
-        raise Refused(f"config: '{key}' is {value:g}; it must lie in {low:g} … {high:g}.", hint=_HINT)
+        raise Refused(f"config: '{key}' is {str(value)[:20]}; it must lie in {low:g} … {high:g}.", hint=_HINT)
     return float(value)
 
 

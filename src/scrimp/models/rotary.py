@@ -32,13 +32,16 @@ def inverse_frequencies(config: Mapping[str, Any], head_dim: int) -> tuple[float
         return tuple(map(float, _llama3(plain, merged)))
     if kind == "factors":
         given = merged.get("factors")
-        numbers = given if isinstance(given, list) and all(type(x) in (int, float) for x in given) else []
-        with np.errstate(over="ignore"):
-            factors = np.asarray(numbers, np.float64).astype(np.float32) if len(numbers) == plain.size else None
-        if factors is None or not np.all(np.isfinite(factors)) or np.any(factors <= 0):
+        numbers = (
+            given if isinstance(given, list) and all(type(x) in (int, float) and 0 < x < 1e38 for x in given) else []
+        )
+        factors = np.asarray(numbers, np.float32)
+        if factors.shape != plain.shape or np.any(factors <= 0):
             raise Refused(f"config: rope factors must be {plain.size} positive numbers.", hint="the file is damaged")
         return tuple(map(float, plain / factors))
-    raise Refused(f"Rotary scaling '{str(kind)[:40]}' is not supported.", hint="supported: default, linear, llama3, factors")
+    raise Refused(
+        f"Rotary scaling '{str(kind)[:40]}' is not supported.", hint="supported: default, linear, llama3, factors"
+    )
 
 
 def _scaling(config: Mapping[str, Any], key: str) -> dict[str, Any]:

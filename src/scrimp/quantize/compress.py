@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from scrimp import models
 from scrimp.errors import GoalNotMet, Refused, UsageError
 from scrimp.formats import parse
 from scrimp.measure.evaluate import Evaluation, evaluate
 from scrimp.measure.memory import peak_bytes
+from scrimp.measure.windows import cut, default_text, read_text
 from scrimp.model import Model, open_model
 from scrimp.progress import SILENT, Progress
 from scrimp.quantize import plan as plans
@@ -32,6 +34,8 @@ from scrimp.store.verify import verify
 
 #: Tokens in a window of the loss, where the model's own context is not shorter.
 CONTEXT = 512
+#: No weight is stored in more.
+MAX_BITS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +104,11 @@ def prepare(
     if keep and (rules or embedding):
         raise UsageError("--keep changes no format, so --rule and --embedding have no place.", hint="use --format")
     parsed = [plans.parse_rule(rule, method) for rule in rules]
-    ends = parse(embedding) if embedding else None
-    body = parse(format) if format else None
+    ends = parse(embedding) if embedding is not None else None
+    body = parse(format) if format is not None else None
+    if bits is not None and not 0 <= bits <= MAX_BITS:
+        raise UsageError(f"{bits:g} bits per weight are out of range.", hint=f"0 … {MAX_BITS} are possible")
+    size_bytes = parse_bytes(size) if isinstance(size, str) else size
     source = open_source(locate(str(model)), tokenizer=tokenizer)
     try:
         if keep:
@@ -109,13 +116,7 @@ def prepare(
         if body is not None:
             return Job(source, plans.make(source, body, method_name=method, embedding=ends, rules=parsed), None)
         parameters = sum(int(np.prod(info.shape)) for info in source.tensors.values())
-        limit = (
-            int(bits * parameters / 8)
-            if bits is not None
-            else size
-            if isinstance(size, int)
-            else parse_bytes(str(size))
-        )
+        limit = size_bytes if size_bytes is not None else int((bits or 0.0) * parameters / 8)
         overhead = _Overhead(source)
         plan = fit(source, limit, overhead.file_bytes, method_name=method, embedding=ends, rules=parsed)
         return Job(source, plan, limit)
@@ -136,7 +137,7 @@ def run(job: Job, out: Path, *, progress: Progress = SILENT, fresh: bool = False
         if source.tokenizer.kind != "none":
             from scrimp.text.tokenizer import load
 
-            load(source.tokenizer).save(partial.path)
+            partial.add(load(source.tokenizer).save)
         tensors = tuple(
             TensorReport(name, choice.format.name, choice.method, partial.finished[name].error)
             for name, choice in plan.choices.items()
@@ -162,6 +163,17 @@ def run(job: Job, out: Path, *, progress: Progress = SILENT, fresh: bool = False
         seconds=time.perf_counter() - began,
         rss_peak_bytes=peak_bytes(),
     )
+
+
+def check_loss(job: Job, text: str | Path | None = None, *, max_tokens: int | None = None) -> None:
+    """Refused, before the work and not after it, when the loss cannot be measured on this text."""
+    from scrimp.text.tokenizer import load
+
+    tokenizer = load(job.source.tokenizer)
+    words = default_text() if text is None else read_text(text) if isinstance(text, Path) else text
+    parsed, _ = models.build(job.source.config)
+    bos = tokenizer.bos_id if tokenizer.add_bos else None
+    cut(tokenizer.encode(words, add_bos=False), min(CONTEXT, parsed.context), bos=bos, max_tokens=max_tokens)
 
 
 def measure_loss(
@@ -240,7 +252,7 @@ class _Overhead:
             from scrimp.text.tokenizer import load
 
             with tempfile.TemporaryDirectory() as directory:
-                load(source.tokenizer).save(Path(directory))
+                load(source.tokenizer, rows=source.config["vocab_size"]).save(Path(directory))
                 self._tokenizer_bytes = directory_bytes(Path(directory))
 
     def file_bytes(self, plan: plans.Plan) -> int:

@@ -62,5 +62,5 @@ def catalogue() -> dict[str, Entry]:
 def cache_directory() -> Path:
     """``$SCRIMP_HOME``, else ``$XDG_CACHE_HOME/scrimp``, else ``~/.cache/scrimp``."""
     if home := os.environ.get("SCRIMP_HOME"):
-        return Path(home)
+        return Path(home).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scrimp"

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from scrimp.errors import Refused
+from scrimp.sources.mapped import check_regular
 
 _FILE_BYTES = 10_000_000
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file (``config.json``, an index): an object of at most 10 MB without duplicate keys."""
+    check_regular(path)
     size = path.stat().st_size
     if size > _FILE_BYTES:
         raise Refused(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,11 +11,18 @@ from scrimp.errors import Refused
 
 
 def map_file(path: Path) -> mmap.mmap:
-    """The file's bytes; Refused when it has none."""
+    """The file's bytes; Refused when it has none, or is no file: a pipe would never answer, a device never end."""
+    check_regular(path)
     with path.open("rb") as file:
         if not file.seek(0, 2):
             raise Refused(f"{path} is empty.", hint="download it again")
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def check_regular(path: Path) -> None:
+    """Refused for pipes, devices and sockets; opening one can wait for ever."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise Refused(f"{path} is no regular file.", hint="give the file itself; what comes through a pipe, save first")
 
 
 def unmap(data: mmap.mmap) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from scrimp.errors import Refused, ScrimpError, UsageError
+from scrimp.sources.mapped import check_regular
 from scrimp.sources.source import Kind, Source
 
 GGUF_MAGIC = b"GGUF"
@@ -48,6 +49,7 @@ def _kind(path: Path) -> Kind:
         if (path / "config.json").is_file():
             return "huggingface"
         raise Refused(f"{path} holds no config.json and no {SCRIMP_JSON}.", hint=_directory_hint(path))
+    check_regular(path)
     with path.open("rb") as file:
         head = file.read(32)
     if head.startswith(GGUF_MAGIC):

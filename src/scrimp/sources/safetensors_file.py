@@ -23,7 +23,8 @@ from scrimp.sources.json_object import parse_json_object
 from scrimp.sources.mapped import forget_pages, map_file, unmap
 
 HEADER_BYTES = 100_000_000
-TENSORS = 1_000_000
+TENSORS = 250_000
+VALUES = 12 * TENSORS
 NAME_CHARS = 512
 RANK = 8
 FILE_BYTES = 2**62
@@ -90,6 +91,9 @@ def parse_header(data: Any, what: str) -> dict[str, StoredTensor]:
     raw = data[8 : 8 + length]
     if not raw.startswith(b"{"):
         raise Refused(f"{what}: the header does not begin with '{{'.", hint=_HINT)
+    values = sum(map(raw.count, (b"{", b"[", b",")))  # about; each becomes an object of Python's, far larger than it
+    if values > VALUES:
+        raise Refused(f"{what}: the header holds {values:,} values; the limit is {VALUES:,}.", hint=_HINT)
     header = parse_json_object(raw, f"{what}: the header")
     header.pop("__metadata__", None)
     if len(header) > TENSORS:

@@ -27,6 +27,9 @@ _HINT = "the directory is damaged or hostile; compress the model again"
 
 def open_store(path: Path) -> ScrimpSource:
     """Check the config, the header and that both agree; map the weights. Refused when anything is odd."""
+    for name in ("config.json", MODEL_FILE):
+        if not (path / name).is_file():
+            raise Refused(f"{path} lacks {name}.", hint=_HINT)
     config = read_json(path / "config.json")
     formats, shapes = _formats(path, config.pop("quantization_config", None))
     file = SafetensorsFile(path / MODEL_FILE)

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +28,15 @@ from scrimp.tensors import QTensor
 
 JOURNAL = "journal.jsonl"
 SCRIMP_JSON = "scrimp.json"
+#: All that a store can hold; a directory with anything else is not replaced.
+OWN_FILES = frozenset({
+    MODEL_FILE, SCRIMP_JSON, f".{SCRIMP_JSON}.new", "config.json", "tokenizer.json", "tokenizer_config.json",
+    "generation_config.json",
+})  # fmt: skip
+#: Errors that say that nothing can be written at this path.
+_NO_PLACE = (
+    errno.ENOTDIR, errno.ENOENT, errno.ENAMETOOLONG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ELOOP,
+)  # fmt: skip
 #: Finished tensors reach the disk at most this much later.
 _DURABLE_EVERY_S = 1.0
 
@@ -48,13 +57,18 @@ def partial_of(out: Path) -> Path:
 
 def check_out(out: Path) -> None:
     """UsageError unless ``out`` is free, an empty directory, or a scrimp directory that may be replaced."""
+    if out.name in ("", ".."):
+        raise UsageError(f"{out} is no name for a new directory.", hint="name one with -o")
     old = _old_of(out)
     if not out.exists() and old.exists():
         old.rename(out)  # a swap was cut off between its two renames
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise UsageError(f"{out} is not a directory.", hint="name a new directory with -o")
-    if out.is_dir() and any(out.iterdir()) and not (out / SCRIMP_JSON).is_file():
-        raise UsageError(f"{out} holds files that scrimp did not write.", hint="name a new directory with -o")
+    held = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    strange = held if SCRIMP_JSON not in held else [name for name in held if name not in OWN_FILES]
+    if strange:  # replacing the directory would delete them
+        raise UsageError(f"{out} holds files that scrimp did not write, such as {strange[0]}.",
+                         hint="name a new directory with -o")  # fmt: skip
 
 
 class Partial:
@@ -94,6 +108,11 @@ class Partial:
             self._pending.append(json.dumps(asdict(self.finished[name])))
             if time.monotonic() - self._synced >= _DURABLE_EVERY_S:
                 self._make_durable()
+
+    def add(self, save: Callable[[Path], object]) -> None:
+        """Let ``save`` write further files into the directory."""
+        with _in_words(self.out, self.layout.file_bytes):
+            save(self.path)
 
     def complete(self, texts: Mapping[str, str]) -> None:
         """Add the files of ``texts`` (name → content) and put the directory in the place of OUT."""
@@ -237,7 +256,11 @@ def _in_words(out: Path, need_bytes: int) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
-            raise
+            if error.errno not in _NO_PLACE:
+                raise
+            raise ScrimpError(
+                f"{out} cannot be written: {error.strerror}.", hint="name another place with -o"
+            ) from error
         parent = next(path for path in (out.parent, *out.parent.parents) if path.exists())
         free = format_bytes(shutil.disk_usage(parent).free)
         raise ScrimpError(

@@ -32,11 +32,14 @@ def check_distinct(tokens: Sequence[str]) -> None:
 
 
 @contextmanager
-def refusing() -> Iterator[None]:
-    """Turns whatever the ``tokenizers`` library raises on malformed data, Rust panics included, into ``Refused``."""
+def refusing(*but: type[Exception]) -> Iterator[None]:
+    """Turns whatever the ``tokenizers`` library raises on malformed data, Rust panics included, into ``Refused``;
+    ``but`` are errors that pass."""
     try:
         yield
-    except (Refused, KeyboardInterrupt, SystemExit, GeneratorExit):
+    except (Refused, MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:  # a panic is no Exception
+        if isinstance(error, but):
+            raise
         raise malformed(" ".join(str(error).split())[:200].rstrip(".") or type(error).__name__) from None

@@ -5,22 +5,37 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from scrimp.errors import UsageError
+from scrimp.errors import Refused, UsageError
 from scrimp.text.chat import Message
 from scrimp.text.generate import Piece, Step, generate
 from scrimp.text.sampling import Sampling
 from scrimp.text.tokenizer import Tokenizer
 
+#: No text of more characters than this for each token of the context is worth tokenizing, which takes memory.
+TOKEN_CHARACTERS = 64
 
-def prompt_tokens(tokenizer: Tokenizer, prompt: str | Sequence[Message], *, raw: bool = False) -> list[int]:
+
+def prompt_tokens(
+    tokenizer: Tokenizer, prompt: str | Sequence[Message], *, raw: bool = False, context: int | None = None
+) -> list[int]:
     """Tokens of a prompt. ``raw``: the text as it is, after BOS where the tokenizer adds one. Otherwise a conversation,
-    of which a text is the first message, through the chat template, which writes its own BOS."""
+    of which a text is the first message, through the chat template, which writes its own BOS. Refused when the text
+    is far longer than ``context`` tokens can be."""
     if raw:
         if not isinstance(prompt, str):
             raise UsageError("Messages can't be taken raw.", hint="pass one text, or leave raw out")
-        return tokenizer.encode(prompt)
+        return tokenizer.encode(_bounded(prompt, context))
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    return tokenizer.encode(tokenizer.chat.render(messages), add_bos=False)
+    for message in messages:
+        _bounded(str(message.get("content", "")), context)
+    return tokenizer.encode(_bounded(tokenizer.chat.render(messages), context), add_bos=False)
+
+
+def _bounded(text: str, context: int | None) -> str:
+    if context is not None and len(text) > TOKEN_CHARACTERS * (context + 64):
+        raise Refused(f"The prompt has {len(text):,} characters, too many for a context of {context:,} tokens.",
+                      hint="shorten the prompt")  # fmt: skip
+    return text
 
 
 def reply(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from scrimp.errors import Refused, ScrimpError
 from scrimp.sources.tokenizer_data import TokenizerData
+from scrimp.text.malformed import refusing
 from scrimp.text.spelling import Spelling, spelling_of
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ class Tokenizer:
         """Token ids of ``text``; special tokens written in it are recognised. ``add_bos`` puts the BOS token first
         where this tokenizer adds one at all (``self.add_bos``)."""
         try:
-            ids: list[int] = self.backend.encode(text, add_special_tokens=False).ids
+            with refusing(TypeError, UnicodeEncodeError):
+                ids: list[int] = self.backend.encode(text, add_special_tokens=False).ids
         except (TypeError, UnicodeEncodeError):  # which of them depends on the version of the library
             raise Refused(
                 "The text is not Unicode: it holds half of a surrogate pair.",
@@ -149,8 +151,17 @@ class Tokenizer:
         return self.special, self.add_bos, self.eos_ids, self.chat_template
 
 
-def load(data: TokenizerData) -> Tokenizer:
-    """The tokenizer a source described. Refuses malformed data, and a network that has none."""
+def load(data: TokenizerData, *, rows: int | None = None) -> Tokenizer:
+    """The tokenizer a source described. Refuses malformed data, a network that has none, and more tokens than the
+    embedding has ``rows``."""
+    tokenizer = _load(data)
+    if rows is not None and tokenizer.vocab_size > rows:
+        raise Refused(f"The tokenizer has {tokenizer.vocab_size:,} tokens, the embedding {rows:,} rows.",
+                      hint="the tokenizer belongs to another model")  # fmt: skip
+    return tokenizer
+
+
+def _load(data: TokenizerData) -> Tokenizer:
     from scrimp.text import from_gguf, from_huggingface, from_llama2c
 
     if data.kind == "huggingface" and data.path is not None:
