@@ -5,9 +5,9 @@ import pytest
 
 from scrimp import tensors
 from scrimp.engine.engine import core_matrix
-from scrimp.errors import Refused
+from scrimp.errors import Refused, UsageError
 from scrimp.formats import ELEMENTS, parse
-from scrimp.tensors import from_codes, from_floats, from_parts, part_shapes, stored_bytes
+from scrimp.tensors import encode, from_codes, from_floats, from_parts, part_shapes, stored_bytes
 
 FORMATS = ["int2:g32", "int3z:g64", "int4:g32", "int4z:row", "int5:g128", "int6z:g32@f32", "int8:tensor",
            "ternary:g64", "ternary:row@bf16", "binary:g32", "binary:tensor@f32"]  # fmt: skip
@@ -112,3 +112,61 @@ def test_every_element_has_levels_that_its_planes_can_hold():
             assert element.levels == 2**19
         else:
             assert element.levels == 2 ** sum(element.planes)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (4096,), (3, 5), (2, 3, 70), (1, 1, 1, 9), (16, 64)], ids=str)
+@pytest.mark.parametrize(
+    "name",
+    ["f32", "fp8_e4m3", "int4:g32", "int4z:g32", "nf4", "mxfp4", "nvfp4", "smx6", "vsq4", "int8:tensor", "kmeans2"],
+)
+def test_any_shape_is_encoded_and_comes_back_as_it_was(name, shape):
+    array = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    decoded = encode(array, name).decode()
+    assert decoded.shape == shape
+    assert decoded.dtype == np.float32
+    if name == "f32":
+        assert np.array_equal(decoded, array)
+
+
+@pytest.mark.parametrize("name", ["int4:g64", "fp8_e4m3", "nvfp4", "posit8_1", "int8:tensor"])
+def test_a_long_vector_is_folded_without_changing_a_weight(name):
+    """4,096 numbers in one row would be padded to 16 rows; folded they take no more than they must."""
+    array = np.random.default_rng(1).normal(size=4096).astype(np.float32)
+    tensor = encode(array, name)
+    assert tensor.shape == (16, 256)
+    assert np.array_equal(tensor.decode(), encode(np.stack([array, array]), name).decode()[0])
+    assert tensor.nbytes < 1.1 * 4096 * tensor.format.bits_per_weight(16, 256) / 8 + 64
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int8, np.int64, bool])
+def test_numbers_of_any_type_are_encoded(dtype):
+    array = np.array([[0, 1, 1, 0]]).astype(dtype)
+    assert encode(array, "int8:row@bf16").decode() == pytest.approx(np.array([[0, 1, 1, 0]]), abs=0.004)
+    assert np.array_equal(encode(array, "fp8_e4m3").decode(), [[0, 1, 1, 0]])
+
+
+@pytest.mark.parametrize("array", [np.empty((0, 4)), np.array(["a"]), np.array([1j]), np.empty(0)], ids=str)
+def test_what_holds_no_numbers_is_refused(array):
+    with pytest.raises(UsageError, match="holds no numbers to encode"):
+        encode(array, "int8")
+
+
+def test_views_and_strides_do_not_matter():
+    array = np.random.default_rng(2).normal(size=(40, 90)).astype(np.float32)
+    assert np.array_equal(
+        encode(array.T[::2], "nf4").decode(), encode(np.ascontiguousarray(array.T[::2]), "nf4").decode()
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["nf4:g64", "fp6_e3m2:g32", "posit16_1", "int16:g64", "int7z:g32", "mxfp8_e5m2", "smx9", "fixed12.4", "tq1_0"],
+)
+def test_part_types_name_every_part(name):
+    tensor = encode(np.random.default_rng(3).normal(size=(18, 70)), name)
+    types = tensors.part_types(tensor.format)
+    assert list(types) == list(tensor.parts())
+    for part, array in tensor.parts().items():
+        assert array.dtype == (np.uint8 if types[part] == "u8" else tensors.DTYPES[types[part]])
+    back = from_parts("w", tensor.format, tensor.shape, tensor.parts())
+    assert np.array_equal(back.dequantize(), tensor.dequantize())

@@ -23,7 +23,9 @@ def adversarial_rows(groups: int, group: int, seed: int = 0) -> np.ndarray:
             block = slice(at % groups * group, at % groups * group + group)
             rows[row, block] = np.clip(rng.normal(size=group) / 4, -0.9, 0.9) * 2.0**k
             with np.errstate(over="ignore"):
-                rows[row, at % groups * group] = np.float32(factor) * np.float32(2.0**k) if k < 127 else below * np.float32(2.0**127)
+                rows[row, at % groups * group] = (
+                    np.float32(factor) * np.float32(2.0**k) if k < 127 else below * np.float32(2.0**127)
+                )
     rows[12, ::group] = 3e38
     rows[13] = np.sign(rows[13]) * 1.5 * 2.0**-5  # everything equal in size
     return rows.astype(np.float32)

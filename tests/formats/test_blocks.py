@@ -179,7 +179,9 @@ def test_a_bad_number_marks_its_own_block_and_no_other(name):
         hit = np.zeros(found.shape, bool)
         hit[3, 300 // width * width : (300 // width + 1) * width] = True
         assert np.array_equal(np.isnan(found), hit)
-        if format_.second != "tensor" and not name.startswith("kmeans"):  # their other blocks share a scale or a codebook
+        if format_.second != "tensor" and not name.startswith(
+            "kmeans"
+        ):  # their other blocks share a scale or a codebook
             assert np.array_equal(found[~hit], before[~hit])
 
 

@@ -92,21 +92,48 @@ def test_second_scales_shifts_and_codebooks_are_counted():
     assert parse("vsq6").bits_per_weight(64, 1024) == 6.375 + 32 / 1024
     assert [parse(f"smx{n}").bits_per_weight(64, 1024) for n in (4, 6, 9)] == [4, 6, 9]
     assert [parse(f"msfp{n}").bits_per_weight(64, 1024) for n in (12, 16)] == [4.5, 8.5]
-    assert [parse(f"q{n}").bits_per_weight(64, 1024) for n in ("4_0", "4_1", "5_0", "5_1", "8_0")] == [4.5, 5, 5.5, 6, 8.5]
+    assert [parse(f"q{n}").bits_per_weight(64, 1024) for n in ("4_0", "4_1", "5_0", "5_1", "8_0")] == [
+        4.5,
+        5,
+        5.5,
+        6,
+        8.5,
+    ]
     assert parse("tq2_0").bits_per_weight(64, 1024) == 2.0625
     assert parse("kmeans4:tensor").bits_per_weight(64, 1024) == 4 + (16 * 32 + 16) / 65536
 
 
-@pytest.mark.parametrize("text", [*NAMED, "nf4", "int16z:g32", "kmeans3:g128", "int4@e4m3", "posit16_1", "fixed15.3", "int7:row"])
+@pytest.mark.parametrize(
+    "text", [*NAMED, "nf4", "int16z:g32", "kmeans3:g128", "int4@e4m3", "posit16_1", "fixed15.3", "int7:row"]
+)
 def test_the_bits_a_format_names_are_the_bits_it_takes(text):
     """Whole tiles and whole vectors of every part; one scale per tensor is kept 16 times."""
     rows, cols = 256, 15_360  # every vector of codes, scales, trits (20) and pair shifts is full
     tensor = encode(np.random.default_rng(0).normal(size=(rows, cols)).astype(np.float32), text)
     spare = 15 * 16 if tensor.format.block == "tensor" else 0
-    assert 8 * tensor.nbytes - spare <= tensor.format.bits_per_weight(rows, cols) * rows * cols + 1e-6 < 8 * tensor.nbytes + 1
+    assert (
+        8 * tensor.nbytes - spare
+        <= tensor.format.bits_per_weight(rows, cols) * rows * cols + 1e-6
+        < 8 * tensor.nbytes + 1
+    )
 
 
 def test_what_the_kernels_run_is_told_apart():
-    assert all(parse(text).runs for text in ("int4", "int4z:g32@bf16", "ternary", "binary:g64", "f16", "bf16", "f32", "q4_0"))
-    others = ("nf4", "mxfp4", "int7", "int1", "uint8", "quaternary", "ternary2", "tf32", "fp8_e4m3", "int4@e8m0", "vsq4", "int4r")
+    assert all(
+        parse(text).runs for text in ("int4", "int4z:g32@bf16", "ternary", "binary:g64", "f16", "bf16", "f32", "q4_0")
+    )
+    others = (
+        "nf4",
+        "mxfp4",
+        "int7",
+        "int1",
+        "uint8",
+        "quaternary",
+        "ternary2",
+        "tf32",
+        "fp8_e4m3",
+        "int4@e8m0",
+        "vsq4",
+        "int4r",
+    )
     assert not any(parse(text).runs for text in others)

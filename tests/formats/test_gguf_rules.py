@@ -45,7 +45,9 @@ def ours_as_bytes(name, tensor):
 @pytest.mark.parametrize("name", TYPES)
 @pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value", "ignore:divide by zero")
 def test_bytes_equal_those_of_gguf(name):
-    rows = np.concatenate([np.random.default_rng(0).normal(size=(512, 512)).astype(np.float32), adversarial_rows(2, 256)])
+    rows = np.concatenate(
+        [np.random.default_rng(0).normal(size=(512, 512)).astype(np.float32), adversarial_rows(2, 256)]
+    )
     size = BLOCK.get(name, 32)
     # f16 scales overflow and vanish at the extremes, where gguf writes infinities and divides by subnormals: not compared
     peak = np.abs(rows.reshape(len(rows), -1, size)).max(axis=(1, 2))

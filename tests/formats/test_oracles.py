@@ -30,9 +30,13 @@ def numbers_to_try(code, count):
     """Random bits, random numbers of every size, and every level and threshold with its float32 neighbours."""
     rng = np.random.default_rng(0)
     bits = rng.integers(0, 2**32, count // 2, dtype=np.uint32).view(np.float32)
-    sized = (rng.normal(size=count // 2) * code.largest * 2.0 ** rng.integers(-20, 2, count // 2).astype(np.float64)).astype(np.float32)
+    sized = (
+        rng.normal(size=count // 2) * code.largest * 2.0 ** rng.integers(-20, 2, count // 2).astype(np.float64)
+    ).astype(np.float32)
     # the smallest subnormal and the ends: where half a step is lost or gained
-    edges = np.concatenate([code.levels, code.thresholds, [code.largest * 1.01, code.largest * 1.04, code.largest * 1.07]])
+    edges = np.concatenate(
+        [code.levels, code.thresholds, [code.largest * 1.01, code.largest * 1.04, code.largest * 1.07]]
+    )
     edges = float32_neighbours(np.concatenate([edges, -edges]))
     special = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, np.finfo(np.float32).max, 2**-149], np.float32)
     return np.concatenate([bits, sized, edges, special])
@@ -98,7 +102,9 @@ def gfloat_numbers(code):
     rng = np.random.default_rng(3)
     sized = rng.normal(size=50_000) * code.largest * 2.0 ** rng.integers(-12, 2, 50_000)
     edges = np.concatenate([code.levels, code.thresholds, [code.largest * 1.05]])
-    x = np.concatenate([np.clip(sized, -3e38, 3e38).astype(np.float32), float32_neighbours(np.concatenate([edges, -edges]))])
+    x = np.concatenate(
+        [np.clip(sized, -3e38, 3e38).astype(np.float32), float32_neighbours(np.concatenate([edges, -edges]))]
+    )
     return x[np.isfinite(x)].astype(np.float64)
 
 
@@ -145,7 +151,9 @@ def test_softposit_agrees_at_every_threshold(n, es):
     softposit = pytest.importorskip("softposit")
     code = Posit(n, es).code()
     step = max(1, len(code.levels) // 4000)
-    edges = np.concatenate([code.levels[::step], code.thresholds[::step], code.levels[-9:], code.thresholds[-9:], code.thresholds[:9]])
+    edges = np.concatenate(
+        [code.levels[::step], code.thresholds[::step], code.levels[-9:], code.thresholds[-9:], code.thresholds[:9]]
+    )
     wide = np.concatenate([np.nextafter(edges, -np.inf), edges, np.nextafter(edges, np.inf), [1e-300, 1e300]])
     x = np.concatenate([wide, -wide])
     theirs = np.array(softposit_bits(softposit, n, es, x.tolist()), np.int64) & (2**n - 1)

@@ -21,7 +21,10 @@ def codes_of(element, shape, seed=0):
 
 
 def test_every_cut_into_planes_is_tested():
-    assert {e.planes for e in CODED} == {e.planes for e in ELEMENTS.values() if e.kind != "float"} | {(8, 2), (8, 4, 2, 1)}
+    assert {e.planes for e in CODED} == {e.planes for e in ELEMENTS.values() if e.kind != "float"} | {
+        (8, 2),
+        (8, 4, 2, 1),
+    }
 
 
 @pytest.mark.parametrize("element", CODED, ids=lambda e: e.name)

@@ -29,7 +29,9 @@ def test_stochastic_rounding_picks_a_neighbour_and_is_right_on_average(name):
     assert np.all(np.abs(chosen.mean(axis=1) - points) <= bound + 1e-12)
 
 
-@pytest.mark.parametrize("name", [*STOCHASTIC, "bf16", "f16", "tf32", "int4z:g32", "mxfp4", "nvfp4", "smx6", "vsq4", "kmeans3"])
+@pytest.mark.parametrize(
+    "name", [*STOCHASTIC, "bf16", "f16", "tf32", "int4z:g32", "mxfp4", "nvfp4", "smx6", "vsq4", "kmeans3"]
+)
 def test_the_same_seed_gives_the_same_bits_and_another_one_others(name):
     w = np.random.default_rng(0).normal(size=(32, 256)).astype(np.float32)
     runs = [encode(w, name, rounding="stochastic", seed=seed).decode() for seed in (7, 7, 8)]

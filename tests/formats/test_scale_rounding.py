@@ -102,7 +102,9 @@ def test_absmax_clips_nothing(name):
     assert np.all(np.abs(w).reshape(16, -1, group).max(axis=-1) <= reach * (1 + 2**-24))
 
 
-@pytest.mark.parametrize("name", ["int4:g64", "int8:g32@f32", "int3:row@bf16", "int4z:g64", "int5z:row@f32", "int16:g64@f32", "uint8"])
+@pytest.mark.parametrize(
+    "name", ["int4:g64", "int8:g32@f32", "int3:row@bf16", "int4z:g64", "int5z:row@f32", "int16:g64@f32", "uint8"]
+)
 def test_absmax_keeps_every_weight_within_half_a_step(name):
     w = np.random.default_rng(2).normal(size=(16, 512)).astype(np.float32)
     w = np.abs(w) if name.startswith("uint") else w
@@ -113,7 +115,9 @@ def test_absmax_keeps_every_weight_within_half_a_step(name):
     assert np.all(np.abs(tensor.decode() - w) <= step / 2 + slack)
 
 
-@pytest.mark.parametrize("name", ["int4:g64", "int8:tensor", "int4:row@f32", "int3:g128@bf16", "int4z:g64", "int8z:row"])
+@pytest.mark.parametrize(
+    "name", ["int4:g64", "int8:tensor", "int4:row@f32", "int3:g128@bf16", "int4z:g64", "int8z:row"]
+)
 def test_absmax_is_what_round_to_nearest_means_by_it(name):
     """int4:g64 is one format: the laboratory and the quantizer give the same bits."""
     from scrimp.quantize.rtn import quantize
@@ -211,6 +215,8 @@ def test_wrong_rules_are_refused_with_a_hint(call, message):
 @settings(max_examples=15, deadline=None)
 def test_no_rule_ever_makes_a_finite_block_infinite(rule, data):
     values = data.draw(st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=64, max_size=64))
-    name = data.draw(st.sampled_from(["int4:g32", "int4:g32@f32", "int4:g64@e8m0", "int3:g32@e4m3", "ternary:row", "int4:tensor"]))
+    name = data.draw(
+        st.sampled_from(["int4:g32", "int4:g32@f32", "int4:g64@e8m0", "int3:g32@e4m3", "ternary:row", "int4:tensor"])
+    )
     found = encode(np.array([values], np.float32), name, rule=rule).decode()
     assert np.isfinite(found).all()

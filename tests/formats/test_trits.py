@@ -35,7 +35,12 @@ def test_every_unit_is_used_once(name, units):
 
 
 def test_bits_per_trit_and_their_efficiency():
-    assert {name: p.bits_per_trit for name, p in PACKINGS.items()} == {"fields": 2, "fives": 1.6, "threes": 5 / 3, "tens": 1.6}
+    assert {name: p.bits_per_trit for name, p in PACKINGS.items()} == {
+        "fields": 2,
+        "fives": 1.6,
+        "threes": 5 / 3,
+        "tens": 1.6,
+    }
     assert round(PACKINGS["fives"].efficiency, 4) == 0.9906
     assert all(p.efficiency < 1 for p in PACKINGS.values())
 
@@ -74,7 +79,10 @@ def test_malformed_position_lists_are_refused(packed, count):
         trits.unpack_positions(np.array(packed, np.uint8), count)
 
 
-@pytest.mark.parametrize(("name", "packed", "count"), [("fives", [243], 5), ("threes", [27], 3), ("tens", [0xFF, 0xFF], 10), ("fields", [3], 1)])
+@pytest.mark.parametrize(
+    ("name", "packed", "count"),
+    [("fives", [243], 5), ("threes", [27], 3), ("tens", [0xFF, 0xFF], 10), ("fields", [3], 1)],
+)
 def test_units_that_no_trits_make_are_refused(name, packed, count):
     with pytest.raises(Refused, match="holds more than"):
         PACKINGS[name].unpack(np.array(packed, np.uint8), count)

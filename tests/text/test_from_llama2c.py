@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import os
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -122,11 +122,8 @@ def test_any_bytes_load_or_are_refused(tmp_path_factory: pytest.TempPathFactory,
         load(write(directory, data, vocab_size))
 
 
-def test_stories260k_reads_its_own_language() -> None:
-    path = Path(os.environ.get("SCRIMP_TEST_TOK512", ""))
-    if not path.is_file():
-        pytest.skip("name llama2.c's tok512.bin in SCRIMP_TEST_TOK512")
-    tokenizer = load(TokenizerData.llama2c(path, 512))
+def test_stories260k_reads_its_own_language(shared_data: Callable[[str], Path]) -> None:
+    tokenizer = load(TokenizerData.llama2c(shared_data("stories260K/tok512.bin"), 512))
     assert tokenizer.encode("Once upon a time") == [1, 403, 407, 261, 378]
 
 

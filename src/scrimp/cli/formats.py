@@ -94,7 +94,8 @@ def _print_table(found: list[FormatRow], subject: Subject | None) -> None:
 def _row(row: FormatRow) -> list[str]:
     return [
         row.name, f"{row.bits_per_value:.3f}", "–" if row.format.block is None else str(row.format.block),
-        f"{row.levels:,}", f"{row.largest:.5g}", "–" if math.isnan(row.min_positive) else f"{row.min_positive:.3g}", decibels(row.sqnr_db),
+        f"{row.levels:,}", f"{row.largest:.5g}", "–" if math.isnan(row.min_positive) else f"{row.min_positive:.3g}",
+        decibels(row.sqnr_db),
         _known(row.energy_pj, ".3f"), _known(row.area, ".2f"), "run it" if row.format.runs else "–",
     ]  # fmt: skip
 

@@ -14,8 +14,22 @@ from scrimp.measure.format_error import error_by_magnitude, finite_levels, level
 from scrimp.measure.format_report import FormatRow
 from scrimp.measure.format_words import FAMILIES, family
 from scrimp.measure.svg import (
-    BOTTOM, LEFT, RIGHT, TOP, WIDTH, axes, bars, dot, horizontal, labels, line, strokes, svg, text, vertical,
-)  # fmt: skip
+    BOTTOM,
+    LEFT,
+    RIGHT,
+    TOP,
+    WIDTH,
+    axes,
+    bars,
+    dot,
+    horizontal,
+    labels,
+    line,
+    strokes,
+    svg,
+    text,
+    vertical,
+)
 from scrimp.tensors import QTensor
 
 F32 = NDArray[np.float32]

@@ -194,7 +194,9 @@ def finite_levels(format: Format) -> F64:
     Of f32 and tf32, which have too many, the powers of two: each octave between them holds as many.
     """
     if format.element.name in ("f32", "tf32"):
-        return np.exp2(np.arange(-149 if format.element.name == "f32" else -136, 128, dtype=np.float64))
+        lowest = -149 if format.element.name == "f32" else -136
+        powers: F64 = np.exp2(np.arange(lowest, 128, dtype=np.float64))
+        return powers
     if format.has_min:
         return np.arange(format.element.levels, dtype=np.float64)
     values = format.element.code().values
@@ -205,7 +207,8 @@ def finite_levels(format: Format) -> F64:
 def _rounded(format: Format, x: F32) -> F64:
     if format.element.name == "tf32":
         with np.errstate(over="ignore"):
-            return encode(x, format).decode().astype(np.float64)
+            decoded: F64 = encode(x, format).decode().astype(np.float64)
+        return decoded
     if format.has_min:
         codes: F64 = np.clip(np.rint(x.astype(np.float64)), 0, format.element.levels - 1)
         return codes

@@ -1,4 +1,4 @@
-"""The format report as one HTML page: pictures inline, no script, nothing fetched; for phones, desktops and the dark."""
+"""The format report as one HTML page: pictures inline, no script, nothing fetched; for phone and desktop."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ article { content-visibility: auto; contain-intrinsic-size: auto 560px; }
 article p { margin: .25em 0; font-size: .88rem; }
 article:target { outline: 2px solid var(--c0); }
 svg { display: block; width: 100%; height: auto; } svg text { font: 12px system-ui, sans-serif; fill: var(--soft); }
-svg text.small { font-size: 10.5px; fill: var(--ink); } svg path { fill: none; } svg a { cursor: pointer; }
+svg text.small { font-size: 10.5px; fill: var(--ink); paint-order: stroke; stroke: var(--card); stroke-width: 3px; }
+ svg path { fill: none; } svg a { cursor: pointer; }
 .grid { stroke: var(--rule); stroke-width: .7; } .axis { stroke: var(--soft); stroke-width: .8; }
 .shannon { stroke: var(--ink); stroke-width: 1.3; }
 .coded { stroke: var(--ink); stroke-width: 1.3; stroke-dasharray: 5 3; }

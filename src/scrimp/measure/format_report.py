@@ -245,7 +245,7 @@ def _cost(format: Format) -> Cost | None:
     """None where the model has no circuit for it."""
     try:
         return cost_of(format)
-    except (UsageError, KeyError):
+    except UsageError:
         return None
 
 
