@@ -1,4 +1,4 @@
-"""What rounding costs on SmolLM2-135M: every width at two group sizes, file bytes against loss. The table of the README.
+"""What rounding costs on SmolLM2-135M: every width at two group sizes, bytes against loss. The table of the README.
 
     python bench/rounding.py ../shared/data/text/wikitext2_valid.txt --max-tokens 16384
 

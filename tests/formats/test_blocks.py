@@ -1,4 +1,4 @@
-"""Block formats against gfloat and against their definitions read one number at a time, on tensors made to break them."""
+"""Block formats against gfloat and their definitions read one number at a time, on tensors made to break them."""
 
 import warnings
 
@@ -9,11 +9,32 @@ from block_checks import adversarial_rows, msfp_block, nvfp4_rows, smx_block, sq
 from scrimp.formats import NAMED, encode, parse
 from scrimp.formats.scale_types import to_f32
 
-MX = {"mxfp8_e4m3": "format_info_mxfp8_e4m3", "mxfp8_e5m2": "format_info_mxfp8_e5m2", "mxfp6_e2m3": "format_info_mxfp6_e2m3",
-      "mxfp6_e3m2": "format_info_mxfp6_e3m2", "mxfp4": "format_info_mxfp4_e2m1", "mxint8": "format_info_mxint8"}  # fmt: skip
+MX = {
+    "mxfp8_e4m3": "format_info_mxfp8_e4m3",
+    "mxfp8_e5m2": "format_info_mxfp8_e5m2",
+    "mxfp6_e2m3": "format_info_mxfp6_e2m3",
+    "mxfp6_e3m2": "format_info_mxfp6_e3m2",
+    "mxfp4": "format_info_mxfp4_e2m1",
+    "mxint8": "format_info_mxint8",
+}
 POWER_OF_TWO = [*MX, "msfp12", "msfp16", "smx4", "smx6", "smx9"]
-SCALED = [*NAMED, "int4:g64", "int4z:g32", "int8:row", "nf4:g64", "af4", "iq4nl", "quaternary", "ternary:g64", "binary:g32", "lns8",
-          "kmeans4", "int4:g64@e8m0", "int4:g64@e4m3", "fp8_e4m3:g128@f32", "posit8_1:g64", "uint8", "int1", "int16"]  # fmt: skip
+SCALED = [
+    *NAMED,
+    *[
+        "int4:g64",
+        "int4z:g32",
+        "int8:row",
+        "nf4:g64",
+        "af4",
+        "iq4nl",
+        "quaternary",
+        "ternary:g64",
+        "binary:g32",
+        "lns8",
+        "kmeans4",
+    ],
+    *["int4:g64@e8m0", "int4:g64@e4m3", "fp8_e4m3:g128@f32", "posit8_1:g64", "uint8", "int1", "int16"],
+]
 
 
 @pytest.mark.parametrize("name", MX)
@@ -104,8 +125,12 @@ def test_weights_in_a_block_do_not_see_each_others_place(name):
     assert np.array_equal(encode(rows[:, order], name).decode(), encode(rows, name).decode()[:, order])
 
 
-IDEMPOTENT = [*MX, "smx4", "smx6", "smx9", "msfp12", "msfp16", "q8_0", "nf4:g64", "int8r:g64", "int4r:g32@f32", "binary:row",
-              "fp8_e4m3:g128@f32", "ternary:g64@f32"]  # fmt: skip
+IDEMPOTENT = [
+    *MX,
+    *["smx4", "smx6", "smx9", "msfp12", "msfp16", "q8_0", "nf4:g64", "int8r:g64", "int4r:g32@f32", "binary:row"],
+    "fp8_e4m3:g128@f32",
+    "ternary:g64@f32",
+]
 
 
 @pytest.mark.parametrize("name", IDEMPOTENT)
@@ -133,13 +158,19 @@ def test_a_second_pass_of_two_level_formats_changes_less_than_the_first(name):
 
 @pytest.mark.parametrize(
     ("name", "rule", "worst"),
-    [("mxfp8_e4m3", "floor", 1 / 8), ("mxfp4", "floor", 1 / 4), ("mxfp8_e4m3", "rceil", 2**-4), ("mxfp4", "rceil", 1 / 4),
-     ("mxfp8_e4m3", "ceil", 2**-4), ("mxint8", "floor", 2**-7)],
-)  # fmt: skip
+    [
+        ("mxfp8_e4m3", "floor", 1 / 8),
+        ("mxfp4", "floor", 1 / 4),
+        ("mxfp8_e4m3", "rceil", 2**-4),
+        ("mxfp4", "rceil", 1 / 4),
+        ("mxfp8_e4m3", "ceil", 2**-4),
+        ("mxint8", "floor", 2**-7),
+    ],
+)
 def test_how_much_the_largest_of_a_block_can_lose(name, rule, worst):
     """floor may saturate it (512 → 448 and 8 → 6); the rules that round up only round, by half a step.
 
-    Half a step over the number is at most 2^-(M+1) of it for a normal e4m3 number; of e2m1 it is 1/4 (between 1 and 1.5).
+    Half a step is at most 2^-(M+1) of a normal e4m3 number, and 1/4 of an e2m1 number between 1 and 1.5.
     """
     peaks = np.random.default_rng(7).uniform(1, 2, 2000).astype(np.float32)
     rows = np.zeros((2000, 32), np.float32)

@@ -1,8 +1,10 @@
 """Published and derived error figures, reproduced on 2^20 numbers: if a format's definition is off, so is its error.
 
-Sources: Max 1960 and Lloyd 1982 for the optimal quantizers; the BDR paper (arXiv 2302.08007) for shared micro-exponents; the
-others are integrals, or this project's own measurements with a second implementation.
+Sources: Max 1960 and Lloyd 1982 for optimal quantizers; the BDR paper (arXiv 2302.08007) for shared micro-exponents;
+the others are integrals, or this project's own measurements with a second implementation.
 """
+
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -28,8 +30,8 @@ def samples():
     return {name: values.astype(np.float32).reshape(1024, 1024) for name, values in raw.items()}
 
 
-#: format, options, dB on Gaussian, Laplace and Student-t numbers. None where the figure depends on the sample's largest number or on
-#: something our format fixes otherwise (per-row second scales).
+#: format, options, dB on Gaussian, Laplace and Student-t numbers. None where the figure depends on the sample's largest
+#: number or on something our format fixes otherwise (per-row second scales).
 LADDER = [
     ("int4r:tensor", {"rule": "mse"}, 18.91, 15.63, 12.51),
     ("int4:tensor", {"rule": "mse"}, 19.26, None, None),
@@ -120,7 +122,7 @@ def test_floats_have_six_decibels_per_fraction_bit_wherever_they_are_scaled(samp
 @pytest.mark.parametrize("group", [32, 64, 256])
 @pytest.mark.parametrize("bits", [4, 6, 8])
 def test_integers_in_blocks_follow_their_formula(samples, group, bits):
-    """10 log10(12 Q² / κ²) with κ² = E[max²] / E[x²]; the largest of a block is exact, so a little better in small blocks."""
+    """10 log10(12 Q² / κ²) with κ² = E[max²] / E[x²]; a block's largest is exact: small blocks do a bit better."""
     w = samples["gauss"]
     top = 2 ** (bits - 1) - 1
     kappa = (
@@ -149,7 +151,7 @@ def test_no_sixteen_levels_beat_lloyd_and_max(samples):
 def test_halving_the_group_never_hurts(samples):
     w = samples["t4"][:256]
     gains = [gained(w, f"int4:{block}@f32", {"rule": "mse"}) for block in ("row", "g256", "g128", "g64", "g32")]
-    assert all(finer >= coarser for coarser, finer in zip(gains, gains[1:], strict=False))
+    assert all(finer >= coarser for coarser, finer in pairwise(gains))
 
 
 def test_a_fraction_bit_is_six_decibels(samples):
@@ -179,7 +181,7 @@ def bdr_bound(m, d2, k1=16, k2=2):
 
 
 def worst_blocks(count=60_000):
-    """One or two large numbers and the others where rounding loses most: half steps, just under powers of two, tiny, zero."""
+    """A large number and the others where rounding loses most: half steps, just under powers of two, tiny ones."""
     rng = np.random.default_rng(1)
     blocks = rng.normal(size=(count, 16)) * 2.0 ** rng.integers(-9, 1, (count, 16))
     peak = rng.integers(0, 16, count)
@@ -218,7 +220,7 @@ def test_shared_exponents_never_fall_below_their_bound(name, m, d2, bound):
 
 
 def test_the_bdr_papers_comparisons(samples):
-    """On numbers of variable variance: MX9 gains 3.6 dB on MSFP16 (the paper's figure) and about 15 on e4m3; MX6 lies between."""
+    """On numbers of variable variance: MX9 gains 3.6 dB on MSFP16 (the paper's figure) and about 15 on e4m3."""
     rng = np.random.default_rng(2)
     w = (rng.normal(size=(8192, 128)) * np.abs(rng.normal(size=(8192, 1)))).astype(np.float32)
     mx9, mx6 = gained(w, "smx9", {}), gained(w, "smx6", {})

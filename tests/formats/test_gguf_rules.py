@@ -13,7 +13,7 @@ BLOCK = {"tq1_0": 256, "tq2_0": 256}
 
 
 def ours_as_bytes(name, tensor):
-    """Our codes and scales laid out as ggml blocks: nibbles j and j+16 share a byte, fifth bits are one little-endian word."""
+    """Our codes and scales as ggml blocks: nibbles j and j+16 share a byte, fifth bits are one little-endian word."""
     size = BLOCK.get(name, 32)
     codes = tensor.codes().reshape(-1, size)
     d = tensor.row_scales().astype("<f2").reshape(-1, 1).view(np.uint8)
@@ -49,7 +49,7 @@ def test_bytes_equal_those_of_gguf(name):
         [np.random.default_rng(0).normal(size=(512, 512)).astype(np.float32), adversarial_rows(2, 256)]
     )
     size = BLOCK.get(name, 32)
-    # f16 scales overflow and vanish at the extremes, where gguf writes infinities and divides by subnormals: not compared
+    # at the extremes f16 scales overflow or vanish, and gguf writes infinities and divides by subnormals: left out
     peak = np.abs(rows.reshape(len(rows), -1, size)).max(axis=(1, 2))
     rows = rows[(peak < 60_000) & ((peak > 1e-6) | (peak == 0))]
     kind = gguf.GGMLQuantizationType[name.upper()]

@@ -1,4 +1,4 @@
-"""The fast encoders equal the reference: at every threshold and its neighbours, on random bits, on all bfloat16 numbers."""
+"""The fast encoders equal the reference: at every threshold and its neighbours, on random bits, on all of bfloat16."""
 
 import numpy as np
 import pytest

@@ -12,8 +12,8 @@ import test_lookup
 import test_oracles
 import test_packing
 import test_rounding
-import test_scale_rounding
 import test_scalars
+import test_scale_rounding
 from format_checks import GOLDEN, check_golden, check_nearest, check_numbers_come_back, check_ties
 
 from scrimp.formats import codec, gguf_rules, lookup, packing, rounding, scale_types, search

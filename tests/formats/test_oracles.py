@@ -1,6 +1,6 @@
 """Bit for bit against software no one here wrote: ml_dtypes, gfloat, softposit and torch.
 
-Oracles see float32 numbers only: from float64 some round twice. Where they disagree about overflow, ours is set to theirs.
+Oracles see float32 numbers only: from float64 some round twice. Where they disagree about overflow, we follow them.
 """
 
 import numpy as np

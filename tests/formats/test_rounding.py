@@ -87,8 +87,9 @@ def test_rounding_to_odd_keeps_what_is_exact_and_never_makes_a_tie():
 @pytest.mark.parametrize("rounding", ["even", "away", "zero"])
 def test_stored_floats_equal_the_reference(kind, rounding):
     code, rng = ELEMENTS[kind].code(), np.random.default_rng(0)
-    x = np.concatenate([rng.integers(0, 2**32, 100_000, dtype=np.uint32).view(np.float32),
-                        rng.normal(size=100_000).astype(np.float32), np.float32([0, -0.0, np.inf, -np.inf, 65520, 3.4e38])])  # fmt: skip
+    bits = rng.integers(0, 2**32, 100_000, dtype=np.uint32).view(np.float32)
+    special = np.float32([0, -0.0, np.inf, -np.inf, 65520, 3.4e38])
+    x = np.concatenate([bits, rng.normal(size=100_000).astype(np.float32), special])
     stored = to_f32(store_floats(x, kind, rounding), kind)
     with np.errstate(over="ignore"):
         assert np.array_equal(stored, code.values[code.encode(x, rounding)].astype(np.float32), equal_nan=True)

@@ -87,10 +87,23 @@ def test_symmetric_codes_round_both_sides_alike(name):
 
 @pytest.mark.parametrize(
     ("name", "lowest", "highest"),
-    [("int1", -1, 0), ("int4", -8, 7), ("int8", -128, 127), ("int16", -32768, 32767), ("int4r", -7, 7), ("uint8", 0, 255),
-     ("quaternary", -1, 2), ("ternary", -1, 1), ("binary", -1, 1), ("nf4", -1, 1), ("af4", -1, 1), ("iq4nl", -127, 113),
-     ("fixed8.4", -8, 7.9375), ("fixed8.6", -2, 1.984375)],
-)  # fmt: skip
+    [
+        ("int1", -1, 0),
+        ("int4", -8, 7),
+        ("int8", -128, 127),
+        ("int16", -32768, 32767),
+        ("int4r", -7, 7),
+        ("uint8", 0, 255),
+        ("quaternary", -1, 2),
+        ("ternary", -1, 1),
+        ("binary", -1, 1),
+        ("nf4", -1, 1),
+        ("af4", -1, 1),
+        ("iq4nl", -127, 113),
+        ("fixed8.4", -8, 7.9375),
+        ("fixed8.6", -2, 1.984375),
+    ],
+)
 def test_the_ends_of_asymmetric_codes(name, lowest, highest):
     levels = signed_levels(code_of(name))
     assert (levels[0], levels[-1]) == (lowest, highest)
@@ -98,14 +111,35 @@ def test_the_ends_of_asymmetric_codes(name, lowest, highest):
 
 @pytest.mark.parametrize(
     ("name", "largest", "min_positive"),
-    [("fp8_e4m3", 448, 2**-9), ("fp8_e5m2", 57344, 2**-16), ("fp8_e3m4", 15.5, 2**-6), ("fp8_e4m3_ieee", 240, 2**-9),
-     ("fp8_e4m3_fnuz", 240, 2**-10), ("fp8_e5m2_fnuz", 57344, 2**-17), ("fp8_e4m3b11_fnuz", 30, 2**-13),
-     ("fp6_e2m3", 7.5, 0.125), ("fp6_e3m2", 28, 0.0625), ("fp4_e2m1", 6, 0.5), ("f16", 65504, 2**-24),
-     ("bf16", 3.3895313892515355e38, 2**-133), ("e8m0", 2**127, 2**-127), ("k8p3se", 49152, 2**-17), ("k8p4se", 224, 2**-10),
-     ("k8p5se", 15, 2**-7), ("k8p3sf", 57344, 2**-17), ("k8p4sf", 240, 2**-10), ("k8p5sf", 15.5, 2**-7),
-     ("posit8_0", 64, 2**-6), ("posit8_1", 4096, 2**-12), ("posit8_2", 2**24, 2**-24), ("posit16_1", 2**28, 2**-28),
-     ("posit16_2", 2**56, 2**-56), ("elma8", 4096, 2**-12), ("lns8", 2 ** (63 / 16), 2 ** (-63 / 16))],
-)  # fmt: skip
+    [
+        ("fp8_e4m3", 448, 2**-9),
+        ("fp8_e5m2", 57344, 2**-16),
+        ("fp8_e3m4", 15.5, 2**-6),
+        ("fp8_e4m3_ieee", 240, 2**-9),
+        ("fp8_e4m3_fnuz", 240, 2**-10),
+        ("fp8_e5m2_fnuz", 57344, 2**-17),
+        ("fp8_e4m3b11_fnuz", 30, 2**-13),
+        ("fp6_e2m3", 7.5, 0.125),
+        ("fp6_e3m2", 28, 0.0625),
+        ("fp4_e2m1", 6, 0.5),
+        ("f16", 65504, 2**-24),
+        ("bf16", 3.3895313892515355e38, 2**-133),
+        ("e8m0", 2**127, 2**-127),
+        ("k8p3se", 49152, 2**-17),
+        ("k8p4se", 224, 2**-10),
+        ("k8p5se", 15, 2**-7),
+        ("k8p3sf", 57344, 2**-17),
+        ("k8p4sf", 240, 2**-10),
+        ("k8p5sf", 15.5, 2**-7),
+        ("posit8_0", 64, 2**-6),
+        ("posit8_1", 4096, 2**-12),
+        ("posit8_2", 2**24, 2**-24),
+        ("posit16_1", 2**28, 2**-28),
+        ("posit16_2", 2**56, 2**-56),
+        ("elma8", 4096, 2**-12),
+        ("lns8", 2 ** (63 / 16), 2 ** (-63 / 16)),
+    ],
+)
 def test_the_largest_and_the_smallest_number(name, largest, min_positive):
     assert (code_of(name).largest, code_of(name).min_positive) == (largest, min_positive)
 

@@ -47,9 +47,19 @@ def test_bits_per_trit_and_their_efficiency():
 
 @pytest.mark.parametrize(
     ("name", "count", "alignment", "nbytes"),
-    [("fives", 576, 1, 116), ("fives", 576, 64, 128), ("threes", 576, 1, 120), ("threes", 576, 64, 128), ("tens", 576, 1, 116),
-     ("fields", 576, 64, 192), ("fives", 4096, 64, 832), ("fives", 0, 64, 0), ("tens", 1, 1, 2), ("threes", 1, 1, 1)],
-)  # fmt: skip
+    [
+        ("fives", 576, 1, 116),
+        ("fives", 576, 64, 128),
+        ("threes", 576, 1, 120),
+        ("threes", 576, 64, 128),
+        ("tens", 576, 1, 116),
+        ("fields", 576, 64, 192),
+        ("fives", 4096, 64, 832),
+        ("fives", 0, 64, 0),
+        ("tens", 1, 1, 2),
+        ("threes", 1, 1, 1),
+    ],
+)
 def test_what_alignment_costs(name, count, alignment, nbytes):
     assert PACKINGS[name].row_bytes(count, alignment) == nbytes
 

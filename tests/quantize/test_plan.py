@@ -177,3 +177,9 @@ def test_a_size_no_plan_reaches_names_the_smallest(source: Source) -> None:
 def test_a_fixed_embedding_stays_fixed_on_the_ladder(source: Source) -> None:
     fitted = budget.fit(source, 10**9, lambda made: made.nbytes, embedding=parse("int5:row"))
     assert fitted.choices[HEAD].format.name == "int5:row"
+
+
+@pytest.mark.parametrize("name", ["nf4:g64", "mxfp4", "fp8_e4m3", "posit8_1", "tf32", "int7:g64", "int4:g64@e8m0"])
+def test_a_format_of_the_laboratory_is_refused_before_anything_is_read(name):
+    with pytest.raises(UsageError, match="format of the laboratory"):
+        plan.storable(name)

@@ -125,7 +125,7 @@ def _help() -> str:
     return (
         "scrimp: make a neural network small, run it on what you have, and know exactly what you lost.\n\n"
         f"usage: scrimp VERB [...]      (scrimp VERB --help tells more)\n\n{verbs}\n\n"
-        "try:  scrimp run smollm2-135m 'What is the capital of France?'"
+        "try:  scrimp run smollm2-135m 'Why is the sky blue?'"
     )
 
 

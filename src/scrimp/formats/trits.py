@@ -29,7 +29,7 @@ POSITION_BLOCK = 128
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """``trits`` of them in ``bits`` bits, as a number in base three; units follow each other bit by bit, low bits first."""
+    """``trits`` of them in ``bits`` bits, as a number in base three; units follow bit by bit, low bits first."""
 
     name: str
     trits: int

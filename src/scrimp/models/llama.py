@@ -98,7 +98,9 @@ def shape(config: Mapping[str, Any], *, qkv_bias: bool) -> LlamaConfig:
         raise Refused(f"config: hidden_size {width:,} does not divide into {heads} heads.", hint="the file is damaged")
     head_dim = integer(config, "head_dim", low=4, high=512, default=width // heads)
     if heads * head_dim > MAX_INPUTS:
-        raise Refused(f"config: {heads:,} heads of {head_dim} are too wide.", hint=f"the limit is {MAX_INPUTS:,} in all")
+        raise Refused(
+            f"config: {heads:,} heads of {head_dim} are too wide.", hint=f"the limit is {MAX_INPUTS:,} in all"
+        )
     if head_dim % 4 or heads % kv_heads:
         raise Refused(f"config: {heads} heads of {head_dim} over {kv_heads} key heads do not fit together.",
                       hint="head_dim must be a multiple of 4, and key heads must divide the heads")  # fmt: skip

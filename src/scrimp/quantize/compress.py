@@ -13,7 +13,6 @@ import numpy as np
 
 from scrimp import models
 from scrimp.errors import GoalNotMet, Refused, UsageError
-from scrimp.formats import parse
 from scrimp.measure.evaluate import Evaluation, evaluate
 from scrimp.measure.memory import peak_bytes
 from scrimp.measure.windows import cut, default_text, read_text
@@ -104,8 +103,8 @@ def prepare(
     if keep and (rules or embedding):
         raise UsageError("--keep changes no format, so --rule and --embedding have no place.", hint="use --format")
     parsed = [plans.parse_rule(rule, method) for rule in rules]
-    ends = parse(embedding) if embedding is not None else None
-    body = parse(format) if format is not None else None
+    ends = plans.storable(embedding) if embedding is not None else None
+    body = plans.storable(format) if format is not None else None
     if bits is not None and not 0 <= bits <= MAX_BITS:
         raise UsageError(f"{bits:g} bits per weight are out of range.", hint=f"0 … {MAX_BITS} are possible")
     size_bytes = parse_bytes(size) if isinstance(size, str) else size

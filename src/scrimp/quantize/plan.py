@@ -78,11 +78,11 @@ def parse_choice(text: str, default_method: str) -> Choice:
     """
     format, at, last = text.rpartition("@")
     if at and last in METHODS:
-        return Choice(parse(format), last)
+        return Choice(storable(format), last)
     if at and last not in SCALE_BITS:
         hint = nearest(last, [*METHODS, *SCALE_BITS]) or f"the methods are {', '.join(METHODS)}"
         raise UsageError(f"'{text}': '{last}' is neither a method nor a scale type.", hint=hint)
-    return Choice(parse(text), default_method)
+    return Choice(storable(text), default_method)
 
 
 def parse_rule(text: str, default_method: str) -> Rule:
@@ -146,3 +146,14 @@ def _count(shape: tuple[int, ...]) -> int:
     for side in shape:
         count *= side
     return count
+
+
+def storable(text: str) -> Format:
+    """The Format of that name, if the kernels multiply with it as stored; UsageError for the rest."""
+    format = parse(text)
+    if not format.runs:
+        raise UsageError(
+            f"{format.name} is a format of the laboratory: models are not stored in it yet.",
+            hint="use an int2 … int6, int8 (or z), ternary, binary or f16 format; `scrimp formats` shows them all",
+        )
+    return format
