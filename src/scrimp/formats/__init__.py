@@ -2,8 +2,8 @@
 
 >>> import numpy as np; from scrimp.formats import encode
 >>> q = encode(np.float32([[0.11, -0.52, 1.0, 0.0]]), "nf4:g64")
->>> q.codes().tolist(), q.decode().round(4).tolist()
-([[8, 2, 15, 7]], [[0.0796, -0.5251, 1.0, 0.0]])
+>>> q.codes().tolist(), [round(float(v), 4) for v in q.decode()[0]]
+([[8, 2, 15, 7]], [0.0796, -0.5251, 1.0, 0.0])
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ def save(path: str | Path, tensors: Mapping[str, QTensor]) -> None:
 
     >>> import tempfile; from scrimp import formats
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save(f"{folder}/w.safetensors", {"w": formats.encode(np.float32([[1, -1]]), "int8")})
-    ...     load(f"{folder}/w.safetensors")["w"].decode().round(3).tolist()
+    ...     save(f"{folder}/w.safetensors", {"w": formats.encode(np.float32([[1, -1]]), "mxfp4")})
+    ...     load(f"{folder}/w.safetensors")["w"].decode().tolist()
     [[1.0, -1.0]]
     """
     entries: dict[str, object] = {}
