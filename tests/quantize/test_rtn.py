@@ -12,8 +12,8 @@ from hypothesis.extra.numpy import arrays
 
 from scrimp.errors import Refused
 from scrimp.formats import parse
+from scrimp.formats.scale_types import LARGEST
 from scrimp.quantize import rtn
-from scrimp.quantize.scales import LARGEST
 from scrimp.tensors import F32, QTensor
 
 INTS = [f"int{bits}{z}" for bits in (2, 3, 4, 5, 6, 8) for z in ("", "z")]

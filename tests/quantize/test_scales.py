@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scrimp.quantize.scales import LARGEST, at_least, at_most, to_nearest
+from scrimp.formats.scale_types import LARGEST, at_least, at_most, to_nearest
 from scrimp.tensors import to_f32
 
 #: Every finite float16, ascending.

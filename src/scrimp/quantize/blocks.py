@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scrimp.quantize.scales import F64
+from scrimp.formats.code import F64
 from scrimp.tensors import F32
 
 #: Weights a thread works on at a time: 512 kB of float32, which with its scratch stays in cache.

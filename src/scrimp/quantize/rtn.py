@@ -9,10 +9,10 @@ import numpy as np
 
 from scrimp.errors import Refused
 from scrimp.formats import Format
+from scrimp.formats.scale_types import LARGEST
 from scrimp.quantize import search, ternary
 from scrimp.quantize.blocks import Blocks, group_blocks, row_chunks
 from scrimp.quantize.pool import pool
-from scrimp.quantize.scales import LARGEST
 from scrimp.tensors import DTYPES, F32, U8, QTensor, Stored, from_codes, from_f32, from_floats, to_f32
 
 Scale = Literal["mse", "absmax"]

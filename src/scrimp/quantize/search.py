@@ -16,8 +16,9 @@ from itertools import product
 
 import numpy as np
 
+from scrimp.formats.code import F64
+from scrimp.formats.scale_types import at_least, at_most, to_nearest
 from scrimp.quantize.blocks import Blocks
-from scrimp.quantize.scales import F64, at_least, at_most, to_nearest
 from scrimp.tensors import F32, Stored, to_f32
 
 #: Symmetric: |w| at which codes end, as a fraction of the largest |w| of the block, inverted: 0.7 … 4.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from scrimp.formats.scale_types import to_nearest
 from scrimp.quantize.blocks import Blocks
-from scrimp.quantize.scales import to_nearest
 from scrimp.tensors import Stored
 
 _AT_ONCE = 1 << 20
