@@ -1,0 +1,1 @@
+"""Text → what the inputs of a network's linear layers look like."""

@@ -1,0 +1,22 @@
+"""Statistics: what calibration measured at the input of a linear layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scrimp.formats.code import F64
+from scrimp.tensors import F32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Statistics:
+    """Of the inputs ``X (T, K)`` that a linear layer saw, T tokens in all.
+
+    A layer's output error is ``‖X (W - Ŵ)ᵀ‖² = tr((W - Ŵ) H (W - Ŵ)ᵀ)``: the moments are all a method needs of it.
+    """
+
+    count: int  #: tokens, T
+    moments: F64  #: ``H = XᵀX`` (K, K), a sum over tokens
+    mean: F32  #: mean of x, per channel (K,)
+    magnitude: F32  #: mean of |x|, per channel (K,)
+    peak: F32  #: max of |x|, per channel (K,)
