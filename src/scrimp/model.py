@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from scrimp import models
 from scrimp.engine import Arithmetic, Engine, default_threads, pick_isa
+from scrimp.engine.float_path import as_run, decoded_notes
 from scrimp.errors import Refused, UsageError
 from scrimp.sources.open import open_source
 from scrimp.sources.pull import locate
@@ -56,7 +57,7 @@ class Model:
         self.context = context or min(longest, DEFAULT_CONTEXT)
         self.threads = threads or default_threads()
         self.isa = pick_isa(isa)
-        matrices, vectors = read_tensors(source, self.program.matrices, self.program.vectors)
+        matrices, vectors, self.notes = read_tensors(source, self.program.matrices, self.program.vectors)
         self.engine = Engine(
             self.program,
             matrices,
@@ -134,22 +135,30 @@ class Model:
 
 def read_tensors(
     source: Source, matrices: dict[str, tuple[int, int]], vectors: dict[str, int]
-) -> tuple[dict[str, QTensor], dict[str, F32]]:
-    """Every tensor of a Program from a source, each checked against the shape the Program needs."""
-    with ThreadPoolExecutor(default_threads()) as pool:
-        read = dict(zip((*matrices, *vectors), pool.map(source.read, (*matrices, *vectors)), strict=True))
-    found_matrices, found_vectors = {}, {}
-    for name, tensor in read.items():
+) -> tuple[dict[str, QTensor], dict[str, F32], tuple[str, ...]]:
+    """Every tensor of a Program from a source, each checked against the shape the Program needs.
+
+    Matrices come in formats that run; the notes say which were decoded for that.
+    """
+
+    def read(name: str) -> tuple[QTensor | F32, QTensor | F32]:
+        tensor = source.read(name)
         expected = matrices[name] if name in matrices else (vectors[name],)
         if tuple(tensor.shape) != expected:
             raise Refused(
                 f"{name} has shape {tuple(tensor.shape)}; its config asks for {expected}.", hint="the file is damaged"
             )
-        if isinstance(tensor, QTensor):
-            found_matrices[name] = tensor
-        else:
-            found_vectors[name] = tensor
-    return found_matrices, found_vectors
+        return tensor, as_run(tensor) if isinstance(tensor, QTensor) else tensor
+
+    names = (*matrices, *vectors)
+    with ThreadPoolExecutor(default_threads()) as pool:
+        found = dict(zip(names, pool.map(read, names), strict=True))
+    stored = [(tensor.format, tensor.shape) for tensor, _ in found.values() if isinstance(tensor, QTensor)]
+    return (
+        {name: tensor for name, (_, tensor) in found.items() if isinstance(tensor, QTensor)},
+        {name: tensor for name, (_, tensor) in found.items() if not isinstance(tensor, QTensor)},
+        tuple(decoded_notes(stored)),
+    )
 
 
 def open_model(

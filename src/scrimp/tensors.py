@@ -14,7 +14,7 @@ from scrimp.errors import Refused, UsageError
 from scrimp.formats import Format, packing, parse
 from scrimp.formats.catalogue import Rule
 from scrimp.formats.code import Codes, Rounding
-from scrimp.formats.codec import encode_matrix
+from scrimp.formats.codec import Walk, encode_matrix
 from scrimp.formats.pairs import spread
 from scrimp.formats.rounding import exact_f32, to_numbers
 from scrimp.formats.scale_types import DTYPES as DTYPES
@@ -52,6 +52,18 @@ class QTensor:
     def nbytes(self) -> int:
         """Bytes stored: codes, scales, mins and padding."""
         return sum(part.nbytes for part in self.parts().values())
+
+    def tiles(self, begin: int, end: int) -> QTensor:
+        """Rows ``16·begin … 16·end`` as a view."""
+        whole = ("tensor_scale", "codebook")
+
+        def cut(part: Stored | None) -> Stored | None:
+            return part if part is None or self.format.block == "tensor" else part[begin:end]
+
+        rows = min(packing.TILE_ROWS * end, self.shape[0]) - packing.TILE_ROWS * begin
+        planes = tuple(plane[begin:end] for plane in self.planes)
+        extra = {part: values if part in whole else values[begin:end] for part, values in self.extra.items()}
+        return QTensor(self.format, (rows, self.shape[1]), planes, cut(self.scales), cut(self.mins), extra)
 
     @property
     def bits_per_weight(self) -> float:
@@ -187,12 +199,24 @@ def encode(
                          hint="give it at least one real number")  # fmt: skip
     numbers = exact_f32(values) if chosen.scale is None else _plain_f32(values)
     matrix = np.ascontiguousarray(numbers).reshape(_sides(values.shape, chosen))
-    found = encode_matrix(matrix, chosen, rule=rule, rounding=rounding, seed=0 if seed is None else seed)
-    if chosen.element.kind == "float":
-        tensor = from_floats(chosen, found.codes)
-    else:
-        tensor = from_codes(chosen, found.codes, found.scales, found.mins, found.extra)
+    tensor = encode_weight(matrix, chosen, rule=rule, rounding=rounding, seed=0 if seed is None else seed)
     return tensor if values.shape == tensor.shape else replace(tensor, dims=values.shape)
+
+
+def encode_weight(
+    weight: F32,
+    format: Format,
+    *,
+    rule: Rule | None = None,
+    rounding: Rounding | None = None,
+    seed: int = 0,
+    walk: Walk = map,
+) -> QTensor:
+    """As :func:`encode`, of a matrix ``(N, K)`` whose rows stay what they are; ``walk`` may share the work out."""
+    found = encode_matrix(weight, format, rule=rule, rounding=rounding, seed=seed, walk=walk)
+    if format.element.kind == "float":
+        return from_floats(format, found.codes)
+    return from_codes(format, found.codes, found.scales, found.mins, found.extra)
 
 
 def _plain_f32(values: NDArray[Any]) -> F32:

@@ -179,7 +179,7 @@ def test_a_fixed_embedding_stays_fixed_on_the_ladder(source: Source) -> None:
     assert fitted.choices[HEAD].format.name == "int5:row"
 
 
-@pytest.mark.parametrize("name", ["nf4:g64", "mxfp4", "fp8_e4m3", "posit8_1", "tf32", "int7:g64", "int4:g64@e8m0"])
-def test_a_format_of_the_laboratory_is_refused_before_anything_is_read(name):
-    with pytest.raises(UsageError, match="format of the laboratory"):
+@pytest.mark.parametrize("name", ["e8m0", "e8m0:g64"])
+def test_a_format_without_a_sign_is_refused_before_anything_is_read(name):
+    with pytest.raises(UsageError, match="neither sign nor zero"):
         plan.storable(name)

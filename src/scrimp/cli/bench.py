@@ -30,6 +30,7 @@ def bench(
         output.print_json(speed.to_json())
         return
     output.print_table(("measured", "median", "min … max"), lines(speed), title=speed.model)
+    output.notes(speed.notes)
     if speed.profile:
         print()
         output.print_table(("operation", "calls", "ms", "%", "MB", "GB/s"), profile_lines(speed))

@@ -50,6 +50,7 @@ def chat(
 
     sampling = asdict(Sampling(temperature, top_k, top_p, min_p, repeat_penalty, seed))
     with open_model(model, tokenizer=tokenizer, threads=threads, context=context) as opened:
+        output.notes(opened.notes)
         conversation = Conversation(opened.step, opened.tokenizer, opened.context, system=system)
         conversation.check()
         if sys.stdin.isatty():

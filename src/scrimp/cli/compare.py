@@ -35,6 +35,7 @@ def compare(
         output.print_json({"rows": [row.to_json() for row in rows]})
         return
     output.print_table(COLUMNS, [cells(row) for row in rows])
+    output.notes([f"{row.model}: {line}" for row in rows for line in row.evaluation.notes])
     ceiling = max(row.speed.memory_read_gb_per_s for row in rows)
     speed = rows[0].speed
     output.note(

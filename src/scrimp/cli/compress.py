@@ -101,8 +101,7 @@ def _announce(job: Job, prediction: Prediction) -> None:
             *((f"  {choice}", f"{n} matrices") for choice, n in Counter(map(str, job.plan.choices.values())).items()),
         ],
     )
-    for line in notes_of(job.source, job.plan):
-        output.note(f"note: {line}")
+    output.notes(notes_of(job.source, job.plan))
 
 
 def _planned(job: Job, prediction: Prediction) -> dict[str, object]:

@@ -43,6 +43,7 @@ def eval_(
         output.print_json(result.to_json())
         return
     output.print_table(("measured", "value", "± error"), lines(result), title=result.model)
+    output.notes(result.notes)
     output.note(f"protocol: {result.protocol}. Errors are standard errors, from window means.")
 
 

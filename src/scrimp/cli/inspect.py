@@ -53,8 +53,7 @@ def _print_model(report: ModelReport) -> None:
         f"\n{report.parameters:,} parameters in {format_bytes(report.file_bytes)} ({report.file_bytes:,} bytes): "
         f"{report.bits_per_weight:.3f} bits per weight, everything included"
     )
-    for line in report.notes:
-        output.note(f"note: {line}")
+    output.notes(report.notes)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

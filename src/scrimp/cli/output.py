@@ -42,6 +42,12 @@ def note(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+def notes(lines: Sequence[str]) -> None:
+    """Each as a line of its own on stderr."""
+    for line in lines:
+        note(f"note: {line}")
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if value - value == 0 else None

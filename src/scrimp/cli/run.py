@@ -81,6 +81,7 @@ def run(
     said = Said()
     try:
         with open_model(model, tokenizer=tokenizer, threads=threads, context=context) as opened:
+            output.notes(opened.notes)
             pieces = opened.pieces(
                 text, raw=raw, max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
                 repeat_penalty=repeat_penalty, seed=seed, stop=stop or (),

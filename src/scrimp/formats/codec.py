@@ -9,8 +9,9 @@ stored without a scale follow the element's own rules; Refused where it has no c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,9 @@ from scrimp.formats.scales import Grid, unit_of
 from scrimp.formats.search import RULES, choose
 
 _CHUNK = 1 << 15
+
+#: How pieces of a matrix are walked: in turn (``map``), or by a pool's threads. No bit depends on it.
+Walk = Callable[..., Iterable[Any]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,19 +53,28 @@ class Job:
     rounding: Rounding
     rng: Uniform
     code: Code | None = None  #: a learned codebook
+    walk: Walk = map
 
 
 def encode_matrix(
-    w: F32, format: Format, *, rule: Rule | None = None, rounding: Rounding | None = None, seed: int = 0
+    w: F32,
+    format: Format,
+    *,
+    rule: Rule | None = None,
+    rounding: Rounding | None = None,
+    seed: int = 0,
+    walk: Walk = map,
 ) -> Encoded:
     """Encode ``w (N, K)`` float32. ``rule`` and ``rounding`` default to the format's own."""
     chosen = format.rounding if rounding is None else rounding
     if chosen not in ROUNDINGS:
         raise UsageError(f"'{chosen}' is no rounding.", hint=f"use one of {', '.join(ROUNDINGS)}")
     rng = np.random.default_rng(seed) if chosen == "stochastic" else None
+    if rng is not None:
+        walk = map  # random numbers are drawn in the order of the weights
     if format.scale is None:
-        return _as_they_are(w, format, chosen, rng)
-    job = Job(format, _rule(format, rule), chosen, rng)
+        return _as_they_are(w, format, chosen, rng, walk)
+    job = Job(format, _rule(format, rule), chosen, rng, walk=walk)
     if format.element.name.startswith("kmeans"):
         return _learned(w, job)
     return _scaled(w, job)
@@ -78,15 +91,18 @@ def _rule(format: Format, rule: Rule | None) -> Rule:
     return found
 
 
-def _as_they_are(w: F32, format: Format, rounding: Rounding, rng: Uniform) -> Encoded:
+def _as_they_are(w: F32, format: Format, rounding: Rounding, rng: Uniform, walk: Walk) -> Encoded:
     element = format.element
     if element.kind == "float":
         return Encoded(store_floats(w, element.name, rounding, rng))
     codes = np.empty(w.shape, code_type(element.bits))
     flat, out = w.reshape(-1), codes.reshape(-1)
-    for at in range(0, flat.size, _CHUNK):
+
+    def work(at: int) -> None:
         piece = slice(at, at + _CHUNK)
         out[piece] = to_codes(element, flat[piece], rounding, rng)
+
+    list(walk(work, range(0, flat.size, _CHUNK)))
     return Encoded(codes)
 
 
@@ -95,8 +111,8 @@ def _learned(w: F32, job: Job) -> Encoded:
     bits = job.format.element.bits
     levels = kmeans.learn(*kmeans.sample(w, job.format.group(w.shape[1]), whole=job.format.block == "tensor"), bits)
     code = listed(bits, levels.astype(np.float64))
-    encoded = _scaled(w, Job(job.format, job.rule, job.rounding, job.rng, code))
-    return Encoded(encoded.codes, encoded.scales, None, {"codebook": levels})
+    encoded = _scaled(w, replace(job, code=code))
+    return Encoded(encoded.codes, encoded.scales, None, {**encoded.extra, "codebook": levels})
 
 
 def _scaled(w: F32, job: Job) -> Encoded:
@@ -110,7 +126,9 @@ def _scaled(w: F32, job: Job) -> Encoded:
     codes = np.empty(w.shape, code_type(format.element.bits))
     scales, mins = (np.empty((rows, groups), DTYPES[format.scale]) for _ in range(2))
     shifts = np.empty((rows, -(-cols // 2)), np.uint8) if format.recipe is not None and format.recipe.pairs else None
-    for row in range(0, rows, step := max(1, _CHUNK // cols)):
+    step = max(1, _CHUNK // cols)
+
+    def work(row: int) -> None:
         at = slice(row, min(row + step, rows))
         for begin, end, size in ((0, whole, group), (whole, cols, cols - whole)):
             if begin < end:
@@ -123,6 +141,8 @@ def _scaled(w: F32, job: Job) -> Encoded:
                     mins[place] = found.mins
                 if shifts is not None:
                     shifts[at, begin // 2 : -(-end // 2)] = found.extra["shifts"].reshape(at.stop - at.start, -1)
+
+    list(job.walk(work, range(0, rows, step)))
     extra = {"shifts": shifts} if shifts is not None else {}
     if unit is not None:
         extra["tensor_scale" if format.second == "tensor" else "row_scales"] = _marked(w, unit, format)
@@ -177,9 +197,12 @@ def _one_block(w: F32, job: Job, unit: F32 | None) -> Encoded:
     grid = Grid(format.scale, unit)
     scales = choose(whole, format, grid, job.rule)
     codes = np.empty(w.size, code_type(format.element.bits))
-    for at in range(0, w.size, _CHUNK):
+
+    def work(at: int) -> None:
         piece = whole[..., at : at + _CHUNK]
         codes[at : at + _CHUNK] = _codes_of(piece, scales, grid.value(scales), job).codes[0, 0]
+
+    list(job.walk(work, range(0, w.size, _CHUNK)))
     return Encoded(codes.reshape(w.shape), scales, None, {} if unit is None else {"tensor_scale": unit})
 
 

@@ -7,7 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from scrimp.errors import UsageError
+from scrimp.formats import lookup
 from scrimp.formats.code import F64
+from scrimp.formats.element import Element
 from scrimp.formats.format import SIGNED_SCALES, Format
 from scrimp.formats.rounding import to_codes, to_numbers
 from scrimp.formats.scale_types import F32, Stored, divisor
@@ -21,10 +23,42 @@ SAMPLE = 1 << 18
 _NEWTON_STEPS = 20
 
 
-def squared_error(blocks: F32, scales: F32, format: Format, counts: F32 | None = None) -> F64:
+def rounded(element: Element, x: F32) -> F32:
+    """``x`` as its codes decode, before the scale."""
+    return to_numbers(element, to_codes(element, x))
+
+
+def nearly_rounded(element: Element, x: F32) -> F32:
+    """As :func:`rounded`, but elements with a table look at the upper 16 bits of a number only.
+
+    What lies within 2^-8 of a threshold may go to the wrong side, where its error is the same within that: quick, and
+    good enough to compare scales by.
+    """
+    if element.kind == "int" and element.step == 1:
+        np.rint(x, out=x)
+        return np.clip(x, -element.zero, element.levels - 1 - element.zero, out=x)
+    if element.kind != "table" or element.bits > 8:
+        return rounded(element, x)
+    cache = element.code().cache
+    if "nearby" not in cache:
+        middle = ((np.arange(1 << 16, dtype=np.uint32) << 16) | 0x8000).view(np.float32)
+        finite = np.where(np.isnan(middle), np.float32(np.inf), middle)
+        cache["nearby"] = element.tabulated()[lookup.encode(element.code(), finite)]
+    found: F32 = cache["nearby"].take(x.view(np.uint16)[..., 1::2], mode="clip")
+    return found
+
+
+def squared_error(
+    blocks: F32,
+    scales: F32,
+    format: Format,
+    counts: F32 | None = None,
+    *,
+    through: Callable[[Element, F32], F32] = rounded,
+) -> F64:
     """``Σ (w - ŵ)²`` of each block ``(R, g, G)`` with its scale ``(R, g)``; weight k counts ``counts[k]`` times."""
-    with np.errstate(over="ignore"):
-        numbers = to_numbers(format.element, to_codes(format.element, blocks / divisor(scales)[..., None]))
+    with np.errstate(over="ignore", invalid="ignore"):
+        numbers = through(format.element, blocks / divisor(scales)[..., None])
         numbers *= scales[..., None]
         numbers -= blocks
         if counts is None:
@@ -32,15 +66,38 @@ def squared_error(blocks: F32, scales: F32, format: Format, counts: F32 | None =
         return np.asarray(np.einsum("rgk,k->rg", np.square(numbers, dtype=np.float64), counts))
 
 
-def best_of(blocks: F32, candidates: list[Stored], format: Format, grid: Grid, counts: F32 | None = None) -> Stored:
-    """Of several scales for every block the one that errs least; the first of equals."""
+def best_of(
+    blocks: F32,
+    candidates: list[Stored],
+    format: Format,
+    grid: Grid,
+    counts: F32 | None = None,
+    *,
+    through: Callable[[Element, F32], F32] = rounded,
+    peak: F32 | None = None,
+) -> Stored:
+    """Of several scales for every block the one that errs least; the first of equals.
+
+    With the blocks' ``peak`` a scale that clips it by more than the least error so far, in every block, isn't tried.
+    """
     best = candidates[0]
-    least = squared_error(blocks, grid.value(best), format, counts)
+    least = squared_error(blocks, grid.value(best), format, counts, through=through)
+    farthest = np.float32(_farthest(format.element))
     for candidate in candidates[1:]:
-        error = squared_error(blocks, grid.value(candidate), format, counts)
+        scales = grid.value(candidate)
+        if peak is not None and (np.square(np.maximum(peak - np.abs(scales) * farthest, 0)) > least).all():
+            continue
+        error = squared_error(blocks, scales, format, counts, through=through)
         better = error < least
         best, least = np.where(better, candidate, best).astype(best.dtype), np.where(better, error, least)
     return best
+
+
+def _farthest(element: Element) -> float:
+    """The largest magnitude of its numbers."""
+    if element.kind == "table":
+        return max(-element.code().smallest, element.code().largest)
+    return float(max(element.zero, element.step * (element.levels - 1) - element.zero))
 
 
 def mse(blocks: F32, format: Format, grid: Grid) -> Stored:
@@ -61,10 +118,13 @@ def mse(blocks: F32, format: Format, grid: Grid) -> Stored:
     few = isinstance(format.block, int)
     ratios = np.geomspace(1 / 32, 32, 36) if tapered else np.geomspace(0.2 if few else 1 / 256, 1.2, 14 if few else 48)
     signs = (1, -1) if format.element.lopsided and format.scale in SIGNED_SCALES else (1,)
-    best = best_of(blocks, [start, *(grid.nearest(base * r * s) for r in ratios for s in signs)], format, grid, counts)
+    coarse = [start, *(grid.nearest(base * r * s) for r in ratios for s in signs)]
+    best = best_of(blocks, coarse, format, grid, counts, through=nearly_rounded, peak=peak)
     around = grid.value(best).astype(np.float64)
     fine = (ratios[1] / ratios[0]) ** np.linspace(-0.9, 0.9, 10)
-    return best_of(blocks, [best, *(grid.nearest(around * r) for r in fine)], format, grid, counts)
+    finer = best_of(blocks, [best, *(grid.nearest(around * r) for r in fine)], format, grid, counts,
+                    through=nearly_rounded, peak=peak)  # fmt: skip
+    return best_of(blocks, [start, finer], format, grid, counts)
 
 
 def _sample(blocks: F32) -> tuple[F32, F32]:

@@ -43,10 +43,11 @@ class Evaluation:
     reference: str | None = None
     divergence: Divergence | None = None
     tasks: tuple[TaskResult, ...] = ()
+    notes: tuple[str, ...] = ()  #: what was decoded to float32 to run
 
     def to_json(self) -> dict[str, Any]:
         document: dict[str, Any] = {"model": self.model, "text": self.text, **self.perplexity.to_json()}
-        document |= {"context": self.context, "protocol": self.protocol}
+        document |= {"context": self.context, "protocol": self.protocol, "notes": list(self.notes)}
         if self.divergence is not None:
             document |= {"reference": self.reference, **self.divergence.to_json()}
         if self.tasks:
@@ -116,6 +117,7 @@ def evaluate_all(
                 reference=None if reference is None else _name(reference),
                 divergence=None if original is None else divergence(one),
                 tasks=tuple(solve(task, subject, progress) for task in found_tasks),
+                notes=subject.notes,
             )
             for model, subject, one in zip(models, subjects, scores, strict=True)
         ]

@@ -54,6 +54,7 @@ class Speed:
     threads: int
     isa: str
     profile: tuple[OpCost, ...] = ()
+    notes: tuple[str, ...] = ()  #: what was decoded to float32 to run
 
     @property
     def decode_gb_per_s(self) -> float:
@@ -68,6 +69,7 @@ class Speed:
             "page_faults_minor": faults["minor"],
             "page_faults_major": faults["major"],
             "profile": list(profile),
+            "notes": list(self.notes),
         }
 
 
@@ -126,6 +128,7 @@ def measure_speed(
             threads=model.threads,
             isa=model.isa,
             profile=_profile(model, traffic, tokens, prefill) if profile else (),
+            notes=model.notes,
         )
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scrimp.engine.engine import core_matrix
+from scrimp.engine.float_path import decoded_notes, row_pieces, row_reader
 from scrimp.errors import UsageError, nearest
+from scrimp.formats import parse
 from scrimp.progress import SILENT, Progress
 from scrimp.quantize.pool import pool
 from scrimp.sources.source import Source
@@ -75,9 +76,9 @@ def inspect_model(source: Source, *, progress: Progress = SILENT) -> ModelReport
         reports.append(inspect_tensor(source, name))
         progress.advance(math.prod(info.shape), name)
     progress.finish()
-    return ModelReport(
-        str(source.path), source.kind, source.file_bytes, parameters, tuple(reports), tuple(source.notes)
-    )
+    matrices = [(parse(found.format), (found.shape[0], found.shape[1])) for found in reports if len(found.shape) == 2]
+    notes = (*source.notes, *decoded_notes(matrices))
+    return ModelReport(str(source.path), source.kind, source.file_bytes, parameters, tuple(reports), notes)
 
 
 def inspect_tensor(source: Source, name: str) -> TensorReport:
@@ -143,19 +144,20 @@ def _each(tensor: QTensor | NDArray[np.float32], function: Any) -> Iterator[Any]
     """``function`` of some decoded rows at a time."""
     if not isinstance(tensor, QTensor):
         return iter([function(tensor[None])])
-    rows, cols = tensor.shape
-    step, matrix = max(1, _WEIGHTS_AT_ONCE // cols), core_matrix(tensor)
-    return pool().map(lambda row: function(matrix.decode_rows(row, min(row + step, rows))), range(0, rows, step))
+    read = row_reader(tensor)
+    return pool().map(lambda rows: function(read(rows.start, rows.stop)), row_pieces(tensor))
 
 
 def _code_parts(tensor: QTensor) -> list[NDArray[Any]]:
     """The codes as flat pieces of unsigned integers; of 16-bit floats their bits, padding left out."""
     flat: NDArray[Any]
-    if tensor.format.scale is None:
+    element = tensor.format.element
+    if element.kind == "float":
         from scrimp.formats import packing
 
-        kind = DTYPES[tensor.format.element.name]
-        flat = np.ascontiguousarray(packing.unpack_floats(tensor.planes[0], kind, tensor.shape)).view(np.uint16).ravel()
+        kind = DTYPES[element.name]
+        flat = np.ascontiguousarray(packing.unpack_floats(tensor.planes[0], kind, tensor.shape)).ravel()
+        flat = flat.view(np.uint32) >> (32 - element.bits) if element.name == "tf32" else flat.view(np.uint16)
     else:
         flat = tensor.codes().ravel()
     return [flat[at : at + _WEIGHTS_AT_ONCE] for at in range(0, flat.size, _WEIGHTS_AT_ONCE)]

@@ -7,7 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
+from scrimp.engine.float_path import bytes_as_run
 from scrimp.program import Op, Program
+from scrimp.tensors import QTensor
 
 if TYPE_CHECKING:
     from scrimp.engine import OpTime
@@ -19,7 +24,7 @@ CACHE_NUMBER_BYTES = 2
 
 @dataclass(frozen=True)
 class Traffic:
-    """A Program and the bytes each of its weights takes in memory."""
+    """A Program and the bytes each of its weights takes in memory, where those decoded to float32 are float32."""
 
     program: Program
     weight_bytes: dict[str, int]
@@ -29,7 +34,7 @@ class Traffic:
         """One tensor is read at a time."""
         program = model.program
         names = {name for op in program.ops for name in (*op.weights, *filter(None, op.vectors))}
-        return cls(program, {name: int(model.source.read(name).nbytes) for name in sorted(names)})
+        return cls(program, {name: _bytes(model.source.read(name)) for name in sorted(names)})
 
     def bytes_per_token(self, position: int) -> int:
         """Bytes read to decode the token at ``position``: each matrix once (a tied head is a matrix), one row of the
@@ -44,6 +49,10 @@ class Traffic:
             _, _, kv_heads, head_dim = op.ints
             return 2 * (position + 1) * kv_heads * head_dim * CACHE_NUMBER_BYTES
         return sum(self.weight_bytes[name] for name in (*op.weights, *filter(None, op.vectors)))
+
+
+def _bytes(tensor: QTensor | NDArray[np.float32]) -> int:
+    return bytes_as_run(tensor.format, tensor.shape) if isinstance(tensor, QTensor) else int(tensor.nbytes)
 
 
 @dataclass(frozen=True)

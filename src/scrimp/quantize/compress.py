@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from scrimp import models
+from scrimp.engine.float_path import decoded_notes
 from scrimp.errors import GoalNotMet, Refused, UsageError
 from scrimp.measure.evaluate import Evaluation, evaluate
 from scrimp.measure.memory import peak_bytes
@@ -270,7 +271,7 @@ _LOSS_BYTES = 2000
 
 
 def notes_of(source: Source, plan: plans.Plan) -> list[str]:
-    """What a reader should know: conversions of the source, ragged groups, a missing tokenizer."""
+    """What a reader should know: conversions of the source, ragged groups, a missing tokenizer, decoding to float32."""
     ragged = [
         name
         for name, choice in plan.choices.items()
@@ -281,7 +282,8 @@ def notes_of(source: Source, plan: plans.Plan) -> list[str]:
         found.append(f"the last group of a row is ragged: {len(ragged)} tensors such as {ragged[0]}")
     if source.tokenizer.kind == "none":
         found.append("the source has no tokenizer: only token ids can be run")
-    return found
+    shapes = plan.shapes
+    return found + decoded_notes((c.format, (shapes[n][0], shapes[n][1])) for n, c in plan.choices.items())
 
 
 def _record(report: CompressReport) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 from scrimp.errors import UsageError, nearest
 from scrimp.formats import Format, parse
+from scrimp.formats.floats import Exponent
 from scrimp.formats.format import SCALE_BITS
 from scrimp.models.llama import EMBEDDING, HEAD
 from scrimp.quantize.methods import METHODS, method
@@ -149,11 +150,11 @@ def _count(shape: tuple[int, ...]) -> int:
 
 
 def storable(text: str) -> Format:
-    """The Format of that name, if the kernels multiply with it as stored; UsageError for the rest."""
+    """The Format of that name; UsageError for one that has no sign, which weights need."""
     format = parse(text)
-    if not format.runs:
+    if isinstance(format.element.spec, Exponent):
         raise UsageError(
-            f"{format.name} is a format of the laboratory: models are not stored in it yet.",
-            hint="use an int2 … int6, int8 (or z), ternary, binary or f16 format; `scrimp formats` shows them all",
+            f"{format.name} has neither sign nor zero, and weights have both.",
+            hint="it is a type of scales: write one behind an @, like int4:g32@e8m0",
         )
     return format

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from scrimp.engine.engine import core_matrix
+from scrimp.engine.float_path import bytes_as_run, row_reader
 from scrimp.measure.memory import peak_bytes
 from scrimp.quantize.decoded import relative_error
 from scrimp.quantize.methods import method
@@ -47,6 +47,13 @@ def predict(source: Source, plan: Plan, file_bytes: int) -> Prediction:
     memory = (
         each * weights[plan.choices[largest]][largest] + 2 * plan.tensor_bytes(largest) + source.tensors[largest].nbytes
     )
+    # the store is opened in the end, and what does not run as it is stored is decoded then
+    opened = sum(
+        bytes_as_run(choice.format, (plan.shapes[name][0], plan.shapes[name][1]))
+        for name, choice in plan.choices.items()
+        if not choice.format.runs
+    )
+    memory = max(memory, file_bytes + opened) if opened else memory
     return Prediction(file_bytes, 8 * file_bytes / plan.parameters, seconds, base + memory)
 
 
@@ -60,6 +67,6 @@ def _seconds_per_weight(source: Source, counts: dict[str, int], choice: Choice) 
         return reading
     began = time.perf_counter()
     rows = min(stored.shape[0], -(-_SAMPLE_WEIGHTS // stored.shape[1]))
-    weight = core_matrix(stored).decode_rows(0, rows)
+    weight = row_reader(stored)(0, rows)
     relative_error(weight, method(choice.method)(weight, choice.format))
     return reading + (time.perf_counter() - began) / weight.size

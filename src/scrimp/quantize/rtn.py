@@ -9,11 +9,14 @@ import numpy as np
 
 from scrimp.errors import Refused
 from scrimp.formats import Format
+from scrimp.formats.catalogue import Rule
 from scrimp.formats.scale_types import LARGEST
+from scrimp.formats.search import SEARCHES
 from scrimp.quantize import search, ternary
 from scrimp.quantize.blocks import Blocks, group_blocks, row_chunks
 from scrimp.quantize.pool import pool
-from scrimp.tensors import DTYPES, F32, U8, QTensor, Stored, from_codes, from_f32, from_floats, to_f32
+from scrimp.sources.checks import not_finite
+from scrimp.tensors import DTYPES, F32, U8, QTensor, Stored, encode_weight, from_codes, from_f32, from_floats, to_f32
 
 Scale = Literal["mse", "absmax"]
 
@@ -26,6 +29,7 @@ def quantize(weight: F32, format: Format, *, scale: Scale = "mse", threads: int 
         ternary        code = clip(rint(w / scale), -1, 1) + 1    scale: least squared error, or mean|w|
         binary         code = w >= 0                              scale: mean|w|, which is both
         floats         the nearest value of the type, clamped to its finite range
+        others         as formats.encode does; scale: least squared error, or the rule that the format defines
 
     Shapes
         weight (N, K); the last block of a row may be ragged
@@ -36,7 +40,7 @@ def quantize(weight: F32, format: Format, *, scale: Scale = "mse", threads: int 
         Exception: a block whose scale or min would exceed the largest finite value of its type is clipped there.
     Edge cases
         An all-zero block has scale 0; so has one of equal weights that the min's type can hold, in formats with mins.
-        NaN and infinity are Refused.
+        NaN and infinity are Refused, and so are weights that the format can only store as one of those.
     Determinism
         Blocks don't influence each other, so threads, chunks and the order of rows change no bit.
 
@@ -48,11 +52,34 @@ def quantize(weight: F32, format: Format, *, scale: Scale = "mse", threads: int 
         bad = int(weight.size - np.isfinite(weight).sum())
         raise Refused(f"{bad:,} of {weight.size:,} weights are NaN or infinite.", hint="the source is damaged")
     weight = np.ascontiguousarray(weight, np.float32)
+    own = format.recipe is not None and scale == "absmax"
+    if own or not format.runs:
+        return _by_the_format(weight, format, scale, pool(threads))
     if format.scale is None:
         kind = format.element.name
         return from_floats(format, from_f32(np.clip(weight, -LARGEST[kind], LARGEST[kind]), kind))
     quantize_blocks = _one_block if format.block == "tensor" else _many_blocks
     return quantize_blocks(weight, format, scale, pool(threads))
+
+
+def rule_of(format: Format, scale: Scale) -> Rule | None:
+    """The scale rule of a format that ``formats.encode`` quantizes; None stands for the format's own.
+
+    The search for the least squared error knows no shifts of pairs and no codebook that is yet to be learned.
+    """
+    pairs = format.recipe is not None and format.recipe.pairs
+    own = format.scale is None or pairs or format.element.name.startswith("kmeans") or format.rule in SEARCHES
+    return "mse" if scale == "mse" and not own else None
+
+
+def _by_the_format(weight: F32, format: Format, scale: Scale, workers: ThreadPoolExecutor) -> QTensor:
+    tensor = encode_weight(weight, format, rule=rule_of(format, scale), walk=workers.map)
+    if bad := sum(not_finite(tensor).values()):
+        raise Refused(
+            f"{bad:,} numbers of {weight.size:,} become NaN or infinite in {format.name}.",
+            hint="give it a scale, like :row, or take a format that saturates",
+        )
+    return tensor
 
 
 def _many_blocks(weight: F32, format: Format, scale: Scale, workers: ThreadPoolExecutor) -> QTensor:

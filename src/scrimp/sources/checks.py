@@ -11,10 +11,14 @@ from numpy.typing import NDArray
 
 from scrimp import models
 from scrimp.errors import Refused
-from scrimp.tensors import QTensor
+from scrimp.tensors import PLANE_PARTS, QTensor, part_types
 
 #: The exponent bits of a float type: all of them set is an infinity or a NaN.
-_EXPONENTS: dict[str, int] = {"f32": 0x7F80_0000, "f16": 0x7C00, "bf16": 0x7F80}
+_EXPONENTS: dict[str, int] = {"f32": 0x7F80_0000, "tf32": 0x7F80_0000, "f16": 0x7C00, "bf16": 0x7F80}
+#: The bits of an 8-bit scale that are all set in its NaN.
+_NAN_SCALES = {"e8m0": 0xFF, "e4m3": 0x7F}
+#: Five trits make 3^5 codes of a byte.
+_TRIT_CODES = 243
 _CHUNK = 2**20
 
 
@@ -42,24 +46,48 @@ def check_tensors(path: Path, config: Mapping[str, Any], shapes: Mapping[str, tu
 
 def check_finite(path: Path, name: str, tensor: QTensor | NDArray[np.float32]) -> None:
     """Refused when a weight, a scale or a min is infinite or NaN: every text such a network writes is noise."""
-    if not isinstance(tensor, QTensor):
-        floats: dict[str, NDArray[Any]] = {"values": tensor}
-        kind = "f32"
-    elif tensor.format.scale is None:
-        floats, kind = {"weights": tensor.planes[0]}, tensor.format.element.name
-    else:
-        parts = tensor.parts()
-        floats, kind = {what: parts[what] for what in ("scales", "mins") if what in parts}, tensor.format.scale
-    for what, values in floats.items():
-        if bad := _not_finite(values, _EXPONENTS[kind]):
+    found = not_finite(tensor) if isinstance(tensor, QTensor) else {"values": _all_set(tensor, _EXPONENTS["f32"])}
+    for what, bad in found.items():
+        if bad:
             raise Refused(f"{path}: {bad:,} {what} of {name} are infinite or NaN.",
                           hint="the file is damaged, or its training diverged")  # fmt: skip
 
 
-def _not_finite(values: NDArray[Any], exponent: int) -> int:
-    bits: NDArray[Any] = values.reshape(-1).view(np.uint32 if exponent > 0xFFFF else np.uint16)
+def not_finite(tensor: QTensor) -> dict[str, int]:
+    """How many numbers of each part are infinite or NaN: weights, scales, mins, codebooks."""
+    element, parts, found = tensor.format.element, tensor.parts(), {}
+    if element.kind == "float":
+        found["weights"] = _all_set(tensor.planes[0], _EXPONENTS[element.name])
+    elif element.kind == "table" and not np.isfinite(element.tabulated()).all():
+        found["weights"] = int(np.count_nonzero(~np.isfinite(element.tabulated())[tensor.codes()]))
+    for part, kind in part_types(tensor.format).items():
+        if part not in PLANE_PARTS and kind in _EXPONENTS:
+            found[part] = _all_set(parts[part], _EXPONENTS[kind])
+        elif part == "scales" and tensor.format.scale in _NAN_SCALES:
+            found[part] = _all_set(parts[part], _NAN_SCALES[tensor.format.scale])
+    return found
+
+
+def check_codes(path: Path, name: str, tensor: QTensor) -> None:
+    """Refused when a code means nothing in the tensor's format."""
+    element = tensor.format.element
+    if element.planes == (0,):
+        if int(tensor.planes[0].max(initial=0)) >= _TRIT_CODES:
+            raise Refused(f"{path}: {name[:80]}.codes holds bytes above {_TRIT_CODES - 1}, which are no trits.",
+                          hint="the file is damaged or hostile; write it again")  # fmt: skip
+        return
+    unused = element.kind != "float" and element.levels < 2 ** sum(element.planes)
+    if unused and (top := int(tensor.codes().max(initial=0))) >= element.levels:
+        raise Refused(f"{path}: {name[:80]} holds code {top}; {element.name} ends at {element.levels - 1}.",
+                      hint="the file is damaged or hostile; write it again")  # fmt: skip
+
+
+def _all_set(values: NDArray[Any], mask: int) -> int:
+    """How many numbers have all bits of ``mask`` set."""
+    flat = values.reshape(-1)
+    bits: NDArray[Any] = flat.view(np.uint32 if mask > 0xFFFF else np.uint16 if mask > 0xFF else np.uint8)
     chunks = (bits[at : at + _CHUNK] for at in range(0, bits.size, _CHUNK))
-    return sum(int(np.count_nonzero((chunk & exponent) == exponent)) for chunk in chunks)
+    return sum(int(np.count_nonzero((chunk & mask) == mask)) for chunk in chunks)
 
 
 def _some(names: list[str]) -> str:

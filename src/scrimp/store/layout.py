@@ -1,8 +1,8 @@
 """Where every part of every tensor lies in ``model.safetensors``: known before the first weight is read.
 
-A matrix is the parts ``<name>.codes``, ``.codes_high``, ``.scales``, ``.mins`` (tensors.py has their shapes); a vector
-is float32 under its own name. Every part starts on a 64-byte boundary of the file. safetensors files have no holes, so
-where a part's size is no multiple of 64 a tensor ``__pad__.<n>`` of zero bytes follows it; the header ends in spaces.
+A matrix is the parts ``<name>.codes``, ``.scales``, … (tensors.py has all names and shapes); a vector is float32 under
+its own name. Every part starts on a 64-byte boundary of the file. safetensors files have no holes, so where a part's
+size is no multiple of 64 a tensor ``__pad__.<n>`` of zero bytes follows it; the header ends in spaces.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from scrimp.formats import Format
-from scrimp.tensors import PLANE_PARTS, part_shapes
+from scrimp.tensors import part_shapes, part_types
 
 ALIGNMENT = 64
 PAD_PREFIX = "__pad__."
 MODEL_FILE = "model.safetensors"
 
-#: Scale type → (safetensors dtype, bytes).
-SCALE_DTYPES = {"f16": ("F16", 2), "bf16": ("BF16", 2), "f32": ("F32", 4)}
+#: What a part holds (``tensors.part_types``) → (safetensors dtype, bytes).
+PART_DTYPES = {"u8": ("U8", 1), "f16": ("F16", 2), "bf16": ("BF16", 2), "f32": ("F32", 4)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +72,9 @@ def expected_parts(
     """Name, dtype, shape and bytes of each part a tensor must have."""
     if format is None:
         return [(tensor, "F32", shape, 4 * _count(shape))]
-    parts = []
+    parts, types = [], part_types(format)
     for part, part_shape in part_shapes(format, (shape[0], shape[1])).items():
-        is_codes = part in PLANE_PARTS or format.scale is None
-        dtype, width = ("U8", 1) if is_codes else SCALE_DTYPES[str(format.scale)]
+        dtype, width = PART_DTYPES[types[part]]
         parts.append((f"{tensor}.{part}", dtype, part_shape, width * _count(part_shape)))
     return parts
 

@@ -10,17 +10,15 @@ from numpy.typing import NDArray
 
 from scrimp.errors import Refused, UsageError
 from scrimp.formats import Format, parse
-from scrimp.sources.checks import check_finite, check_tensors
+from scrimp.sources.checks import check_codes, check_finite, check_tensors
 from scrimp.sources.json_object import read_json
 from scrimp.sources.safetensors_file import SafetensorsFile
 from scrimp.sources.source import Source, TensorInfo
 from scrimp.sources.tokenizer_data import TokenizerData
 from scrimp.store.documents import QUANT_METHOD, VERSION
 from scrimp.store.layout import ALIGNMENT, MODEL_FILE, PAD_PREFIX, expected_parts
-from scrimp.tensors import DTYPES, PLANE_PARTS, QTensor, Stored, from_parts
+from scrimp.tensors import DTYPES, QTensor, Stored, from_parts, part_types
 
-#: Five trits make 3^5 codes of a byte.
-_TRIT_CODES = 243
 _SIDE = 2**40
 _HINT = "the directory is damaged or hostile; compress the model again"
 
@@ -100,16 +98,14 @@ class ScrimpSource(Source):
             return vector
         format, shape = self._formats[name], (info.shape[0], info.shape[1])
         parts: dict[str, Stored] = {}
-        for part, dtype, part_shape, _ in expected_parts(name, shape, format):
-            raw = self._file.bytes_of(part)
-            kind = DTYPES[format.scale] if dtype != "U8" and format.scale else np.dtype(np.uint8)
-            parts[part.removeprefix(f"{name}.")] = raw.view(kind).reshape(part_shape)
+        types = part_types(format)
+        for full, _, part_shape, _ in expected_parts(name, shape, format):
+            part = full.removeprefix(f"{name}.")
+            kind = np.dtype(np.uint8) if types[part] == "u8" else DTYPES[types[part]]
+            parts[part] = self._file.bytes_of(full).view(kind).reshape(part_shape)
         tensor = from_parts(name, format, shape, parts)
         check_finite(self.path, name, tensor)
-        if format.element.kind == "ternary" and parts[PLANE_PARTS[0]].max(initial=0) >= _TRIT_CODES:
-            raise Refused(
-                f"{self.path}: {name}.codes holds bytes above {_TRIT_CODES - 1}, which are no trits.", hint=_HINT
-            )
+        check_codes(self.path, name, tensor)
         return tensor
 
     def close(self) -> None:

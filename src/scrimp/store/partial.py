@@ -96,11 +96,15 @@ class Partial:
 
     def write(self, name: str, tensor: QTensor | NDArray[np.float32], error: float) -> None:
         """Store one tensor at its place."""
-        stored = {name: tensor} if isinstance(tensor, np.ndarray) else tensor.parts()
+        stored = (
+            {name: tensor}
+            if isinstance(tensor, np.ndarray)
+            else {f"{name}.{part}": values for part, values in tensor.parts().items()}
+        )
         checksums = {}
         with _in_words(self.out, self.layout.file_bytes):
-            for part, values in zip(self.layout.parts[name], stored.values(), strict=True):
-                raw = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+            for part in self.layout.parts[name]:
+                raw = np.ascontiguousarray(stored[part.name]).reshape(-1).view(np.uint8)
                 assert raw.nbytes == part.nbytes, part.name
                 _write_all(self._data, raw.data, part.offset)
                 checksums[part.name] = hashlib.sha256(raw.data).hexdigest()

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from scrimp.errors import Refused, UsageError
 from scrimp.formats import parse
+from scrimp.sources.checks import check_codes
 from scrimp.sources.json_object import parse_json_object
 from scrimp.sources.mapped import map_file, unmap
 from scrimp.sources.safetensors_file import SafetensorsFile
-from scrimp.store.layout import ALIGNMENT, PAD_PREFIX
+from scrimp.store.layout import ALIGNMENT, PAD_PREFIX, PART_DTYPES
 from scrimp.tensors import DTYPES, QTensor, Stored, from_parts, part_shapes, part_types
 
-_SAFETENSORS = {"u8": "U8", "f16": "F16", "bf16": "BF16", "f32": "F32"}
 _HINT = "the file is damaged or hostile; save the tensors again"
 _SIDE = 2**40
 
@@ -47,7 +47,7 @@ def save(path: str | Path, tensors: Mapping[str, QTensor]) -> None:
         for part, array in tensor.parts().items():
             array = np.ascontiguousarray(array)
             entry = {
-                "dtype": _SAFETENSORS[types[part]],
+                "dtype": PART_DTYPES[types[part]][0],
                 "shape": list(array.shape),
                 "data_offsets": [at, at + array.nbytes],
             }
@@ -116,17 +116,14 @@ def _tensor(file: SafetensorsFile, name: str, entry: object) -> QTensor:
     for part, part_shape in part_shapes(format, shape).items():
         parts[part] = _part(file, f"{name}.{part}", types[part], part_shape)
     tensor = from_parts(name, format, shape, parts)
-    if format.element.planes == (0,) and int(parts["codes"].max(initial=0)) >= 3**5:
-        raise Refused(f"{file.path}: {name[:80]}.codes holds bytes above {3**5 - 1}, which are no trits.", hint=_HINT)
+    check_codes(file.path, name, tensor)
     return tensor if dims == shape else replace(tensor, dims=dims)
 
 
 def _part(file: SafetensorsFile, name: str, kind: str, shape: tuple[int, ...]) -> Stored:
-    stored = file.tensors.get(name)
-    if stored is None or (stored.dtype, stored.shape) != (_SAFETENSORS[kind], shape):
+    stored, expected = file.tensors.get(name), PART_DTYPES[kind][0]
+    if stored is None or (stored.dtype, stored.shape) != (expected, shape):
         found = "missing" if stored is None else f"{stored.dtype} {list(stored.shape)}"
-        raise Refused(
-            f"{file.path}: {name[:80]} is {found}; it must be {_SAFETENSORS[kind]} {list(shape)}.", hint=_HINT
-        )
+        raise Refused(f"{file.path}: {name[:80]} is {found}; it must be {expected} {list(shape)}.", hint=_HINT)
     dtype = np.dtype(np.uint8) if kind == "u8" else DTYPES[kind]
     return file.bytes_of(name).view(dtype).reshape(shape)
