@@ -14,10 +14,12 @@ from tiny_model import write_text, write_tiny_model
 import scrimp
 from scrimp.cli.main import main
 from scrimp.engine.float_path import as_run, row_reader
+from scrimp.errors import Refused
 from scrimp.formats import encode, parse
 from scrimp.measure.format_report import catalogue
 from scrimp.quantize import rtn
 from scrimp.sources import open_source
+from scrimp.store.verify import verify
 from scrimp.tensors import stored_bytes
 
 SPELLED = ["fp8_e4m3:row", "posit8_1:row@bf16", "nf4:tensor", "kmeans3:tensor", "kmeans2:row@e4m3", "int4:g32@e4m3",
@@ -194,3 +196,24 @@ def test_weights_that_a_format_cannot_hold_are_refused_by_name(model, tmp_path, 
     err = capsys.readouterr().err
     assert Q in err
     assert "become NaN or infinite in fp8_e4m3_ieee" in err
+
+
+def test_a_decoded_format_is_kept_and_compressed_again_like_any_other(nf4, tmp_path, capsys):
+    spoken(capsys, "compress", nf4, "-o", tmp_path / "kept", "--keep", "--no-loss")
+    assert (tmp_path / "kept" / "model.safetensors").read_bytes() == (nf4 / "model.safetensors").read_bytes()
+    spoken(capsys, "compress", nf4, "-o", tmp_path / "again", "--format", "int8:g32", "--no-loss")
+    with open_source(nf4) as source, open_source(tmp_path / "again") as again:
+        assert_same(again.read(Q), rtn.quantize(source.read(Q).dequantize(), parse("int8:g32")))
+
+
+def test_every_bit_on_the_disk_is_checked_when_a_store_is_verified(nf4, tmp_path):
+    shutil.copytree(nf4, tmp_path / "copy")
+    with open_source(tmp_path / "copy") as source:
+        at = source._file.tensors[f"{Q}.scales"].offset
+    with (tmp_path / "copy" / "model.safetensors").open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ 1]))
+    with pytest.raises(Refused, match=f"{Q}.scales is not what was written"):
+        verify(tmp_path / "copy")
