@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from tests.cli.tiny_model import WORDS, write_tiny_model
 
 from scrimp.errors import GoalNotMet
 from scrimp.formats import parse
@@ -16,7 +17,6 @@ from scrimp.quantize.sensitivity import Probe, recall, remember, squared_error
 from scrimp.quantize.spend import Spender
 from scrimp.sources import open_source
 from scrimp.tensors import encode
-from tests.cli.tiny_model import WORDS, write_tiny_model
 
 WINDOWS = np.random.default_rng(1).integers(0, len(WORDS), (2, 32)).astype(np.int32)
 DOWN = "model.layers.0.mlp.down_proj.weight"
