@@ -56,3 +56,23 @@ def test_models_with_different_words_are_refused(models, tmp_path, capsys):
     other = write_tiny_model(tmp_path / "other", words=WORDS[::-1])
     assert run([models[0], other], write_text(tmp_path / "text.txt", 200)) == 3
     assert "different tokens" in capsys.readouterr().err
+
+
+def test_a_page_shows_the_front_and_opens_offline(models, tmp_path, capsys):
+    out = tmp_path / "report.html"
+    text = write_text(tmp_path / "text.txt", 200)
+    assert run(models, text, "--reference", str(models[0]), "-o", str(out)) == 0
+    page = out.read_text(encoding="utf-8")
+    assert page.count("<svg") == 2
+    assert 'class="coded"' not in page, "both are BROKEN, so there is no front"
+    assert page.count('class="broken"') == 4
+    assert "http" not in page
+    assert "<script" not in page
+
+
+def test_a_page_that_cannot_be_written_is_known_before_anything_is_measured(models, tmp_path, capsys):
+    text = write_text(tmp_path / "text.txt", 200)
+    assert run(models, text, "-o", str(tmp_path)) != 0
+    assert "is a directory" in capsys.readouterr().err
+    assert run(models, text, "-o", str(tmp_path / "no" / "report.html")) != 0
+    assert "no" in capsys.readouterr().err

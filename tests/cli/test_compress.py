@@ -118,6 +118,23 @@ def test_a_broken_result_says_so_and_exits_4(tmp_path, text, capsys):
     assert (tmp_path / "out" / "scrimp.json").is_file()
 
 
+@pytest.fixture
+def own_cache(tmp_path_factory, monkeypatch):
+    """Sensitivities are remembered in the cache directory."""
+    monkeypatch.setenv("SCRIMP_HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_a_largest_loss_makes_the_smallest_plan_within_it(model, tmp_path, capsys):
+    tight = run_json(capsys, model, "-o", tmp_path / "tight", "--kl", "0.01", "--no-loss")
+    loose = run_json(capsys, model, "-o", tmp_path / "loose", "--kl", "0.1", "--no-loss")
+    assert loose["file_bytes"] < tight["file_bytes"]
+    assert any("planned by measured sensitivities" in note for note in loose["notes"])
+    for wrong in ("0", "-1", "nan", "inf"):
+        assert run(model, "-o", tmp_path / "no", "--kl", wrong) == 2
+
+
+@pytest.mark.usefixtures("own_cache")
 def test_a_size_that_fits_is_kept_to(model, parameters, tmp_path, capsys):
     large = run_json(capsys, model, "--dry-run", "--format", "int8:g32")["file_bytes"]
     small = run_json(capsys, model, "--dry-run", "--format", "int2:g128", "--embedding", "int4")["file_bytes"]
@@ -128,6 +145,7 @@ def test_a_size_that_fits_is_kept_to(model, parameters, tmp_path, capsys):
     assert [t["format"] for t in bits["tensors"]] == [t["format"] for t in found["tensors"]]
 
 
+@pytest.mark.usefixtures("own_cache")
 def test_a_size_that_nothing_reaches_exits_4_and_names_the_smallest(model, tmp_path, capsys):
     assert run(model, "-o", tmp_path / "out", "--size", "1KB") == 4
     assert "the smallest takes" in capsys.readouterr().err

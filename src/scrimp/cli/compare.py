@@ -21,16 +21,25 @@ def compare(
     decode: Annotated[int, typer.Option(help="tokens decoded one by one after it")] = 64,
     threads: Annotated[int | None, typer.Option(min=1, help="one per core unless given")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="turns each model takes in front of the clock")] = 5,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="an HTML page with the charts")] = None,
     json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
 ) -> None:
     """Measure models side by side: the same text, the same run."""
     from scrimp.cli import bar, output
     from scrimp.measure import compare as measure
 
+    if out is not None:
+        output.check_place(out, "compare.html")
     rows = measure.compare(
         models, text, reference=reference, context=context, max_tokens=max_tokens, prefill=prefill, decode=decode,
         threads=threads, rounds=rounds, progress=bar.progress(),
     )  # fmt: skip
+    if out is not None:
+        from scrimp.measure.compare_page import page
+        from scrimp.store.partial import write_durably
+
+        write_durably(out, page(rows, COLUMNS, [cells(row) for row in rows]))
+        output.note(f"written: {out}")
     if json:
         output.print_json({"rows": [row.to_json() for row in rows]})
         return

@@ -21,6 +21,7 @@ def compress(
     format: Annotated[str | None, typer.Option(help="of the body's matrices, like int4:g64 or ternary")] = None,
     bits: Annotated[float | None, typer.Option(min=0, help="per weight, everything included")] = None,
     size: Annotated[str | None, typer.Option(help="of all files together, like 60MB")] = None,
+    kl: Annotated[float | None, typer.Option(min=0, help="largest loss in nats: the smallest plan within it")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="repack a quantized source without loss")] = False,
     method: Annotated[str, typer.Option(help="how codes are chosen: rtn, rtn:absmax")] = "rtn",
     embedding: Annotated[str | None, typer.Option(help="format of embedding and head")] = None,
@@ -48,8 +49,9 @@ def compress(
         read_text(text)  # a text that cannot be read is better known now
     if out is not None:
         check_out(out)
-    job = prepare(model, format=format, bits=bits, size=size, keep=keep, method=method, rules=rule or (),
-                  embedding=embedding, tokenizer=tokenizer)  # fmt: skip
+    progress = bar.progress()
+    job = prepare(model, format=format, bits=bits, size=size, kl=kl, keep=keep, method=method, rules=rule or (),
+                  embedding=embedding, tokenizer=tokenizer, progress=progress)  # fmt: skip
     with job.source:
         prediction = job.predict()
         if not json:
@@ -61,7 +63,6 @@ def compress(
         measure = not no_loss and job.source.tokenizer.kind != "none"
         if measure:
             check_loss(job, text, max_tokens=max_tokens)
-        progress = bar.progress()
         try:
             report = run(job, out, progress=progress, fresh=fresh)
         except KeyboardInterrupt:
@@ -101,12 +102,12 @@ def _announce(job: Job, prediction: Prediction) -> None:
             *((f"  {choice}", f"{n} matrices") for choice, n in Counter(map(str, job.plan.choices.values())).items()),
         ],
     )
-    output.notes(notes_of(job.source, job.plan))
+    output.notes([*notes_of(job.source, job.plan), *job.notes])
 
 
 def _planned(job: Job, prediction: Prediction) -> dict[str, object]:
     tensors = [{"name": n, "format": c.format.name, "method": c.method} for n, c in job.plan.choices.items()]
-    return {"out": None, "dry_run": True, **prediction.to_json(), "tensors": tensors}
+    return {"out": None, "dry_run": True, **prediction.to_json(), "notes": list(job.notes), "tensors": tensors}
 
 
 def _tell(report: CompressReport) -> None:

@@ -30,7 +30,7 @@ def formats(
 
     chosen = [parse(name).name for name in names or ()]
     if out is not None:
-        _check_place(out)
+        output.check_place(out, "formats.html")
     subject = None if on is None else _subject(on, tokenizer)
     detailed = bool(chosen) or out is not None
     found = report.rows(
@@ -52,17 +52,6 @@ def formats(
             _print_details(row, subject)
     else:
         _print_table(found, subject)
-
-
-def _check_place(out: Path) -> None:
-    """Before minutes of work are lost on it."""
-    from scrimp.errors import ScrimpError
-
-    if out.is_dir():
-        raise ScrimpError(f"{out} is a directory.", hint=f"name a file: {out / 'formats.html'}")
-    if not out.absolute().parent.is_dir():
-        raise ScrimpError(f"{out.parent} does not exist, so {out.name} cannot be written there.",
-                          hint=f"mkdir -p {out.parent}")  # fmt: skip
 
 
 def _subject(on: str, tokenizer: Path | None) -> Subject:

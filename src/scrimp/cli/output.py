@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -46,6 +47,17 @@ def notes(lines: Sequence[str]) -> None:
     """Each as a line of its own on stderr."""
     for line in lines:
         note(f"note: {line}")
+
+
+def check_place(out: Path, example: str) -> None:
+    """That a page can be written to ``out``, before minutes of work are lost on it."""
+    from scrimp.errors import ScrimpError
+
+    if out.is_dir():
+        raise ScrimpError(f"{out} is a directory.", hint=f"name a file: {out / example}")
+    if not out.absolute().parent.is_dir():
+        raise ScrimpError(f"{out.parent} does not exist, so {out.name} cannot be written there.",
+                          hint=f"mkdir -p {out.parent}")  # fmt: skip
 
 
 def _finite(value: Any) -> Any:

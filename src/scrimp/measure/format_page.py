@@ -48,6 +48,7 @@ svg text.small { font-size: 10.5px; fill: var(--ink); paint-order: stroke; strok
 .lloyd { stroke: var(--ink); stroke-width: 1.3; stroke-dasharray: 1 3; stroke-linecap: round; }
 .curve { stroke-width: 1.6; stroke-linejoin: round; } svg path.histogram { fill: var(--bar); } .levels { opacity: .75; }
 circle { stroke: var(--card); stroke-width: .8; }
+circle.broken { fill: var(--card); stroke: var(--c1); stroke-width: 1.6; }
 """
     + "".join(
         f".f{i} {{ stroke: var(--c{i}); }} circle.f{i} {{ fill: var(--c{i}); stroke: var(--card); }} "
@@ -75,6 +76,11 @@ def page(rows: Sequence[FormatRow], subject: Subject | None) -> str:
     title = "Number formats" if subject is None else f"Number formats on {subject.name}"
     body = [_head(title, rows, subject), '<div class="two">', *_overview(rows, subject), "</div>",
             "<h2>Table</h2>", _table(rows, subject), *_cards(rows, subject)]  # fmt: skip
+    return document(title, body)
+
+
+def document(title: str, body: Sequence[str]) -> str:
+    """A page of scrimp: one style, nothing fetched."""
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'

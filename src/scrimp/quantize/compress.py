@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Sequence
@@ -23,8 +24,11 @@ from scrimp.quantize import plan as plans
 from scrimp.quantize.apply import apply
 from scrimp.quantize.budget import fit
 from scrimp.quantize.predict import Prediction, predict
+from scrimp.quantize.sensitivity import probe_windows
+from scrimp.quantize.spend import Spender
 from scrimp.sizes import format_bytes, parse_bytes
 from scrimp.sources import Source, open_source
+from scrimp.sources.catalogue import cache_directory
 from scrimp.sources.pull import locate
 from scrimp.store import documents
 from scrimp.store.layout import lay_out
@@ -80,6 +84,7 @@ class Job:
     source: Source
     plan: plans.Plan
     limit_bytes: int | None  #: what the files must not exceed
+    notes: tuple[str, ...] = ()  #: how the plan was found
 
     def predict(self) -> Prediction:
         return predict(self.source, self.plan, file_bytes(self.source, self.plan))
@@ -91,14 +96,19 @@ def prepare(
     format: str | None = None,
     bits: float | None = None,
     size: str | int | None = None,
+    kl: float | None = None,
     keep: bool = False,
     method: str = "rtn",
     rules: Sequence[str] = (),
     embedding: str | None = None,
     tokenizer: Path | None = None,
+    progress: Progress = SILENT,
 ) -> Job:
-    """Open the model and make the plan. Exactly one of ``format``, ``bits``, ``size`` and ``keep`` is the wish."""
-    wishes = {"--format": format is not None, "--bits": bits is not None, "--size": size is not None, "--keep": keep}
+    """Open the model and make the plan. Exactly one of ``format``, ``bits``, ``size``, ``kl``, ``keep`` is the wish."""
+    wishes = {
+        "--format": format is not None, "--bits": bits is not None, "--size": size is not None,
+        "--kl": kl is not None, "--keep": keep,
+    }  # fmt: skip
     if sum(wishes.values()) != 1:
         raise UsageError(f"Give exactly one of {', '.join(wishes)}.", hint="for example --format int4:g64")
     if keep and (rules or embedding):
@@ -108,6 +118,8 @@ def prepare(
     body = plans.storable(format) if format is not None else None
     if bits is not None and not 0 <= bits <= MAX_BITS:
         raise UsageError(f"{bits:g} bits per weight are out of range.", hint=f"0 … {MAX_BITS} are possible")
+    if kl is not None and not 0 < kl < math.inf:
+        raise UsageError(f"A loss of {kl:g} nats is out of range.", hint="for example --kl 0.05")
     size_bytes = parse_bytes(size) if isinstance(size, str) else size
     source = open_source(locate(str(model)), tokenizer=tokenizer)
     try:
@@ -118,11 +130,29 @@ def prepare(
         parameters = sum(int(np.prod(info.shape)) for info in source.tensors.values())
         limit = size_bytes if size_bytes is not None else int((bits or 0.0) * parameters / 8)
         overhead = _Overhead(source)
-        plan = fit(source, limit, overhead.file_bytes, method_name=method, embedding=ends, rules=parsed)
-        return Job(source, plan, limit)
+        if source.tokenizer.kind == "none":
+            if kl is not None:
+                raise Refused(
+                    "The source has no tokenizer, so that no text can be run through it to measure a loss.",
+                    hint="use --size or --format",
+                )
+            plan = fit(source, limit, overhead.file_bytes, method_name=method, embedding=ends, rules=parsed)
+            return Job(source, plan, limit, ("no tokenizer, so nothing was measured: one format for the whole body",))
+        spender = Spender(
+            source, probe_windows(source), overhead.file_bytes, method_name=method, embedding=ends, rules=parsed,
+            remembered=_sensitivities_file(source), progress=progress,
+        )  # fmt: skip
+        spent = spender.within(limit) if kl is None else spender.losing(kl)
+        return Job(source, spent.plan, limit if kl is None else None, (spent.note,))
     except BaseException:
         source.close()
         raise
+
+
+def _sensitivities_file(source: Source) -> Path:
+    """Where the sensitivities of this very source are remembered."""
+    shapes = {name: info.shape for name, info in source.tensors.items()}
+    return cache_directory() / "sensitivities" / f"{documents.fingerprint(source, plans.Plan(shapes, {}))}.json"
 
 
 def run(job: Job, out: Path, *, progress: Progress = SILENT, fresh: bool = False) -> CompressReport:
@@ -143,7 +173,7 @@ def run(job: Job, out: Path, *, progress: Progress = SILENT, fresh: bool = False
             for name, choice in plan.choices.items()
         )
         checksums = {part: digest for name in plan.shapes for part, digest in partial.finished[name].checksums.items()}
-        report = CompressReport(str(out), 0, 0.0, 0.0, 0, tensors, tuple(notes_of(source, plan)), resumed)
+        report = CompressReport(str(out), 0, 0.0, 0.0, 0, tensors, (*notes_of(source, plan), *job.notes), resumed)
         texts = {
             "config.json": documents.config_json(source, plan),
             SCRIMP_JSON: documents.scrimp_json(
@@ -207,6 +237,7 @@ def compress(
     format: str | None = None,
     bits: float | None = None,
     size: str | int | None = None,
+    kl: float | None = None,
     keep: bool = False,
     method: str = "rtn",
     rules: Sequence[str] = (),
@@ -221,8 +252,8 @@ def compress(
 
     An interrupted call with the same arguments continues where it stopped; ``fresh`` starts over.
     """
-    job = prepare(model, format=format, bits=bits, size=size, keep=keep, method=method, rules=rules,
-                  embedding=embedding, tokenizer=tokenizer)  # fmt: skip
+    job = prepare(model, format=format, bits=bits, size=size, kl=kl, keep=keep, method=method, rules=rules,
+                  embedding=embedding, tokenizer=tokenizer, progress=progress)  # fmt: skip
     with job.source:
         report = run(job, Path(out), progress=progress, fresh=fresh)
         return report if text is None else measure_loss(job, report, text, max_tokens=max_tokens, progress=progress)
@@ -266,8 +297,8 @@ class _Overhead:
         return layout.file_bytes + self._tokenizer_bytes + len(config.encode()) + len(record.encode()) + _LOSS_BYTES
 
 
-#: Room for the record of a loss in ``scrimp.json``.
-_LOSS_BYTES = 2000
+#: Room for the record of a loss, and the note on the plan, in ``scrimp.json``.
+_LOSS_BYTES = 2400
 
 
 def notes_of(source: Source, plan: plans.Plan) -> list[str]:

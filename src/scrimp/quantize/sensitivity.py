@@ -1,0 +1,141 @@
+"""What rounding one matrix costs the whole network: the divergence it causes by itself, measured through the engine."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scrimp import _core, models
+from scrimp.engine import Engine, default_threads, pick_isa
+from scrimp.errors import Refused
+from scrimp.formats import Format, parse
+from scrimp.measure.windows import default_text
+from scrimp.model import F32, read_tensors
+from scrimp.progress import SILENT, Progress
+from scrimp.quantize.decoded import decode
+from scrimp.quantize.methods import method
+from scrimp.quantize.plan import ENDS
+from scrimp.sources.source import Source
+from scrimp.store.partial import write_durably
+from scrimp.tensors import QTensor
+
+#: Coarse enough to be far above the noise of float32, fine enough for the divergence to grow with the squared error.
+PROBE = parse("int3:g64")
+#: The ends of a network are too sensitive for that.
+PROBE_ENDS = parse("int4:g64")
+#: Tokens measured on: every matrix runs the whole network over them once.
+WINDOWS, CONTEXT = 2, 256
+#: Rows of a matrix on which the error of a format is estimated.
+SAMPLE_ROWS = 64
+
+
+class Probe:
+    """The network in memory with its reference logits; matrices are exchanged and the divergence measured.
+
+    Reference arithmetic (float32): what is measured is the weights' doing alone.
+    """
+
+    def __init__(self, source: Source, windows: NDArray[np.int32]) -> None:
+        _, self._program = models.build(source.config)
+        self.matrices, self._vectors = read_tensors(source, self._program.matrices, self._program.vectors)
+        self._windows, self._threads, self._isa = windows, default_threads(), pick_isa(None)
+        self._expected = [self._logits(self._engine({}), window) for window in windows]
+
+    def divergence(self, changed: Mapping[str, QTensor]) -> float:
+        """KL(original ‖ with ``changed`` in place), mean over tokens, nats; infinite where logits are not finite."""
+        engine, total = self._engine(changed), 0.0
+        for window, expected in zip(self._windows, self._expected, strict=True):
+            found = _core.score(self._logits(engine, window), np.zeros(len(window), np.int32), expected,
+                                threads=self._threads, isa=self._isa)  # fmt: skip
+            total += float(np.mean(found["kl"]))
+        return total / len(self._windows) if np.isfinite(total) else float("inf")
+
+    def _engine(self, changed: Mapping[str, QTensor]) -> Engine:
+        return Engine(
+            self._program, self.matrices | dict(changed), self._vectors, context=self._windows.shape[1],
+            threads=self._threads, isa=self._isa, arithmetic="f32",
+        )  # fmt: skip
+
+    @staticmethod
+    def _logits(engine: Engine, window: NDArray[np.int32]) -> F32:
+        return engine.forward(window, 0, all_logits=True)
+
+
+def sensitivities(probe: Probe, *, progress: Progress = SILENT) -> dict[str, float]:
+    """Of every matrix the KL of the network, in nats, over the matrix's squared relative error.
+
+    One matrix at a time is rounded coarsely, and the rest is as it was.
+    """
+    rounding, found = method("rtn"), {}
+    progress.start("sensitivities", len(probe.matrices))
+    for name, stored in probe.matrices.items():
+        weight = decode(stored)
+        rounded = rounding(weight, PROBE_ENDS if name in ENDS else PROBE)
+        squared = squared_error(weight, decode(rounded))
+        kl = probe.divergence({name: rounded}) if squared else 0.0
+        found[name] = kl / squared if squared else 0.0
+        progress.advance(1, name)
+    progress.finish()
+    return found
+
+
+def remember(path: Path | None, measured: Mapping[str, float]) -> None:
+    """Keep measurements for the next call; where they can't be kept, they will be made again."""
+    if path is not None:
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_durably(path, json.dumps(measured))
+
+
+def recall(path: Path | None, probe: Probe) -> dict[str, float] | None:
+    """What was kept, or None where there is nothing, or not a number for each matrix."""
+    if path is None:
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict) or found.keys() != probe.matrices.keys():
+        return None
+    numbers = all(isinstance(value, float) and 0 <= value < math.inf for value in found.values())
+    return found if numbers else None
+
+
+def probe_windows(source: Source) -> NDArray[np.int32]:
+    """The end of the text that ships with scrimp, ``(WINDOWS, CONTEXT)``: not the tokens a loss is reported on."""
+    from scrimp.text.tokenizer import load
+
+    tokenizer = load(source.tokenizer)
+    parsed, _ = models.build(source.config)
+    bos = [tokenizer.bos_id] if tokenizer.add_bos and tokenizer.bos_id is not None else []
+    context = min(CONTEXT, parsed.context)
+    body, tokens = context - len(bos), tokenizer.encode(default_text(), add_bos=False)
+    count = min(WINDOWS, len(tokens) // body)
+    if count == 0:
+        raise Refused(
+            f"The text that ships with scrimp has {len(tokens):,} tokens for this model, fewer than {body:,}.",
+            hint="use --format: without text no sensitivity can be measured",
+        )
+    tail = tokens[len(tokens) - count * body :]
+    return np.array([bos + tail[at : at + body] for at in range(0, len(tail), body)], np.int32)
+
+
+def sample_error(stored: QTensor, formats: Mapping[str, Format], method_name: str) -> dict[str, float]:
+    """The squared relative error ``‖w - ŵ‖² / ‖w‖²`` of each format, on some rows of the matrix."""
+    rows = stored.shape[0]
+    count = min(rows, max(SAMPLE_ROWS, rows // SAMPLE_ROWS))
+    weight = np.ascontiguousarray(decode(stored)[np.linspace(0, rows - 1, count).astype(np.int64)])
+    choose = method(method_name)
+    return {name: squared_error(weight, choose(weight, format).dequantize()) for name, format in formats.items()}
+
+
+def squared_error(weight: F32, rounded: F32) -> float:
+    """``‖w - ŵ‖² / ‖w‖²``; 0 for a matrix of zeros."""
+    norm = float(np.square(weight, dtype=np.float64).sum())
+    return float(np.square(weight - rounded, dtype=np.float64).sum()) / norm if norm else 0.0

@@ -1,0 +1,175 @@
+"""A goal → a Plan that spends every byte where it saves most: a Format for each matrix, from measured sensitivities.
+
+The divergence of the network is taken to be the sum of what its matrices cause one by one, each proportional to its
+squared relative error (second order, no cross terms). What it really is, is measured before anyone is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scrimp.errors import GoalNotMet
+from scrimp.formats import Format, parse
+from scrimp.progress import SILENT, Progress
+from scrimp.quantize.allocate import Allocation, Option, allocate, cheapest
+from scrimp.quantize.apply import one
+from scrimp.quantize.plan import ENDS, KEEP, Choice, Plan, Rule
+from scrimp.quantize.sensitivity import Probe, recall, remember, sample_error, sensitivities
+from scrimp.sizes import format_bytes
+from scrimp.sources.source import Source
+from scrimp.tensors import QTensor, stored_bytes
+
+#: What a matrix may be stored in. The kernels run all of these as they are.
+MENU: tuple[Format, ...] = (
+    *(parse(f"int{b}{kind}:g{group}") for b in (2, 3, 4, 5, 6) for kind in ("", "z") for group in (32, 64, 128)),
+    parse("int8:g64"),
+)
+#: A plan is corrected this often when the measured divergence misses the goal.
+CORRECTIONS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """A plan and what is known of it; divergences in nats, on the probe's tokens, weights alone."""
+
+    plan: Plan
+    kl_estimated: float  #: the sum of its matrices' own
+    kl_measured: float  #: with all matrices rounded together
+    kl_bound: float  #: no plan of this menu and size has a smaller estimate
+
+    @property
+    def note(self) -> str:
+        return (
+            f"planned by measured sensitivities: KL {self.kl_measured:.4f} on other text with the weights alone "
+            f"(sum of single matrices {self.kl_estimated:.4f}, no plan of this size below {self.kl_bound:.4f})"
+        )
+
+
+class Spender:
+    """Sensitivities and errors of a network, measured once; then any number of goals."""
+
+    def __init__(
+        self,
+        source: Source,
+        windows: NDArray[np.int32],
+        file_bytes: Callable[[Plan], int],
+        *,
+        method_name: str = "rtn",
+        embedding: Format | None = None,
+        rules: Iterable[Rule] = (),
+        remembered: Path | None = None,
+        progress: Progress = SILENT,
+    ) -> None:
+        self._source, self._file_bytes = source, file_bytes
+        self._shapes = {name: info.shape for name, info in source.tensors.items()}
+        self._probe = Probe(source, windows)
+        measured = recall(remembered, self._probe)
+        if measured is None:
+            measured = sensitivities(self._probe, progress=progress)
+            remember(remembered, measured)
+        self._measured = measured
+        matrices = [name for name, shape in self._shapes.items() if len(shape) == 2]
+        rules = list(rules)
+        self._menus: dict[str, list[tuple[Choice, Option]]] = {}
+        progress.start("errors", len(matrices))
+        for name in matrices:
+            pinned = next((rule.choice for rule in reversed(rules) if rule.matches(name)), None)
+            if pinned is None and embedding is not None and name in ENDS:
+                pinned = Choice(embedding, method_name)
+            self._menus[name] = self._menu(name, method_name, pinned)
+            progress.advance(1, name)
+        progress.finish()
+
+    def within(self, limit_bytes: int) -> Spent:
+        """The plan of least divergence whose files fit; GoalNotMet names the smallest size."""
+        room = limit_bytes - self._beside(self._smallest())
+        while (found := allocate(self._options(), room)) is not None:
+            excess = self._file_bytes(self._plan(found)) - limit_bytes
+            if excess <= 0:
+                return self._told(found)
+            room -= excess
+        smallest = self._file_bytes(self._smallest())
+        raise GoalNotMet(
+            f"No plan fits {format_bytes(limit_bytes)} ({limit_bytes:,} bytes); the smallest takes {smallest:,} bytes.",
+            hint=f"ask for {format_bytes(smallest + 10**5)}, or choose formats with --format and --rule",
+        )
+
+    def losing(self, limit_kl: float) -> Spent:
+        """The smallest plan whose measured divergence is at most ``limit_kl``; GoalNotMet where none reaches it."""
+        aim, best = limit_kl, None
+        for _ in range(CORRECTIONS):
+            found = cheapest(self._options(), aim)
+            if found is None:
+                break
+            told = self._told(found)
+            if told.kl_measured <= limit_kl:
+                best = told if best is None or told.plan.nbytes < best.plan.nbytes else best
+                if told.kl_measured > 0.9 * limit_kl:
+                    break
+            aim *= limit_kl / max(told.kl_measured, 1e-9) if told.kl_measured > 0 else 2.0
+        if best is None:
+            raise GoalNotMet(
+                f"No plan was found that loses at most {limit_kl:g} nats.",
+                hint="allow more, or choose formats with --format and --rule",
+            )
+        return best
+
+    def _menu(self, name: str, method_name: str, pinned: Choice | None) -> list[tuple[Choice, Option]]:
+        stored, shape = self._probe.matrices.get(name), self._shapes[name]
+        sides = shape[0], shape[1]
+        if stored is None:  # no operation reads it: what it is stored in costs nothing but bytes
+            read = self._source.read(name)
+            assert isinstance(read, QTensor)
+            stored, kl_per_error = read, 0.0
+        else:
+            kl_per_error = self._measured[name]
+        if pinned is not None:
+            choices = [pinned]
+        else:
+            choices = [Choice(format, method_name) for format in MENU] + [Choice(stored.format, KEEP)]
+        rounded = {c.format.name: c.format for c in choices if c.method != KEEP}
+        errors = sample_error(stored, rounded, method_name if pinned is None else pinned.method) if rounded else {}
+        return [
+            (
+                choice,
+                Option(
+                    stored_bytes(choice.format, sides),
+                    0.0 if choice.method == KEEP else kl_per_error * errors[choice.format.name],
+                ),
+            )
+            for choice in choices
+        ]
+
+    def _options(self) -> list[list[Option]]:
+        return [[option for _, option in menu] for menu in self._menus.values()]
+
+    def _plan(self, found: Allocation) -> Plan:
+        chosen = {name: menu[at][0] for (name, menu), at in zip(self._menus.items(), found.chosen, strict=True)}
+        return Plan(self._shapes, chosen)
+
+    def _smallest(self) -> Plan:
+        return Plan(
+            self._shapes,
+            {name: min(menu, key=lambda pair: pair[1].nbytes)[0] for name, menu in self._menus.items()},
+        )
+
+    def _beside(self, plan: Plan) -> int:
+        return self._file_bytes(plan) - plan.nbytes
+
+    def _told(self, found: Allocation) -> Spent:
+        plan = self._plan(found)
+        return Spent(plan, found.cost, self._probe.divergence(self._rounded(plan.choices)), found.bound)
+
+    def _rounded(self, choices: Mapping[str, Choice]) -> dict[str, QTensor]:
+        rounded = {}
+        for name, stored in self._probe.matrices.items():
+            if choices[name].method != KEEP:
+                tensor = one(name, stored, choices[name]).tensor
+                assert isinstance(tensor, QTensor)
+                rounded[name] = tensor
+        return rounded
