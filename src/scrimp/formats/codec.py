@@ -3,7 +3,8 @@
 Blocks are worked on as ``(R rows, g groups, G inputs)``, some 32 thousand weights at a time, so that all steps between
 reading a weight and writing its code stay in cache.
 
-NaN and infinity: a block that holds one gets a NaN scale, and decodes to NaN throughout. (vsq: its whole row.) Values
+NaN and infinity: a block that holds one gets a NaN scale, and decodes to NaN throughout. (vsq: its whole row; K-quants:
+its super-block.) Values
 stored without a scale follow the element's own rules; Refused where it has no code for NaN.
 """
 
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scrimp.errors import UsageError
-from scrimp.formats import gguf_rules, kmeans, pairs
+from scrimp.formats import gguf_rules, kmeans, pairs, superblocks
 from scrimp.formats.affine import choose_affine
 from scrimp.formats.catalogue import Rule
 from scrimp.formats.code import ROUNDINGS, Code, Codes, Rounding, code_type, listed
@@ -37,7 +38,8 @@ class Encoded:
     scales: Stored | None = None  #: (N, groups), or (1, 1) for one scale per tensor
     mins: Stored | None = None
     extra: Mapping[str, Stored] = field(default_factory=dict)
-    #: ``tensor_scale`` (1, 1) f32, ``row_scales`` (N, 1) f32, ``shifts`` (N, pairs) uint8, ``codebook`` (levels,) f32
+    #: ``tensor_scale`` (1, 1) f32, ``row_scales`` (N, 1) f32, ``shifts`` (N, pairs) uint8, ``codebook`` (levels,) f32,
+    #: ``super_scales`` and ``super_mins`` (N, super-blocks) f16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,16 +66,20 @@ def encode_matrix(
     job = Job(format, _rule(format, rule), chosen, rng)
     if format.element.name.startswith("kmeans"):
         return _learned(w, job)
+    if format.second == "super":
+        return Encoded(*superblocks.encode(w, format, job.rounding, job.rng))
     return _scaled(w, job)
 
 
 def _rule(format: Format, rule: Rule | None) -> Rule:
     found = format.rule if rule is None else rule
-    if found not in RULES and found != "gguf":
+    if found not in RULES and found not in ("gguf", "super"):
         raise UsageError(f"'{found}' is no scale rule.", hint=f"use one of {', '.join(RULES)}")
     if found == "gguf" and format.rule != "gguf":
         raise UsageError(f"{format.name} is no format of llama.cpp.", hint=f"use one of {', '.join(RULES)}")
-    if format.has_min and found not in ("absmax", "mse", "gguf"):
+    if (found == "super") != (format.second == "super"):
+        raise UsageError(f"{format.name}: '{found}' is no rule for its scales.", hint="leave the rule out")
+    if format.has_min and format.second != "super" and found not in ("absmax", "mse", "gguf"):
         raise UsageError(f"{format.name}: '{found}' chooses no min.", hint="use absmax or mse")
     return found
 

@@ -25,6 +25,7 @@ from scrimp.formats.cost_area import (
     block_of,
     int8_transistors,
     operand_of,
+    span_of,
     yosys_version,
 )
 from scrimp.formats.cost_energy import NOTHING, Joules, level, levels
@@ -244,6 +245,10 @@ def _parts(weight: Format, activation: Format, accumulator: Accumulator, node: s
     if block is not None:
         scaling = _scaling(scale, _sum_bits(weight, activation), node, has_min=weight.has_min or activation.has_min)
         parts.append(Part(f"scale, per {block}", scaling.times(1 / block)))
+        span = span_of(weight, activation)
+        if span is not None:
+            above = _scaling("f16", 0, node, has_min=weight.has_min or activation.has_min)
+            parts.append(Part(f"scale, per {span}", above.times(1 / span)))
     return tuple(parts)
 
 
@@ -285,10 +290,10 @@ def _scaling(scale: str, width: int, node: str, *, has_min: bool) -> Joules:
     Powers of two are added, and shift the sum.
     """
     if scale not in SCALES:  # integers
-        bits = int(scale.removeprefix("u"))
+        bits = int(scale[1:])
         applied = cost_energy.integer_multiplication(width, 2 * bits, node)
         both = cost_energy.integer_multiplication(bits, bits, node)
-        return both + applied + cost_energy.integer_addition(width + 2 * bits, node)
+        return (both + applied + cost_energy.integer_addition(width + 2 * bits, node)).times(1 + has_min)
     added = cost_energy.float_addition(24, node)
     if scale == "e8m0":
         return cost_energy.integer_addition(8, node) + _shift(width, node) + added
