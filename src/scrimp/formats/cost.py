@@ -12,7 +12,7 @@ same work, and ratios between formats mean more than picojoules.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -33,7 +33,7 @@ from scrimp.formats.format import Format, parse
 from scrimp.formats.operands import Operand
 from scrimp.formats.verilog import FLOATING, Accumulator, fixed_bits
 
-__all__ = ["Cost", "Energy", "Part", "energy", "levels", "macs_per_token", "of", "token_energy"]
+__all__ = ["Cost", "Energy", "Part", "activation_of", "energy", "levels", "macs_per_token", "of", "token_energy"]
 
 #: The matrix that bits per weight are stated for where none is given.
 SHAPE = (4096, 4096)
@@ -198,16 +198,18 @@ def token_energy(
     node: str = "45nm",
     *,
     position: int = 0,
-    activation: Format | str | None = None,
+    activation: Callable[[Format], Format] = activation_of,
     memory: str = "DRAM",
 ) -> Energy:
     """Energy to decode one token: every matrix in its format, attention in float16 with float32 sums, the bytes read.
 
-    ``bytes_per_token``: what measure/traffic.py counts for the same position. ``activation``: as in :func:`of`.
+    ``bytes_per_token``: what measure/traffic.py counts for the same position. ``activation``: what a weight is
+    multiplied with.
     """
     total = energy(0, "f16", None, bytes_per_token, node, memory=memory)
     for name, macs in macs_per_token(program, position).items():
-        weight, other = ("f16", None) if name == "attention" else (formats[name], activation)
+        weight = parse("f16") if name == "attention" else formats[name]
+        other = weight if name == "attention" else activation(weight)
         own = energy(macs, weight, other, 0, node, memory=memory)
         sources = tuple(dict.fromkeys((*total.sources, *own.sources)))
         total = dataclasses.replace(total, pj_compute=total.pj_compute + own.pj_compute, sources=sources,
