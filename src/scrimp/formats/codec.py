@@ -24,7 +24,7 @@ from scrimp.formats.code import ROUNDINGS, Code, Codes, Rounding, code_type, lis
 from scrimp.formats.format import Format
 from scrimp.formats.rounding import Uniform, store_floats, to_codes
 from scrimp.formats.scale_types import DTYPES, F32, Stored, divisor, exponent_code, from_f32
-from scrimp.formats.scales import Grid, unit_of
+from scrimp.formats.scales import Grid, peaks, unit_of
 from scrimp.formats.search import RULES, choose
 
 _CHUNK = 1 << 15
@@ -86,14 +86,16 @@ def _rule(format: Format, rule: Rule | None) -> Rule:
 
 def _as_they_are(w: F32, format: Format, rounding: Rounding, rng: Uniform) -> Encoded:
     element = format.element
-    if element.kind == "float":
-        return Encoded(store_floats(w, element.name, rounding, rng))
-    codes = np.empty(w.shape, code_type(element.bits))
-    flat, out = w.reshape(-1), codes.reshape(-1)
+    if element.name == "f32":
+        return Encoded(w)
+    floats = element.kind == "float"
+    stored = np.empty(w.shape, DTYPES[element.name] if floats else code_type(element.bits))
+    flat, out = w.reshape(-1), stored.reshape(-1)
     for at in range(0, flat.size, _CHUNK):
         piece = slice(at, at + _CHUNK)
-        out[piece] = to_codes(element, flat[piece], rounding, rng)
-    return Encoded(codes)
+        x = flat[piece]
+        out[piece] = store_floats(x, element.name, rounding, rng) if floats else to_codes(element, x, rounding, rng)
+    return Encoded(stored)
 
 
 def _learned(w: F32, job: Job) -> Encoded:
@@ -190,9 +192,8 @@ def _one_block(w: F32, job: Job, unit: F32 | None) -> Encoded:
 
 
 def _bad(blocks: F32) -> NDArray[np.bool_] | None:
-    """Blocks with a NaN or an infinity, or None when all are clean: only those two survive multiplication by zero."""
-    with np.errstate(invalid="ignore"):
-        bad = np.isnan(np.einsum("rgk->rg", blocks * np.float32(0)))
+    """Blocks with a NaN or an infinity, or None when all are clean."""
+    bad = ~np.isfinite(peaks(blocks))
     return bad if bad.any() else None
 
 
