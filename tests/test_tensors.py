@@ -117,7 +117,21 @@ def test_every_element_has_levels_that_its_planes_can_hold():
 @pytest.mark.parametrize("shape", [(), (1,), (7,), (4096,), (3, 5), (2, 3, 70), (1, 1, 1, 9), (16, 64)], ids=str)
 @pytest.mark.parametrize(
     "name",
-    ["f32", "fp8_e4m3", "int4:g32", "int4z:g32", "nf4", "mxfp4", "nvfp4", "smx6", "vsq4", "int8:tensor", "kmeans2"],
+    [
+        "f32",
+        "fp8_e4m3",
+        "int4:g32",
+        "int4z:g32",
+        "nf4",
+        "mxfp4",
+        "nvfp4",
+        "smx6",
+        "vsq4",
+        "q4_k",
+        "q3_k",
+        "int8:tensor",
+        "kmeans2",
+    ],
 )
 def test_any_shape_is_encoded_and_comes_back_as_it_was(name, shape):
     array = np.random.default_rng(0).normal(size=shape).astype(np.float32)
@@ -128,7 +142,7 @@ def test_any_shape_is_encoded_and_comes_back_as_it_was(name, shape):
         assert np.array_equal(decoded, array)
 
 
-@pytest.mark.parametrize("name", ["int4:g64", "fp8_e4m3", "nvfp4", "posit8_1", "int8:tensor"])
+@pytest.mark.parametrize("name", ["int4:g64", "fp8_e4m3", "nvfp4", "posit8_1", "int8:tensor", "q4_k"])
 def test_a_long_vector_is_folded_without_changing_a_weight(name):
     """4,096 numbers in one row would be padded to 16 rows; folded they take no more than they must."""
     array = np.random.default_rng(1).normal(size=4096).astype(np.float32)
@@ -160,7 +174,21 @@ def test_views_and_strides_do_not_matter():
 
 @pytest.mark.parametrize(
     "name",
-    ["nf4:g64", "fp6_e3m2:g32", "posit16_1", "int16:g64", "int7z:g32", "mxfp8_e5m2", "smx9", "fixed12.4", "tq1_0"],
+    [
+        "nf4:g64",
+        "fp6_e3m2:g32",
+        "posit16_1",
+        "int16:g64",
+        "int7z:g32",
+        "mxfp8_e5m2",
+        "smx9",
+        "fixed12.4",
+        "tq1_0",
+        "q2_k",
+        "q3_k",
+        "q5_k",
+        "q6_k",
+    ],
 )
 def test_part_types_name_every_part(name):
     tensor = encode(np.random.default_rng(3).normal(size=(18, 70)), name)

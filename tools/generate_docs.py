@@ -50,6 +50,8 @@ def formats_page() -> str:
         "  exact: nothing is lost; −∞: a number overflowed; –: some numbers have no code.",
         "* pJ: *modelled* energy of one multiply-accumulate at 45 nm. area: transistors of its synthesised circuit",
         "  over int8's. –: not modelled.",
+        "* q2_k … q6_k: what is stored decodes to the numbers of llama.cpp's K-quants, bit for bit (against the gguf",
+        "  package). Scales, mins and codes are searched in our own way: llama.cpp's encoder gives others.",
         "* runs: the kernels multiply with it as it is stored; other formats are decoded to float32 when opened.",
     ]
     for name in FAMILIES:

@@ -18,6 +18,7 @@ from scrimp.formats.codec import Walk, encode_matrix
 from scrimp.formats.pairs import spread
 from scrimp.formats.rounding import exact_f32, to_numbers
 from scrimp.formats.scale_types import DTYPES as DTYPES
+from scrimp.formats.scale_types import RANGES
 from scrimp.formats.scale_types import from_f32 as from_f32
 from scrimp.formats.scale_types import to_f32 as to_f32
 
@@ -27,8 +28,8 @@ Stored = NDArray[np.generic]
 
 #: Names of the parts of a tensor in a file, after the tensor's own name and a dot.
 PLANE_PARTS = ("codes", "codes_high", "codes_third", "codes_fourth")
-#: Block scales of fewer than 8 bits are packed as codes are: their widths.
-_PACKED_SCALES = {"u4": (4,), "u6": (4, 2)}
+#: Integer scales are packed as codes are, the smallest as 0: their widths.
+_PACKED_SCALES = {"u4": (4,), "u6": (4, 2), "i6": (4, 2), "i8": (8,)}
 _ROWS_AT_ONCE = 1 << 16  # weights
 
 
@@ -37,7 +38,8 @@ class QTensor:
     """``W (N, K)`` as code planes ``(tiles, vectors, 64)`` and scales, mins ``(tiles, groups, 16)`` (architecture §4).
 
     ``extra`` holds what some formats store besides: ``tensor_scale (1,)``, ``row_scales (tiles, 1, 16)`` float32, the
-    ``shifts`` of pairs as a plane of 1-bit codes, ``scales_high`` where scales are codes of 6 bits, a ``codebook``.
+    ``shifts`` of pairs as a plane of 1-bit codes, ``scales_high`` and ``mins_high`` where scales are codes of 6 bits,
+    ``super_scales`` and ``super_mins`` ``(tiles, super-blocks, 16)`` float16, a ``codebook``.
     """
 
     format: Format
@@ -93,11 +95,11 @@ class QTensor:
         assert self.scales is not None
         assert self.format.scale is not None
         if self.format.scale in _PACKED_SCALES:
-            widths, groups = _PACKED_SCALES[self.format.scale], self.format.groups(self.shape[1])
-            planes = [part.view(np.uint8) for part in (self.scales, self.extra.get("scales_high")) if part is not None]
-            found = _core.unpack_codes(planes, widths, (self.shape[0], groups)).astype(np.float32)
+            found = self._integers(self.scales, self.extra.get("scales_high"))
         else:
             found = self._by_row(self.scales, self.format.scale)
+        if self.format.second == "super":
+            return found * self._by_block(self.extra["super_scales"])
         if self.format.second == "tensor":
             return (found * self.extra["tensor_scale"].astype(np.float32)).astype(np.float32)
         if self.format.second == "row":
@@ -108,6 +110,8 @@ class QTensor:
         """Mins ``(N, groups)`` float32."""
         assert self.mins is not None
         assert self.format.scale is not None
+        if self.format.second == "super":  # they are subtracted
+            return -self._integers(self.mins, self.extra.get("mins_high")) * self._by_block(self.extra["super_mins"])
         return self._by_row(self.mins, self.format.scale)
 
     def decode(self) -> F32:
@@ -141,6 +145,19 @@ class QTensor:
             if mins is not None:
                 _by_group(np.add, mins[at], out[at], self.format.group(cols), out[at])
         return out
+
+    def _integers(self, *planes: Stored | None) -> F32:
+        """Packed integer scales ``(N, groups)``."""
+        kind, shape = str(self.format.scale), (self.shape[0], self.format.groups(self.shape[1]))
+        codes = _core.unpack_codes([p.view(np.uint8) for p in planes if p is not None], _PACKED_SCALES[kind], shape)
+        return codes.astype(np.float32) + np.float32(RANGES[kind][0])
+
+    def _by_block(self, stored: Stored) -> F32:
+        """What super-blocks share, for each of their blocks: ``(N, groups)`` float32."""
+        assert self.format.span is not None
+        cols = self.shape[1]
+        spread = np.repeat(self._by_row(stored, "f16"), self.format.span // self.format.group(cols), axis=1)
+        return spread[:, : self.format.groups(cols)]
 
     def _by_row(self, stored: Stored, kind: str) -> F32:
         values = to_f32(stored, kind)
@@ -229,7 +246,7 @@ def _sides(dims: tuple[int, ...], format: Format) -> tuple[int, int]:
     cols = dims[-1] if dims else 1
     rows = int(np.prod(dims[:-1], dtype=np.int64))
     if rows == 1 and format.block != "row" and format.second != "row" and not format.element.name.startswith("kmeans"):
-        unit = format.block if isinstance(format.block, int) else 32
+        unit = format.span or (format.block if isinstance(format.block, int) else 32)
         rows = next((n for n in (16, 8, 4, 2) if cols % (n * unit) == 0), 1)
         cols //= rows
     return rows, cols
@@ -246,16 +263,18 @@ def from_codes(
 
     For ``:tensor`` formats scales have shape ``(1, 1)``. ``extra``: as ``formats.codec.Encoded`` has it.
     """
-    planes = _pack(codes, format.element.planes)
+    planes, sides = _pack(codes, format.element.planes), (codes.shape[0], codes.shape[1])
     named = {part: _stored_extra(part, values) for part, values in (extra or {}).items()}
-    stored: Stored | None = None
-    if scales is not None and format.scale in _PACKED_SCALES:
-        stored, *high = _pack(scales.astype(np.uint8), _PACKED_SCALES[format.scale])
-        named |= {"scales_high": high[0]} if high else {}
-    elif scales is not None:
-        stored = _tile_scales(format, scales)
-    stored_mins = None if mins is None else _tile_scales(format, mins)
-    return QTensor(format, (codes.shape[0], codes.shape[1]), planes, stored, stored_mins, named)
+    if format.scale in _PACKED_SCALES:
+        low, widths = RANGES[format.scale][0], _PACKED_SCALES[format.scale]
+        packed: dict[str, Stored] = {}
+        for part, integers in (("scales", scales), ("mins", mins)):
+            if integers is not None:
+                fields = _pack((integers.astype(np.int16) - low).astype(np.uint8), widths)
+                packed |= zip((part, f"{part}_high"), fields, strict=False)
+        return QTensor(format, sides, planes, packed.pop("scales"), packed.pop("mins", None), packed | named)
+    stored, stored_mins = (None if part is None else _tile_scales(format, part) for part in (scales, mins))
+    return QTensor(format, sides, planes, stored, stored_mins, named)
 
 
 def from_floats(format: Format, values: Stored) -> QTensor:
@@ -270,10 +289,12 @@ def part_types(format: Format) -> dict[str, str]:
     if format.scale is not None:
         types["scales"] = format.scale if format.scale in ("f16", "f32", "bf16") else "u8"
         if format.has_min:
-            types["mins"] = format.scale
-        if format.scale == "u6":
-            types["scales_high"] = "u8"
-        if format.second is not None:
+            types["mins"] = types["scales"]
+        if len(_PACKED_SCALES.get(format.scale, ())) > 1:
+            types |= {f"{part}_high": "u8" for part in ("scales", "mins") if part in types}
+        if format.second == "super":
+            types |= dict.fromkeys(("super_scales", "super_mins")[: 1 + format.has_min], "f16")
+        elif format.second is not None:
             types["tensor_scale" if format.second == "tensor" else "row_scales"] = "f32"
         if format.recipe is not None and format.recipe.pairs:
             types["shifts"] = "u8"
@@ -292,10 +313,17 @@ def part_shapes(format: Format, shape: tuple[int, int]) -> dict[str, tuple[int, 
     }
     groups = format.groups(cols)
     blocks = (1 if format.block == "tensor" else tiles, groups, packing.TILE_ROWS)
+    widths = _PACKED_SCALES.get(format.scale or "")
+    low = blocks if widths is None else (tiles, -(-groups // (32 // widths[0])), packing.VECTOR_BYTES)
+    high = (tiles, -(-groups // 16), packing.VECTOR_BYTES)
+    supers = (tiles, format.supers(cols), packing.TILE_ROWS)
     others: dict[str, tuple[int, ...]] = {
-        "scales": (tiles, -(-groups // 8), packing.VECTOR_BYTES) if format.scale in _PACKED_SCALES else blocks,
-        "mins": blocks,
-        "scales_high": (tiles, -(-groups // 16), packing.VECTOR_BYTES),
+        "scales": low,
+        "mins": low,
+        "scales_high": high,
+        "mins_high": high,
+        "super_scales": supers,
+        "super_mins": supers,
         "tensor_scale": (1,),
         "row_scales": (tiles, 1, packing.TILE_ROWS),
         "shifts": (tiles, -(-cols // 64), packing.VECTOR_BYTES),
@@ -339,7 +367,7 @@ def _pack(codes: Codes, widths: tuple[int, ...]) -> tuple[U8, ...]:
 def _stored_extra(part: str, values: Stored) -> Stored:
     if part == "shifts":
         return _pack(values.astype(np.uint8), (1,))[0]
-    if part == "row_scales":
+    if part in ("row_scales", "super_scales", "super_mins"):
         return _by_tile(values)
     return np.ascontiguousarray(values).reshape(-1)
 

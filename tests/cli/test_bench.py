@@ -6,11 +6,13 @@ import pytest
 from tiny_model import write_tiny_model
 
 from scrimp.cli.main import main
+from scrimp.formats import cost
 
 KEYS = {
     "prefill_tokens_per_s", "decode_tokens_per_s", "bytes_per_token", "decode_gb_per_s", "memory_read_gb_per_s",
     "load_ms", "first_token_ms", "rss_peak_bytes",
     "page_faults_minor", "page_faults_major", "threads", "isa", "profile",
+    "energy_modelled",
 }  # fmt: skip
 
 
@@ -52,6 +54,27 @@ def test_bytes_per_token_are_those_of_the_weights_and_the_cache(model, capsys):
     assert found["bytes_per_token"] == 4 * matrices + embedding_row + 4 * norms + cache
 
 
+def test_modelled_energy_is_operations_and_bytes_of_the_named_node(model, capsys):
+    found = {}
+    for node in ("45nm", "7nm"):
+        assert run(model, "--node", node, "--json") == 0
+        found[node] = json.loads(capsys.readouterr().out)
+        assert found[node]["energy_modelled"]["node"] == node
+    energy = found["45nm"]["energy_modelled"]
+    assert energy["total_mj"] == energy["compute_mj"] + energy["memory_mj"]
+    assert energy["memory_mj"] == pytest.approx(8 * found["45nm"]["bytes_per_token"] * 1300 / 64 / 1e9)
+    products = 32 * 32 * 2 + 16 * 32 * 2 + 64 * 32 * 3 + 24 * 32
+    half = cost.of("f16").energy_pj_mac
+    attention = 2 * 4 * 8 * (16 + 8 // 2 + 1)
+    assert energy["compute_mj"] == pytest.approx((4.6 * products + half * attention) / 1e9, rel=1e-6)
+    assert found["7nm"]["energy_modelled"]["compute_mj"] < energy["compute_mj"]
+
+
+def test_a_node_without_a_table_is_a_usage_error(model, capsys):
+    assert main(["bench", str(model), "--node", "5nm"]) == 2
+    assert "no table of energies for '5nm'" in capsys.readouterr().err
+
+
 def test_profile_names_each_sort_of_operation_once_a_phase(model, capsys):
     assert run(model, "--profile", "--json") == 0
     profile = json.loads(capsys.readouterr().out)["profile"]
@@ -67,6 +90,7 @@ def test_a_table_for_people(model, capsys):
     assert run(model, "--profile") == 0
     printed = capsys.readouterr().out
     assert "% of the memory ceiling" in printed
+    assert "energy per token, modelled (45nm)" in printed
     assert "linear gate_proj up_proj" in printed
 
 

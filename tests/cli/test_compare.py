@@ -28,6 +28,8 @@ def test_rows_are_the_union_of_totals_evaluation_and_speed(models, tmp_path, cap
         assert row["bits_per_weight"] == pytest.approx(8 * row["file_bytes"] / row["parameters"], rel=1e-12)
         assert row["decode_tokens_per_s"]["n"] == 2
         assert row["tokens"] == 6 * 31
+        assert row["energy_modelled"]["node"] == "45nm"
+        assert row["energy_modelled"]["total_mj"] > 0
     assert one["parameters"] == 2 * 24 * 32 + 2 * 32 * 32 + 2 * 16 * 32 + 3 * 64 * 32 + 3 * 32
     assert one["kl_mean"] < 0.05 < 1 < two["kl_mean"]
 
@@ -48,6 +50,8 @@ def test_a_table_for_people(models, tmp_path, capsys):
     printed = capsys.readouterr()
     header, *rows = printed.out.splitlines()
     assert header.split()[:2] == ["model", "bytes"]
+    assert header.endswith("mJ/token (modelled)")
+    assert "modelled, not measured" in printed.err
     assert len(rows) == 2
     assert all("BROKEN" in row for row in rows), "random weights predict worse than word counts"
 

@@ -206,7 +206,7 @@ def test_a_bad_number_marks_its_own_block_and_no_other(name):
         if format_.block == "tensor":
             assert np.isnan(found).all()
             continue
-        width = 512 if format_.block == "row" or format_.second == "row" else format_.block
+        width = 512 if format_.block == "row" or format_.second == "row" else format_.span or format_.block
         hit = np.zeros(found.shape, bool)
         hit[3, 300 // width * width : (300 // width + 1) * width] = True
         assert np.array_equal(np.isnan(found), hit)

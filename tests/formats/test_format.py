@@ -99,6 +99,8 @@ def test_second_scales_shifts_and_codebooks_are_counted():
         6,
         8.5,
     ]
+    assert [parse(f"q{n}_k").bits_per_weight(64, 1024) for n in (2, 3, 4, 5, 6)] == [2.625, 3.4375, 4.5, 5.5, 6.5625]
+    assert parse("q4_k").bits_per_weight(64, 576) == 4 + 12 / 32 + 3 * 32 / 576
     assert parse("tq2_0").bits_per_weight(64, 1024) == 2.0625
     assert parse("kmeans4:tensor").bits_per_weight(64, 1024) == 4 + (16 * 32 + 16) / 65536
 

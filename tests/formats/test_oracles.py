@@ -74,7 +74,7 @@ def test_ml_dtypes_agrees_on_every_code_and_a_million_numbers(name):
 def test_numpy_agrees_on_half_precision():
     code = ELEMENTS["f16"].code()
     with np.errstate(over="ignore", invalid="ignore"):
-        x = numbers_to_try(code, 200_000)
+        x = numbers_to_try(code, 1_000_000)
         theirs = x.astype(np.float16).astype(np.float64)
     assert np.array_equal(code.values[code.encode(x)], theirs, equal_nan=True)
 
@@ -92,15 +92,16 @@ def test_gfloat_agrees_on_every_code_and_on_saturating_rounding(name):
     saturates = code.beyond is None
     theirs = gfloat.round_ndarray(info, x, gfloat.RoundMode.TiesToEven, saturates)
     assert np.array_equal(code.values[code.encode(x)], theirs, equal_nan=True)
+    x = gfloat_numbers(code, 50_000)
     away = gfloat.round_ndarray(info, x, gfloat.RoundMode.TiesToAway, saturates)
     assert np.array_equal(code.values[code.encode(x, "away")] if code.mirror != "none" else away, away, equal_nan=True)
     toward_zero = gfloat.round_ndarray(info, x, gfloat.RoundMode.TowardZero, saturates)
     assert np.array_equal(code.values[code.encode(x, "zero")], toward_zero, equal_nan=True)
 
 
-def gfloat_numbers(code):
+def gfloat_numbers(code, count=1_000_000):
     rng = np.random.default_rng(3)
-    sized = rng.normal(size=50_000) * code.largest * 2.0 ** rng.integers(-12, 2, 50_000)
+    sized = rng.normal(size=count) * code.largest * 2.0 ** rng.integers(-12, 2, count)
     edges = np.concatenate([code.levels, code.thresholds, [code.largest * 1.05]])
     x = np.concatenate(
         [np.clip(sized, -3e38, 3e38).astype(np.float32), float32_neighbours(np.concatenate([edges, -edges]))]
@@ -147,7 +148,7 @@ def softposit_bits(softposit, n, es, numbers):
 
 
 @pytest.mark.parametrize(("n", "es"), [(8, 0), (8, 2), (16, 1), (16, 2), (5, 2), (12, 2)])
-def test_softposit_agrees_at_every_threshold(n, es):
+def test_softposit_agrees_at_every_threshold_and_on_a_million_numbers(n, es):
     softposit = pytest.importorskip("softposit")
     code = Posit(n, es).code()
     step = max(1, len(code.levels) // 4000)
@@ -155,7 +156,9 @@ def test_softposit_agrees_at_every_threshold(n, es):
         [code.levels[::step], code.thresholds[::step], code.levels[-9:], code.thresholds[-9:], code.thresholds[:9]]
     )
     wide = np.concatenate([np.nextafter(edges, -np.inf), edges, np.nextafter(edges, np.inf), [1e-300, 1e300]])
-    x = np.concatenate([wide, -wide])
+    rng = np.random.default_rng(4)
+    any_size = rng.normal(size=1_000_000) * 2.0 ** rng.integers(-40, 40, 1_000_000)
+    x = np.concatenate([wide, -wide, any_size])
     theirs = np.array(softposit_bits(softposit, n, es, x.tolist()), np.int64) & (2**n - 1)
     assert np.array_equal(code.encode(x).astype(np.int64), theirs)
 

@@ -30,7 +30,8 @@ def test_stochastic_rounding_picks_a_neighbour_and_is_right_on_average(name):
 
 
 @pytest.mark.parametrize(
-    "name", [*STOCHASTIC, "bf16", "f16", "tf32", "int4z:g32", "mxfp4", "nvfp4", "smx6", "vsq4", "kmeans3"]
+    "name",
+    [*STOCHASTIC, "bf16", "f16", "tf32", "int4z:g32", "mxfp4", "nvfp4", "smx6", "vsq4", "q4_k", "q6_k", "kmeans3"],
 )
 def test_the_same_seed_gives_the_same_bits_and_another_one_others(name):
     w = np.random.default_rng(0).normal(size=(32, 256)).astype(np.float32)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from scrimp.errors import UsageError
+from scrimp.measure.energy import TokenEnergy
 from scrimp.measure.memory import PageFaults, page_faults
 from scrimp.measure.side_by_side import merge, take_turn
 from scrimp.measure.speed import Rate, Speed
@@ -17,7 +18,7 @@ def turn(rate, **changes):
     speed = Speed(
         model="m", prefill=8, decode=4, prefill_tokens_per_s=one, decode_tokens_per_s=one, bytes_per_token=1000,
         memory_read_gb_per_s=10.0, load_ms=1.0, first_token_ms=2.0, rss_peak_bytes=100, page_faults=PageFaults(1, 0),
-        threads=1, isa="scalar",
+        threads=1, isa="scalar", energy=TokenEnergy("45nm", "DRAM", 0.5, 1.5, False),
     )  # fmt: skip
     return replace(speed, **changes)
 

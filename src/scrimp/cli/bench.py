@@ -16,6 +16,7 @@ def bench(
     decode: Annotated[int, typer.Option(help="tokens decoded one by one after it")] = 64,
     threads: Annotated[int | None, typer.Option(min=1, help="one per core unless given")] = None,
     repeat: Annotated[int, typer.Option(help="how often; the median is reported")] = 5,
+    node: Annotated[str, typer.Option(help="of the modelled energy: 45nm or 7nm")] = "45nm",
     profile: Annotated[bool, typer.Option("--profile", help="time and bytes of every sort of operation")] = False,
     json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
 ) -> None:
@@ -24,8 +25,9 @@ def bench(
     from scrimp.measure.speed import measure_speed
 
     speed = measure_speed(
-        model, prefill=prefill, decode=decode, threads=threads, repeat=repeat, profile=profile, progress=bar.progress()
-    )
+        model, prefill=prefill, decode=decode, threads=threads, repeat=repeat, node=node, profile=profile,
+        progress=bar.progress(),
+    )  # fmt: skip
     if json:
         output.print_json(speed.to_json())
         return
@@ -54,6 +56,11 @@ def lines(speed: Speed) -> list[tuple[str, str, str]]:
         ("load and first token", f"{speed.first_token_ms:.0f} ms", ""),
         ("peak memory", format_bytes(speed.rss_peak_bytes), ""),
         ("page faults in decode", f"{speed.page_faults.minor:,} minor", f"{speed.page_faults.major:,} major"),
+        (
+            f"energy per token, modelled ({speed.energy.node})",
+            f"{speed.energy.total_mj:.3g} mJ",
+            f"{speed.energy.compute_mj:.2g} compute + {speed.energy.memory_mj:.3g} memory",
+        ),
         ("threads, instruction set", f"{speed.threads}, {speed.isa}", ""),
     ]
 

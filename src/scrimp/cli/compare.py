@@ -22,6 +22,7 @@ def compare(
     threads: Annotated[int | None, typer.Option(min=1, help="one per core unless given")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="turns each model takes in front of the clock")] = 5,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="an HTML page with the charts")] = None,
+    node: Annotated[str, typer.Option(help="of the modelled energy: 45nm or 7nm")] = "45nm",
     json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
 ) -> None:
     """Measure models side by side: the same text, the same run."""
@@ -32,7 +33,7 @@ def compare(
         output.check_place(out, "compare.html")
     rows = measure.compare(
         models, text, reference=reference, context=context, max_tokens=max_tokens, prefill=prefill, decode=decode,
-        threads=threads, rounds=rounds, progress=bar.progress(),
+        threads=threads, rounds=rounds, node=node, progress=bar.progress(),
     )  # fmt: skip
     if out is not None:
         from scrimp.measure.compare_page import page
@@ -50,12 +51,14 @@ def compare(
     output.note(
         f"{rows[0].evaluation.protocol}. KL and same top token: against the reference in float32. Prefill of "
         f"{speed.prefill} and decode of {speed.decode} tokens, medians of {speed.decode_tokens_per_s.n}, "
-        f"{speed.threads} threads, {speed.isa}; memory reads {ceiling:.1f} GB/s."
+        f"{speed.threads} threads, {speed.isa}; memory reads {ceiling:.1f} GB/s. "
+        f"mJ/token: modelled, not measured; hardware of {node}, a decoded token's operations and the bytes it reads."
     )
 
 
 COLUMNS = (
-    "model", "bytes", "bits/weight", "perplexity", "KL mean", "same top", "prefill tok/s", "decode tok/s", "peak memory"
+    "model", "bytes", "bits/weight", "perplexity", "KL mean", "same top", "prefill tok/s", "decode tok/s",
+    "peak memory", "mJ/token (modelled)",
 )  # fmt: skip
 
 
@@ -75,4 +78,5 @@ def cells(row: Row) -> tuple[str, ...]:
         f"{row.speed.prefill_tokens_per_s.median:.0f}",
         f"{row.speed.decode_tokens_per_s.median:.1f}",
         format_bytes(row.speed.rss_peak_bytes),
+        f"{row.speed.energy.total_mj:.3g}",
     )

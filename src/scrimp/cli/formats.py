@@ -95,7 +95,7 @@ def _on(row: FormatRow) -> list[str]:
 
 
 def _notes(found: list[FormatRow], subject: Subject | None) -> list[str]:
-    from scrimp.measure.format_report import SIDE
+    from scrimp.measure.format_report import ROUNDED, SIDE
 
     lines = [
         f"bits/value: of a {SIDE:,} × {SIDE:,} matrix, scales included. max, min > 0: before the scale.",
@@ -111,6 +111,7 @@ def _notes(found: list[FormatRow], subject: Subject | None) -> list[str]:
         seen = "" if subject.seen == subject.weights else f", {subject.seen:,} of them in whole rows"
         lines += [
             f"on it: {subject.name}, {subject.weights:,} weights{seen}; stored as {subject.stored}, decoded first.",
+            *([ROUNDED] if subject.rounded else []),
             "scaled: the same numbers in a format without a scale, given the best one per tensor.",
         ]
     return lines

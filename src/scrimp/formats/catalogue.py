@@ -16,7 +16,7 @@ from scrimp.formats.posits import Posit
 
 #: How the scale of a block is chosen (scales.py says it in formulas).
 Rule = Literal["absmax", "nearest", "absmean", "twn", "rms", "mse", "octav", "percentile",
-               "floor", "ceil", "rceil", "even", "four_over_six", "gguf"]  # fmt: skip
+               "floor", "ceil", "rceil", "even", "four_over_six", "gguf", "super"]  # fmt: skip
 
 
 def _float(name: str, bits: int, spec: Float, about: str) -> Element:
@@ -120,6 +120,7 @@ class Recipe:
     rounding: Rounding = "even"
     pairs: bool = False  #: a shift of one bit per pair of weights (shared micro-exponents)
     headroom: float = 448.0  #: largest block scale before the tensor's own, where that is e4m3
+    span: int | None = None  #: inputs of a super-block, whose float16 scale the blocks' are integers of
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +129,15 @@ class Named:
 
     element: str
     block: int | Literal["tensor"]
-    scale: Literal["f16", "e8m0", "e4m3", "u4", "u6"]
+    scale: Literal["f16", "e8m0", "e4m3", "u4", "u6", "i6", "i8"]
     recipe: Recipe
     has_min: bool = False
     about: str = ""
 
+
+_K_QUANTS: tuple[tuple[int, int, Literal["u4", "u6", "i6", "i8"], bool], ...] = (
+    (2, 16, "u4", True), (3, 16, "i6", False), (4, 32, "u6", True), (5, 32, "u6", True), (6, 16, "i8", False),
+)  # fmt: skip
 
 NAMED: dict[str, Named] = {
     n.recipe.name: n
@@ -159,5 +164,7 @@ NAMED: dict[str, Named] = {
         Named("int8", 32, "f16", Recipe("q8_0", "gguf"), about="llama.cpp"),
         Named("ternary", 256, "f16", Recipe("tq1_0", "gguf"), about="llama.cpp's values, 5 trits per byte"),
         Named("ternary2", 256, "f16", Recipe("tq2_0", "gguf"), about="llama.cpp"),
+        *(Named(f"int{bits}", block, scale, Recipe(f"q{bits}_k", "super", span=256), has_min, "llama.cpp's K-quant")
+          for bits, block, scale, has_min in _K_QUANTS),
     )
 }  # fmt: skip

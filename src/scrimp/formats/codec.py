@@ -3,7 +3,8 @@
 Blocks are worked on as ``(R rows, g groups, G inputs)``, some 32 thousand weights at a time, so that all steps between
 reading a weight and writing its code stay in cache.
 
-NaN and infinity: a block that holds one gets a NaN scale, and decodes to NaN throughout. (vsq: its whole row.) Values
+NaN and infinity: a block that holds one gets a NaN scale, and decodes to NaN throughout. (vsq: its whole row; K-quants:
+its super-block.) Values
 stored without a scale follow the element's own rules; Refused where it has no code for NaN.
 """
 
@@ -17,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scrimp.errors import UsageError
-from scrimp.formats import gguf_rules, kmeans, pairs
+from scrimp.formats import gguf_rules, kmeans, pairs, superblocks
 from scrimp.formats.affine import choose_affine
 from scrimp.formats.catalogue import Rule
 from scrimp.formats.code import ROUNDINGS, Code, Codes, Rounding, code_type, listed
 from scrimp.formats.format import Format
 from scrimp.formats.rounding import Uniform, store_floats, to_codes
 from scrimp.formats.scale_types import DTYPES, F32, Stored, divisor, exponent_code, from_f32
-from scrimp.formats.scales import Grid, unit_of
+from scrimp.formats.scales import Grid, peaks, unit_of
 from scrimp.formats.search import RULES, choose
 
 _CHUNK = 1 << 15
@@ -41,7 +42,8 @@ class Encoded:
     scales: Stored | None = None  #: (N, groups), or (1, 1) for one scale per tensor
     mins: Stored | None = None
     extra: Mapping[str, Stored] = field(default_factory=dict)
-    #: ``tensor_scale`` (1, 1) f32, ``row_scales`` (N, 1) f32, ``shifts`` (N, pairs) uint8, ``codebook`` (levels,) f32
+    #: ``tensor_scale`` (1, 1) f32, ``row_scales`` (N, 1) f32, ``shifts`` (N, pairs) uint8, ``codebook`` (levels,) f32,
+    #: ``super_scales`` and ``super_mins`` (N, super-blocks) f16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,33 +79,39 @@ def encode_matrix(
     job = Job(format, _rule(format, rule), chosen, rng, walk=walk)
     if format.element.name.startswith("kmeans"):
         return _learned(w, job)
+    if format.second == "super":
+        return Encoded(*superblocks.encode(w, format, job.rounding, job.rng))
     return _scaled(w, job)
 
 
 def _rule(format: Format, rule: Rule | None) -> Rule:
     found = format.rule if rule is None else rule
-    if found not in RULES and found != "gguf":
+    if found not in RULES and found not in ("gguf", "super"):
         raise UsageError(f"'{found}' is no scale rule.", hint=f"use one of {', '.join(RULES)}")
     if found == "gguf" and format.rule != "gguf":
         raise UsageError(f"{format.name} is no format of llama.cpp.", hint=f"use one of {', '.join(RULES)}")
-    if format.has_min and found not in ("absmax", "mse", "gguf"):
+    if (found == "super") != (format.second == "super"):
+        raise UsageError(f"{format.name}: '{found}' is no rule for its scales.", hint="leave the rule out")
+    if format.has_min and format.second != "super" and found not in ("absmax", "mse", "gguf"):
         raise UsageError(f"{format.name}: '{found}' chooses no min.", hint="use absmax or mse")
     return found
 
 
 def _as_they_are(w: F32, format: Format, rounding: Rounding, rng: Uniform, walk: Walk) -> Encoded:
     element = format.element
-    if element.kind == "float":
-        return Encoded(store_floats(w, element.name, rounding, rng))
-    codes = np.empty(w.shape, code_type(element.bits))
-    flat, out = w.reshape(-1), codes.reshape(-1)
+    if element.name == "f32":
+        return Encoded(w)
+    floats = element.kind == "float"
+    stored = np.empty(w.shape, DTYPES[element.name] if floats else code_type(element.bits))
+    flat, out = w.reshape(-1), stored.reshape(-1)
 
     def work(at: int) -> None:
         piece = slice(at, at + _CHUNK)
-        out[piece] = to_codes(element, flat[piece], rounding, rng)
+        x = flat[piece]
+        out[piece] = store_floats(x, element.name, rounding, rng) if floats else to_codes(element, x, rounding, rng)
 
     list(walk(work, range(0, flat.size, _CHUNK)))
-    return Encoded(codes)
+    return Encoded(stored)
 
 
 def _learned(w: F32, job: Job) -> Encoded:
@@ -207,9 +215,8 @@ def _one_block(w: F32, job: Job, unit: F32 | None) -> Encoded:
 
 
 def _bad(blocks: F32) -> NDArray[np.bool_] | None:
-    """Blocks with a NaN or an infinity, or None when all are clean: only those two survive multiplication by zero."""
-    with np.errstate(invalid="ignore"):
-        bad = np.isnan(np.einsum("rgk->rg", blocks * np.float32(0)))
+    """Blocks with a NaN or an infinity, or None when all are clean."""
+    bad = ~np.isfinite(peaks(blocks))
     return bad if bad.any() else None
 
 

@@ -12,7 +12,7 @@ same work, and ratios between formats mean more than picojoules.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,6 +25,7 @@ from scrimp.formats.cost_area import (
     block_of,
     int8_transistors,
     operand_of,
+    span_of,
     yosys_version,
 )
 from scrimp.formats.cost_energy import NOTHING, Joules, level, levels
@@ -32,7 +33,7 @@ from scrimp.formats.format import Format, parse
 from scrimp.formats.operands import Operand
 from scrimp.formats.verilog import FLOATING, Accumulator, fixed_bits
 
-__all__ = ["Cost", "Energy", "Part", "energy", "levels", "macs_per_token", "of", "token_energy"]
+__all__ = ["Cost", "Energy", "Part", "activation_of", "energy", "levels", "macs_per_token", "of", "token_energy"]
 
 #: The matrix that bits per weight are stated for where none is given.
 SHAPE = (4096, 4096)
@@ -197,16 +198,18 @@ def token_energy(
     node: str = "45nm",
     *,
     position: int = 0,
-    activation: Format | str | None = None,
+    activation: Callable[[Format], Format] = activation_of,
     memory: str = "DRAM",
 ) -> Energy:
     """Energy to decode one token: every matrix in its format, attention in float16 with float32 sums, the bytes read.
 
-    ``bytes_per_token``: what measure/traffic.py counts for the same position. ``activation``: as in :func:`of`.
+    ``bytes_per_token``: what measure/traffic.py counts for the same position. ``activation``: what a weight is
+    multiplied with.
     """
     total = energy(0, "f16", None, bytes_per_token, node, memory=memory)
     for name, macs in macs_per_token(program, position).items():
-        weight, other = ("f16", None) if name == "attention" else (formats[name], activation)
+        weight = parse("f16") if name == "attention" else formats[name]
+        other = weight if name == "attention" else activation(weight)
         own = energy(macs, weight, other, 0, node, memory=memory)
         sources = tuple(dict.fromkeys((*total.sources, *own.sources)))
         total = dataclasses.replace(total, pj_compute=total.pj_compute + own.pj_compute, sources=sources,
@@ -244,6 +247,10 @@ def _parts(weight: Format, activation: Format, accumulator: Accumulator, node: s
     if block is not None:
         scaling = _scaling(scale, _sum_bits(weight, activation), node, has_min=weight.has_min or activation.has_min)
         parts.append(Part(f"scale, per {block}", scaling.times(1 / block)))
+        span = span_of(weight, activation)
+        if span is not None:
+            above = _scaling("f16", 0, node, has_min=weight.has_min or activation.has_min)
+            parts.append(Part(f"scale, per {span}", above.times(1 / span)))
     return tuple(parts)
 
 
@@ -285,10 +292,10 @@ def _scaling(scale: str, width: int, node: str, *, has_min: bool) -> Joules:
     Powers of two are added, and shift the sum.
     """
     if scale not in SCALES:  # integers
-        bits = int(scale.removeprefix("u"))
+        bits = int(scale[1:])
         applied = cost_energy.integer_multiplication(width, 2 * bits, node)
         both = cost_energy.integer_multiplication(bits, bits, node)
-        return both + applied + cost_energy.integer_addition(width + 2 * bits, node)
+        return (both + applied + cost_energy.integer_addition(width + 2 * bits, node)).times(1 + has_min)
     added = cost_energy.float_addition(24, node)
     if scale == "e8m0":
         return cost_energy.integer_addition(8, node) + _shift(width, node) + added

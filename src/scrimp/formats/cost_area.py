@@ -29,6 +29,8 @@ SUM_BITS = (24, 32, 40)
 SCALES: dict[str, Operand] = {"e8m0": power_of_two(8), "e4m3": floating(4, 3), "bf16": floating(8, 7),
                               "f16": floating(5, 10), "f32": floating(8, 23)}  # fmt: skip
 INTEGER_SCALES = {"u4": 4, "u6": 6}
+#: Widths of the signed ones, which are not synthesised: a line through the unsigned ones.
+SIGNED_INTEGERS = {"i6": 6, "i8": 8}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,11 @@ def block_of(weight: Format, activation: Format) -> tuple[int | None, str]:
     return min(((block, scale) for block, scale in blocks), key=lambda found: found[0]) if blocks else (None, "")
 
 
+def span_of(weight: Format, activation: Format) -> int | None:
+    """Products under one super-block's scale, which is applied to a sum of blocks already scaled by integers."""
+    return min((f.span for f in (weight, activation) if f.span is not None), default=None)
+
+
 def mac_of(weight: Format, activation: Format, accumulator: Accumulator) -> Unit | None:
     """The circuit that multiplies two formats' elements. None where none is modelled: floats and posits have fp32 and
     fp16 accumulators, and logarithms multiply only their own kind."""
@@ -96,14 +103,26 @@ def area_of(weight: Format, activation: Format, accumulator: Accumulator) -> Mac
     if accumulator != "fixed":
         return None  # blocks are summed exactly before they are scaled
     width = int(unit.accumulator.removeprefix("fixed"))
-    rows = [table()[u.name].transistors for u in scale_units(scale)]
     # A min is a second product and sum per block; the sum of its activations is shared by all rows.
-    share = _line(width, rows) * (1 + (weight.has_min or activation.has_min)) / block
-    return MacArea(found.transistors + share, unit.name, share, width not in SUM_BITS)
+    both = 1 + (weight.has_min or activation.has_min)
+    share = _scaling(scale, width) * both / block
+    span = span_of(weight, activation)
+    if span is not None:
+        share += _scaling("f16", width + 2 * (INTEGER_SCALES | SIGNED_INTEGERS)[scale]) * both / span
+    near = width in SUM_BITS and scale not in SIGNED_INTEGERS and span is None
+    return MacArea(found.transistors + share, unit.name, share, not near)
 
 
 def int8_transistors() -> int:
     return table()[INT8].transistors
+
+
+def _scaling(scale: str, width: int) -> float:
+    """Transistors that scale one block's sum of ``width`` bits."""
+    if scale in SIGNED_INTEGERS:
+        few, many = _scaling("u4", width), _scaling("u6", width)
+        return few + (many - few) / 2 * (SIGNED_INTEGERS[scale] - 4)
+    return _line(width, [table()[u.name].transistors for u in scale_units(scale)])
 
 
 def _line(width: int, rows: list[int]) -> float:

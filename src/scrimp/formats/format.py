@@ -11,12 +11,12 @@ from scrimp.formats.code import Rounding
 from scrimp.formats.element import Element
 
 Block = int | Literal["row", "tensor"]
-ScaleType = Literal["f16", "f32", "bf16", "e8m0", "e4m3", "u4", "u6"]
+ScaleType = Literal["f16", "f32", "bf16", "e8m0", "e4m3", "u4", "u6", "i6", "i8"]
 
 GROUPS = (32, 64, 128, 256)
-#: Bits of the scale types that can be spelled; u4 and u6 belong to the vsq formats.
+#: Bits of the scale types that can be spelled; integers belong to the formats with two levels of scales.
 SCALE_BITS: dict[str, int] = {"f16": 16, "f32": 32, "bf16": 16, "e8m0": 8, "e4m3": 8}
-_STORED_BITS = SCALE_BITS | {"u4": 4, "u6": 6}
+_STORED_BITS = SCALE_BITS | {"u4": 4, "u6": 6, "i6": 6, "i8": 8}
 #: Scale types with a sign.
 SIGNED_SCALES = ("f16", "f32", "bf16")
 
@@ -63,9 +63,19 @@ class Format:
         return "even" if self.recipe is None else self.recipe.rounding
 
     @property
-    def second(self) -> Literal["tensor", "row"] | None:
-        """What has a float32 scale of its own, above the blocks': scales of few bits need one to be relative to."""
+    def second(self) -> Literal["tensor", "row", "super"] | None:
+        """What has a scale of its own, above the blocks': scales of few bits need one to be relative to.
+
+        float32 of a tensor or row; float16, and beside it one for the mins, of a super-block.
+        """
+        if self.span is not None:
+            return "super"
         return "tensor" if self.scale == "e4m3" else "row" if self.scale in ("u4", "u6") else None
+
+    @property
+    def span(self) -> int | None:
+        """Inputs of a super-block."""
+        return None if self.recipe is None else self.recipe.span
 
     @property
     def runs(self) -> bool:
@@ -86,6 +96,10 @@ class Format:
         """Scales per row; the last group may be ragged."""
         return -(-cols // self.group(cols)) if self.block is not None else 0
 
+    def supers(self, cols: int) -> int:
+        """Super-blocks per row; the last one may be ragged."""
+        return -(-cols // self.span) if self.span is not None else 0
+
     def bits_per_weight(self, rows: int, cols: int) -> float:
         """Stored bits per weight of a matrix whose sides fill whole tiles and vectors; files: ``QTensor.nbytes``.
 
@@ -96,9 +110,11 @@ class Format:
         if self.scale is None or self.block is None:
             return stored
         scales = 1 if self.block == "tensor" else rows * self.groups(cols)
-        extra = {"tensor": 32 / (rows * cols), "row": 32 / cols, None: 0.0}[self.second]
+        both = 1 + self.has_min
+        supers = 16 * both * self.supers(cols) / cols
+        extra = {"tensor": 32 / (rows * cols), "row": 32 / cols, "super": supers, None: 0.0}[self.second]
         pairs = 0.5 if self.recipe is not None and self.recipe.pairs else 0.0
-        return stored + pairs + extra + scales * _STORED_BITS[self.scale] * (1 + self.has_min) / (rows * cols)
+        return stored + pairs + extra + scales * _STORED_BITS[self.scale] * both / (rows * cols)
 
 
 def parse(text: str) -> Format:

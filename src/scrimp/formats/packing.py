@@ -54,9 +54,9 @@ def unpack_codes(planes: tuple[Codes, ...], element: Element, shape: tuple[int, 
 def pack_floats(values: NDArray[np.generic]) -> Codes:
     """Floats ``(N, K)`` of 4 or 2 bytes → ``(tiles, vectors, 64)``: row r owns bytes 4r … 4r+3, one or two inputs."""
     span = 4 // values.dtype.itemsize
-    padded = pad_to_tiles(values, span)
-    tiles = padded.reshape(padded.shape[0] // TILE_ROWS, TILE_ROWS, -1, span)
-    return np.ascontiguousarray(tiles.transpose(0, 2, 1, 3)).view(np.uint8).reshape(tiles.shape[0], -1, VECTOR_BYTES)
+    words = np.ascontiguousarray(pad_to_tiles(values, span)).view(np.uint32)
+    tiles = words.reshape(words.shape[0] // TILE_ROWS, TILE_ROWS, -1)
+    return np.ascontiguousarray(tiles.transpose(0, 2, 1)).view(np.uint8).reshape(tiles.shape[0], -1, VECTOR_BYTES)
 
 
 def unpack_floats(plane: Codes, dtype: np.dtype[np.generic], shape: tuple[int, int]) -> NDArray[np.generic]:

@@ -1,6 +1,7 @@
 """How scales and mins are stored: their types, the bytes of each, and rounding that never clips or never rises.
 
-``e8m0`` holds powers of two. ``e4m3``, ``u4`` and ``u6`` are relative to a second, float32 scale of the tensor or row.
+``e8m0`` holds powers of two. ``e4m3`` and the integers ``u4 u6 i6 i8`` are relative to a second scale: of the tensor,
+the row or a super-block.
 """
 
 from __future__ import annotations
@@ -26,14 +27,18 @@ DTYPES: dict[str, np.dtype[np.generic]] = {
     "e4m3": np.dtype(np.uint8),
     "u4": np.dtype(np.uint8),
     "u6": np.dtype(np.uint8),
+    "i6": np.dtype(np.int8),
+    "i8": np.dtype(np.int8),
     "tf32": np.dtype(np.float32),
 }
 
 #: The largest finite value of each scale type; what lies beyond is clamped to it.
 LARGEST: dict[str, float] = {
     "f16": 65504.0, "bf16": (2 - 2**-7) * 2.0**127, "f32": (2 - 2**-23) * 2.0**127,
-    "e8m0": 2.0**127, "e4m3": 448.0, "u4": 15.0, "u6": 63.0,
+    "e8m0": 2.0**127, "e4m3": 448.0, "u4": 15.0, "u6": 63.0, "i6": 31.0, "i8": 127.0,
 }  # fmt: skip
+#: Ends of the integers.
+RANGES = {"u4": (0, 15), "u6": (0, 63), "i6": (-32, 31), "i8": (-128, 127)}
 
 _E4M3 = Float(4, 3, 7, "fn")
 _EXPONENTS = np.append(np.ldexp(np.float32(1), np.arange(255) - 127), np.float32(np.nan)).astype(np.float32)

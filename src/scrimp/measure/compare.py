@@ -8,6 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from scrimp.formats.cost_energy import check_node
 from scrimp.measure.evaluate import Evaluation, evaluate_all
 from scrimp.measure.side_by_side import measure_side_by_side
 from scrimp.measure.speed import Speed
@@ -48,15 +49,17 @@ def compare(
     decode: int = 64,
     threads: int | None = None,
     rounds: int = 5,
+    node: str = "45nm",
     progress: Progress = SILENT,
 ) -> list[Row]:
     """Every model measured on the same text and in the same run; models take turns in front of the clock."""
+    check_node(node)
     totals = [size(model) for model in models]
     evaluations = evaluate_all(
         models, text, reference=reference, context=context, max_tokens=max_tokens, threads=threads, progress=progress
     )
     speeds = measure_side_by_side(
-        models, prefill=prefill, decode=decode, threads=threads, rounds=rounds, progress=progress
+        models, prefill=prefill, decode=decode, threads=threads, rounds=rounds, node=node, progress=progress
     )
     return [
         Row(model, *total, evaluation, speed)

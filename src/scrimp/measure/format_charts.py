@@ -104,7 +104,7 @@ def number_line(row: FormatRow) -> str:
     """Every number of the format: as it lies, or by powers of two where the range is wide."""
     levels = finite_levels(row.format)
     positive = levels[levels > 0]
-    height = 52.0
+    height = 60.0
     if not positive.size or positive[-1] / positive[0] <= _LINEAR_RATIO:
         low, high = float(levels[0]), float(levels[-1])
         x = horizontal(low, high)
@@ -118,7 +118,7 @@ def number_line(row: FormatRow) -> str:
         places, label = [x.at(math.log2(v)) for v in positive], "positive numbers, by powers of two"
     marks = [text(x.at(value), 39, words.replace("-", "−"), _anchor(x.at(value))) for value, words in shown]
     body = [f'<path class="axis" d="M{x.start:g} 24H{x.end:g}"/>', strokes(places, 8, 16, colour(row)), *marks]
-    return svg([*body, text((x.start + x.end) / 2, 50, label, "middle", "name")], f"Number line of {row.name}", height)
+    return svg([*body, text((x.start + x.end) / 2, 56, label, "middle", "name")], f"Number line of {row.name}", height)
 
 
 def magnitude_chart(row: FormatRow) -> str:

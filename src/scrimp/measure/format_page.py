@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scrimp.measure import format_charts as charts
 from scrimp.measure.format_charts import slug
 from scrimp.measure.format_error import DISTRIBUTIONS, sample
-from scrimp.measure.format_report import SIDE, FormatRow, Subject
+from scrimp.measure.format_report import ROUNDED, SIDE, FormatRow, Subject
 from scrimp.measure.format_words import FAMILIES, definition, family, layout
 
 #: Numbers of a histogram.
@@ -95,8 +95,9 @@ def _head(title: str, rows: Sequence[FormatRow], subject: Subject | None) -> str
     if subject is not None:
         seen = "" if subject.seen == subject.weights else f", of which {subject.seen:,} in whole rows are looked at"
         matrices = "" if len(subject.parts) == 1 else f" in {len(subject.parts)} matrices"
+        already = f" {ROUNDED}" if subject.rounded else ""
         words.append(f"<p>{escape(subject.name)}: {subject.weights:,} weights{matrices}{seen}; "
-                     f"stored as {escape(subject.stored)}, decoded to float32 first.</p>")  # fmt: skip
+                     f"stored as {escape(subject.stored)}, decoded to float32 first.{already}</p>")  # fmt: skip
     return "\n".join(words)
 
 

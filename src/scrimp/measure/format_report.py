@@ -39,6 +39,10 @@ TENSOR_WEIGHTS = 1 << 22
 MODEL_WEIGHTS = 1 << 19
 
 
+#: Of a Subject that is rounded.
+ROUNDED = "They are rounded already: a format of like levels repeats them, and seems better than it is."
+
+
 @dataclass(frozen=True, slots=True)
 class Subject:
     """The numbers a report is about: one tensor, or some rows of every matrix of a model."""
@@ -51,6 +55,11 @@ class Subject:
     @property
     def seen(self) -> int:
         return sum(part.size for _, part in self.parts)
+
+    @property
+    def rounded(self) -> bool:
+        """Whether the file holds numbers of a few bits already: formats of like levels repeat them."""
+        return not {word.lower() for word in self.stored.split(", ")} <= {"f32", "f16", "bf16"}
 
     def to_json(self) -> dict[str, Any]:
         return {"name": self.name, "stored": self.stored, "tensors": len(self.parts), "weights": self.weights,

@@ -21,8 +21,12 @@ _SPECIALS = {
 _SCALES = {
     "f16": "a float16 scale", "f32": "a float32 scale", "bf16": "a bfloat16 scale", "e8m0": "a power of two (8 bits)",
     "e4m3": "an fp8_e4m3 scale", "u4": "an integer scale of 4 bits", "u6": "an integer scale of 6 bits",
+    "i6": "a signed integer scale of 6 bits", "i8": "a signed integer scale of 8 bits",
 }  # fmt: skip
-_SECOND = {"tensor": ", times one float32 for the tensor", "row": ", times one float32 per row"}
+_SECOND = {
+    "tensor": ", times one float32 for the tensor", "row": ", times one float32 per row",
+    "super": ", times one float16 per super-block of",
+}  # fmt: skip
 
 
 def definition(format: Format) -> str:
@@ -98,9 +102,10 @@ def _block(format: Format) -> str:
         return "Stored as it is, without a scale." if format.element.kind != "float" else ""
     per = {"row": "row", "tensor": "tensor"}.get(str(format.block), f"{format.block} inputs")
     text = f"{_SCALES[format.scale]} per {per}{_SECOND.get(format.second or '', '')}"
-    text = text[0].upper() + text[1:]
+    text = text[0].upper() + text[1:] + (f" {format.span}" if format.span is not None else "")
     if format.has_min:
-        text += ", and a min of the same type: value = scale * code + min"
+        sign = "+" if format.span is None else "-"  # K-quants subtract it
+        text += f", and a min of the same {'type' if format.span is None else 'two'}: value = scale * code {sign} min"
     if format.recipe is not None and format.recipe.pairs:
         text += ", and a shift of one bit per pair"
     return f"{text}."

@@ -26,6 +26,7 @@ def measure_side_by_side(
     decode: int = 64,
     threads: int | None = None,
     rounds: int = 5,
+    node: str = "45nm",
     progress: Progress = SILENT,
 ) -> list[Speed]:
     """Models take turns, so that a machine that slows down for a while slows them all; and each turn is a fresh
@@ -34,7 +35,8 @@ def measure_side_by_side(
     progress.start("timing", rounds * len(models))
     for _ in range(rounds):
         for model, taken in zip(models, turns, strict=True):
-            taken.append(take_turn({"name": model, "prefill": prefill, "decode": decode, "threads": threads}))
+            asked = {"name": model, "prefill": prefill, "decode": decode, "threads": threads, "node": node}
+            taken.append(take_turn(asked))
             progress.advance(note=model)
     progress.finish()
     return [merge(taken) for taken in turns]

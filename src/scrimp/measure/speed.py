@@ -9,6 +9,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from scrimp.errors import UsageError
+from scrimp.formats.cost_energy import check_node
+from scrimp.measure.energy import TokenEnergy, energy_of
 from scrimp.measure.memory import PageFaults, page_faults, peak_bytes
 from scrimp.measure.traffic import OpCost, Traffic, op_costs
 from scrimp.progress import SILENT, Progress
@@ -37,7 +39,8 @@ class Speed:
     ``first_token_ms``: from the begin of opening the model until the logits after the prompt are there; everything is
     cold but the file, which the operating system may still hold in memory. ``rss_peak_bytes``: of this process, right
     after a whole prefill and decode. ``memory_read_gb_per_s``: the better of two medians, before and after. Page
-    faults: during all repeats of decode together.
+    faults: during all repeats of decode together. ``energy``: modelled, never measured, of the token in the middle of
+    decode; the bytes are those stored.
     """
 
     model: str
@@ -53,6 +56,7 @@ class Speed:
     page_faults: PageFaults
     threads: int
     isa: str
+    energy: TokenEnergy
     profile: tuple[OpCost, ...] = ()
     notes: tuple[str, ...] = ()  #: what was decoded to float32 to run
 
@@ -64,10 +68,12 @@ class Speed:
         document = asdict(self)
         faults = document.pop("page_faults")
         profile = document.pop("profile")
+        del document["energy"]
         return document | {
             "decode_gb_per_s": self.decode_gb_per_s,
             "page_faults_minor": faults["minor"],
             "page_faults_major": faults["major"],
+            "energy_modelled": self.energy.to_json(),
             "profile": list(profile),
             "notes": list(self.notes),
         }
@@ -80,6 +86,7 @@ def measure_speed(
     decode: int = 64,
     threads: int | None = None,
     repeat: int = 5,
+    node: str = "45nm",
     profile: bool = False,
     progress: Progress = SILENT,
 ) -> Speed:
@@ -93,6 +100,7 @@ def measure_speed(
     for flag, value in (("--prefill", prefill), ("--decode", decode), ("--repeat", repeat)):
         if value < 1:
             raise UsageError(f"{flag} is {value}; at least 1 is needed.", hint=f"{flag} 1")
+    check_node(node)
     begin = perf_counter()
     with scrimp.open(name, threads=threads, context=prefill + decode) as model:
         loaded = perf_counter()
@@ -127,6 +135,7 @@ def measure_speed(
             page_faults=faults,
             threads=model.threads,
             isa=model.isa,
+            energy=energy_of(model, prefill + decode // 2, node),
             profile=_profile(model, traffic, tokens, prefill) if profile else (),
             notes=model.notes,
         )

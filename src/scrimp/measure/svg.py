@@ -105,18 +105,29 @@ def bars(shares: Sequence[float], x: Axis, y: Axis, css: str) -> str:
     return f'<path class="{css}" d="M{x.start:g} {y.start:g}{tops}V{y.start:g}Z"/>'
 
 
+#: Where a name goes, from its dot: the first that is free.
+_NEAR = ((6, 3, "start"), (-6, 3, "end"), (0, -7, "middle"), (0, 14, "middle"))
+_FAR = tuple((side * 16, rise, anchor) for rise in (18, -14, 32, -28, 46, -42)
+             for side, anchor in ((1, "start"), (-1, "end")))  # fmt: skip
+
+
 def labels(points: Iterable[tuple[float, float, str]], dots: Iterable[tuple[float, float]], x: Axis, y: Axis) -> str:
-    """The names of points, above, below or beside each, on no other name or dot; where there is no room, none."""
+    """The names of points, beside, above or below each, else farther off at a line; on no other name or dot.
+
+    Where there is no room, none.
+    """
     taken = [(px - 3.5, py - 3.5, px + 3.5, py + 3.5) for px, py in dots]
     parts = []
     for px, py, words in points:
         wide = 5.8 * len(words)
-        for dx, dy, anchor in ((6, 3, "start"), (-6, 3, "end"), (0, -7, "middle"), (0, 14, "middle")):
+        for dx, dy, anchor in (*_NEAR, *_FAR):
             left = px + dx - {"start": 0.0, "end": wide, "middle": wide / 2}[anchor]
             box = (left, py + dy - 9, left + wide, py + dy + 1)
             inside = box[0] >= x.start and box[2] <= x.end and box[1] >= y.end and box[3] <= y.start
             if inside and not any(a[0] < box[2] and box[0] < a[2] and a[1] < box[3] and box[1] < a[3] for a in taken):
                 taken.append(box)
+                if (dx, dy, anchor) in _FAR:
+                    parts.append(f'<path class="axis" d="M{px:.1f} {py:.1f}L{px + dx:.1f} {py + dy - 3:.1f}"/>')
                 parts.append(text(px + dx, py + dy, words, anchor, "small"))
                 break
     return "".join(parts)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from scrimp import _core, models
 from scrimp.engine import Engine, default_threads, pick_isa
+from scrimp.engine.float_path import as_run
 from scrimp.errors import Refused
 from scrimp.formats import Format, parse
 from scrimp.measure.windows import default_text
@@ -43,7 +44,7 @@ class Probe:
 
     def __init__(self, source: Source, windows: NDArray[np.int32]) -> None:
         _, self._program = models.build(source.config)
-        self.matrices, self._vectors = read_tensors(source, self._program.matrices, self._program.vectors)
+        self.matrices, self._vectors, _ = read_tensors(source, self._program.matrices, self._program.vectors)
         self._windows, self._threads, self._isa = windows, default_threads(), pick_isa(None)
         self._expected = [self._logits(self._engine({}), window) for window in windows]
 
@@ -57,8 +58,9 @@ class Probe:
         return total / len(self._windows) if np.isfinite(total) else float("inf")
 
     def _engine(self, changed: Mapping[str, QTensor]) -> Engine:
+        matrices = self.matrices | {name: as_run(tensor) for name, tensor in changed.items()}
         return Engine(
-            self._program, self.matrices | dict(changed), self._vectors, context=self._windows.shape[1],
+            self._program, matrices, self._vectors, context=self._windows.shape[1],
             threads=self._threads, isa=self._isa, arithmetic="f32",
         )  # fmt: skip
 

@@ -120,14 +120,10 @@ class Spender:
         return best
 
     def _menu(self, name: str, method_name: str, pinned: Choice | None) -> list[tuple[Choice, Option]]:
-        stored, shape = self._probe.matrices.get(name), self._shapes[name]
+        stored, shape = self._source.read(name), self._shapes[name]
+        assert isinstance(stored, QTensor)
         sides = shape[0], shape[1]
-        if stored is None:  # no operation reads it: what it is stored in costs nothing but bytes
-            read = self._source.read(name)
-            assert isinstance(read, QTensor)
-            stored, kl_per_error = read, 0.0
-        else:
-            kl_per_error = self._measured[name]
+        kl_per_error = self._measured.get(name, 0.0)  # 0: no operation reads it, so that it costs nothing but bytes
         if pinned is not None:
             choices = [pinned]
         else:
