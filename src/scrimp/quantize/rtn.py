@@ -44,7 +44,8 @@ def quantize(weight: F32, format: Format, *, scale: Scale = "mse", threads: int 
     Determinism
         Blocks don't influence each other, so threads, chunks and the order of rows change no bit.
 
-    >>> q = quantize(np.array([[0.0, -1.0, 0.5, 0.3]], np.float32), parse("int4:g32@f32"), scale="absmax")
+    >>> from scrimp.formats import parse
+    >>> q = quantize(np.array([[0.0, -1.0, 0.6, 0.3]], np.float32), parse("int4:g32@f32"), scale="absmax")
     >>> (q.codes() - 8.0).tolist()
     [[0.0, -7.0, 4.0, 2.0]]
     """
