@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from scrimp.calibrate.statistics import Statistics
 from scrimp.errors import UsageError, nearest
 from scrimp.formats import Format
-from scrimp.quantize import descent, gptq, refit, rtn
+from scrimp.quantize import descent, gptq, hqq, refit, rtn
 from scrimp.quantize.quantized import Quantized
 from scrimp.tensors import F32, QTensor
 
@@ -37,6 +37,7 @@ def _plain(scale: rtn.Scale) -> Quantize:
 _FIRST = {
     "rtn": Method(_plain("mse"), False, "nearest level, scales of least squared error"),
     "rtn:absmax": Method(_plain("absmax"), False, "nearest level, scales that clip nothing"),
+    "hqq": Method(hqq.quantize, False, "Badri & Shaji 2023, Half-Quadratic Quantization"),
     "gptq": Method(gptq.quantize, True, "Frantar et al. 2022, arXiv:2210.17323"),
 }
 _THEN: dict[str, tuple[Refine, str]] = {

@@ -106,7 +106,7 @@ def _best(normal: F64, right: F64, start: F64, kind: str) -> F64:
     mean = diagonal.mean(axis=1, keepdims=True)
     ridge = np.where(mean > 0, RIDGE * mean, 1.0)
     ridged = normal + ridge[..., None] * np.eye(normal.shape[1])
-    solution: F64 = np.linalg.solve(ridged, (right + ridge * start)[..., None])[..., 0]
+    solution = np.asarray(np.linalg.solve(ridged, (right + ridge * start)[..., None])[..., 0], np.float64)
     solution = np.where((diagonal > 0) & np.isfinite(solution), solution, start)
     found = [_descend(normal, right, s, kind) for s in (_stored(solution, kind), start)]
     costs = [
