@@ -153,6 +153,14 @@ def test_what_is_missing_or_of_another_layer_is_told() -> None:
         method("gptq")(weight, parse("int4"), of_moments(broken))
 
 
+@pytest.mark.parametrize("name", ["gptq", "hqq", "gptq+descent"])
+def test_weights_with_nan_are_refused(name: str) -> None:
+    weight = weights(4, 64)
+    weight[2, 5] = np.nan
+    with pytest.raises(Refused, match="1 of 256 weights are NaN or infinite"):
+        method(name)(weight, parse("int4"), statistics(64))
+
+
 @pytest.mark.parametrize("name", ["int4:g32", "int3z:row", "nf4:g64", "ternary", "mxfp4"])
 def test_scale_and_order_of_rows_and_units_of_the_inputs_change_nothing(name: str) -> None:
     weight, given = weights(48, 96), statistics(96)

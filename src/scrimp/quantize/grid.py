@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from scrimp.errors import UsageError
+from scrimp.errors import Refused, UsageError
 from scrimp.formats import Format
 from scrimp.formats.code import Code, Codes, code_type
 from scrimp.formats.rounding import to_codes, to_numbers
@@ -72,8 +72,14 @@ class Levels:
 
 
 def levels_for(weight: F32, format: Format, method: str) -> Levels:
-    """The Levels of ``weight (N, K)``; UsageError, in the name of ``method``, for formats without codes to choose."""
+    """The Levels of ``weight (N, K)``; UsageError, in the name of ``method``, for formats without codes to choose.
+
+    NaN and infinity are Refused.
+    """
     refuse(format, method)
+    if not np.isfinite(weight).all():
+        bad = int(weight.size - np.isfinite(weight).sum())
+        raise Refused(f"{bad:,} of {weight.size:,} weights are NaN or infinite.", hint="the source is damaged")
     unit = unit_of(weight, format)
     assert format.scale is not None
     return Levels(format, Grid(format.scale, None if unit is None else unit.reshape(-1)), _saturating(format))
