@@ -3,19 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass, replace
 
+from scrimp.calibrate.statistics import Statistics
 from scrimp.errors import UsageError, nearest
 from scrimp.formats import Format
-from scrimp.quantize import rtn
+from scrimp.quantize import descent, gptq, hqq, refit, rtn
+from scrimp.quantize.quantized import Quantized
 from scrimp.tensors import F32, QTensor
 
-#: ``(weight (N, K), format) → QTensor``
-Method = Callable[[F32, Format], QTensor]
+#: ``(weight (N, K), format, statistics) → Quantized``
+Quantize = Callable[[F32, Format, Statistics | None], Quantized]
+#: ``(tensor, the weight (N, K) it was made of, statistics) → a better tensor``
+Refine = Callable[[QTensor, F32, Statistics | None], QTensor]
 
-METHODS: dict[str, Method] = {
-    "rtn": partial(rtn.quantize, scale="mse"),
-    "rtn:absmax": partial(rtn.quantize, scale="absmax"),
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """How a matrix is quantized. ``method(weight, format, statistics)`` gives the tensor, ``run`` its notes too."""
+
+    run: Quantize
+    calibrated: bool  #: whether it needs statistics of what the layer reads
+    source: str  #: where it was published
+
+    def __call__(self, weight: F32, format: Format, statistics: Statistics | None = None) -> QTensor:
+        return self.run(weight, format, statistics).tensor
+
+
+def _plain(scale: rtn.Scale) -> Quantize:
+    return lambda weight, format, _: Quantized(rtn.quantize(weight, format, scale=scale))
+
+
+_FIRST = {
+    "rtn": Method(_plain("mse"), False, "nearest level, scales of least squared error"),
+    "rtn:absmax": Method(_plain("absmax"), False, "nearest level, scales that clip nothing"),
+    "hqq": Method(hqq.quantize, False, "Badri & Shaji 2023, Half-Quadratic Quantization"),
+    "gptq": Method(gptq.quantize, True, "Frantar et al. 2022, arXiv:2210.17323"),
+}
+_THEN: dict[str, tuple[Refine, str]] = {
+    "refit": (refit.refine, "scales by least squares on the layer's output, ours"),
+    "descent": (descent.refine, "Behdin et al. 2023, arXiv:2309.01885, with refitted scales"),
+}
+
+
+def _refined(first: Method, refine: Refine, source: str) -> Method:
+    def run(weight: F32, format: Format, statistics: Statistics | None) -> Quantized:
+        found = first.run(weight, format, statistics)
+        return replace(found, tensor=refine(found.tensor, weight, statistics))
+
+    return Method(run, True, f"{first.source}; {source}")
+
+
+METHODS: dict[str, Method] = _FIRST | {
+    f"{name}+{then}": _refined(first, *_THEN[then])
+    for name, first in _FIRST.items()
+    for then in _THEN
+    if name != "rtn:absmax"
 }
 
 
