@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from scrimp import models
+from scrimp.calibrate import windows as calibration_windows
+from scrimp.calibrate.windows import Calibration, Prefix
 from scrimp.errors import GoalNotMet, Refused, UsageError
 from scrimp.measure.evaluate import Evaluation, evaluate
 from scrimp.measure.memory import peak_bytes
@@ -19,9 +21,10 @@ from scrimp.measure.windows import cut, default_text, read_text
 from scrimp.model import Model, open_model
 from scrimp.progress import SILENT, Progress
 from scrimp.quantize import plan as plans
-from scrimp.quantize.apply import apply
+from scrimp.quantize.apply import apply, calibrates
 from scrimp.quantize.budget import fit
 from scrimp.quantize.predict import Prediction, predict
+from scrimp.quantize.walked import apply_walked, notes_of_walk
 from scrimp.sizes import format_bytes, parse_bytes
 from scrimp.sources import Source, open_source
 from scrimp.sources.pull import locate
@@ -30,6 +33,7 @@ from scrimp.store.layout import lay_out
 from scrimp.store.open import directory_bytes
 from scrimp.store.partial import SCRIMP_JSON, Partial, write_durably
 from scrimp.store.verify import verify
+from scrimp.tensors import QTensor
 
 #: Tokens in a window of the loss, where the model's own context is not shorter.
 CONTEXT = 512
@@ -39,12 +43,18 @@ MAX_BITS = 64
 
 @dataclass(frozen=True, slots=True)
 class TensorReport:
-    """``error`` is ``‖w - ŵ‖ / ‖w‖`` against the source."""
+    """``error`` is ``‖w - ŵ‖ / ‖w‖`` against the source; ``output_error`` ``‖X (w - ŵ)ᵀ‖ / ‖X wᵀ‖`` over the inputs X
+    of a calibration, None without one."""
 
     name: str
     format: str
     method: str
     error: float
+    output_error: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        document = {name: getattr(self, name) for name in self.__slots__}
+        return {name: value for name, value in document.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +76,7 @@ class CompressReport:
             name: getattr(self, name) for name in self.__slots__ if name not in ("tensors", "loss")
         }
         document["notes"] = list(self.notes)
-        document["tensors"] = [{name: getattr(t, name) for name in TensorReport.__slots__} for t in self.tensors]
+        document["tensors"] = [tensor.to_json() for tensor in self.tensors]
         if self.loss is not None:
             document["loss"] = self.loss.to_json()
         return document
@@ -79,9 +89,16 @@ class Job:
     source: Source
     plan: plans.Plan
     limit_bytes: int | None  #: what the files must not exceed
+    calibration: Calibration | None = None  #: where a method of the plan wants Statistics
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the report should know."""
+        walk = [] if self.calibration is None else notes_of_walk(self.plan, self.source, self.calibration)
+        return [*notes_of(self.source, self.plan), *walk]
 
     def predict(self) -> Prediction:
-        return predict(self.source, self.plan, file_bytes(self.source, self.plan))
+        return predict(self.source, self.plan, file_bytes(self.source, self.plan), self.calibration)
 
 
 def prepare(
@@ -95,8 +112,15 @@ def prepare(
     rules: Sequence[str] = (),
     embedding: str | None = None,
     tokenizer: Path | None = None,
+    calibrate: str | Path | None = None,
+    calibrate_windows: int | None = None,
+    calibrate_prefix: Prefix = "quantized",
 ) -> Job:
-    """Open the model and make the plan. Exactly one of ``format``, ``bits``, ``size`` and ``keep`` is the wish."""
+    """Open the model, make the plan and cut the text that calibrates its methods, where one of them wants that.
+
+    Exactly one of ``format``, ``bits``, ``size`` and ``keep`` is the wish. ``calibrate`` is a text, a file of one, or
+    None for the text that ships with scrimp.
+    """
     wishes = {"--format": format is not None, "--bits": bits is not None, "--size": size is not None, "--keep": keep}
     if sum(wishes.values()) != 1:
         raise UsageError(f"Give exactly one of {', '.join(wishes)}.", hint="for example --format int4:g64")
@@ -110,39 +134,76 @@ def prepare(
     size_bytes = parse_bytes(size) if isinstance(size, str) else size
     source = open_source(locate(str(model)), tokenizer=tokenizer)
     try:
+        limit = None
         if keep:
-            return Job(source, plans.keep(source), None)
-        if body is not None:
-            return Job(source, plans.make(source, body, method_name=method, embedding=ends, rules=parsed), None)
-        parameters = sum(int(np.prod(info.shape)) for info in source.tensors.values())
-        limit = size_bytes if size_bytes is not None else int((bits or 0.0) * parameters / 8)
-        overhead = _Overhead(source)
-        plan = fit(source, limit, overhead.file_bytes, method_name=method, embedding=ends, rules=parsed)
-        return Job(source, plan, limit)
+            plan = plans.keep(source)
+        elif body is not None:
+            plan = plans.make(source, body, method_name=method, embedding=ends, rules=parsed)
+        else:
+            parameters = sum(int(np.prod(info.shape)) for info in source.tensors.values())
+            limit = size_bytes if size_bytes is not None else int((bits or 0.0) * parameters / 8)
+            overhead = _Overhead(source)
+            plan = fit(source, limit, overhead.file_bytes, method_name=method, embedding=ends, rules=parsed)
+        return Job(source, plan, limit, _calibration(source, plan, calibrate, calibrate_windows, calibrate_prefix))
     except BaseException:
         source.close()
         raise
 
 
+def _calibration(
+    source: Source, plan: plans.Plan, text: str | Path | None, windows: int | None, prefix: Prefix
+) -> Calibration | None:
+    """The windows, where the plan wants any. Refused when there is no text that this network could read."""
+    method = next((choice.method for choice in plan.choices.values() if calibrates(choice)), None)
+    if method is None:
+        if text is not None or windows is not None:
+            raise UsageError("No method of this plan looks at a text, so there is nothing to calibrate.",
+                             hint="leave --calibrate out, or choose such a method with --method")  # fmt: skip
+        return None
+    if source.tokenizer.kind == "none":
+        raise Refused(f"The method {method} reads a text through the network, and this model has no tokenizer.",
+                      hint="--tokenizer names one for llama2.c files; --method rtn needs none")  # fmt: skip
+    from scrimp.text.tokenizer import load
+
+    parsed, _ = models.build(source.config)
+    tokenizer = load(source.tokenizer, rows=source.config["vocab_size"])
+    return calibration_windows.read(tokenizer, parsed.context, text, windows=windows, prefix=prefix)
+
+
 def run(job: Job, out: Path, *, progress: Progress = SILENT, fresh: bool = False) -> CompressReport:
     """Write the store, open it again and verify it. The loss is not measured here."""
     began = time.perf_counter()
-    source, plan = job.source, job.plan
+    source, plan, calibration = job.source, job.plan, job.calibration
     layout = lay_out(plan.shapes, {name: choice.format for name, choice in plan.choices.items()})
-    with Partial(out, layout, documents.fingerprint(source, plan), fresh=fresh) as partial:
+    fingerprint = documents.fingerprint(source, plan, "" if calibration is None else calibration.identity)
+    with Partial(out, layout, fingerprint, fresh=fresh) as partial:
         resumed = len(partial.finished)
-        for applied in apply(plan, source, done=partial.finished.keys(), progress=progress):
-            partial.write(applied.name, applied.tensor, applied.error)
+
+        def stored(name: str) -> QTensor:
+            rows, cols = plan.shapes[name]
+            return partial.read(name, plan.choices[name].format, (rows, cols))
+
+        done = partial.finished.keys()
+        steps = (
+            apply(plan, source, done=done, progress=progress)
+            if calibration is None
+            else apply_walked(
+                plan, source, calibration, done=done, stored=stored, directory=partial.out.parent, progress=progress
+            )
+        )
+        for applied in steps:
+            partial.write(applied.name, applied.tensor, applied.error, applied.output_error)
         if source.tokenizer.kind != "none":
             from scrimp.text.tokenizer import load
 
             partial.add(load(source.tokenizer).save)
         tensors = tuple(
-            TensorReport(name, choice.format.name, choice.method, partial.finished[name].error)
+            TensorReport(name, choice.format.name, choice.method, finished.error, finished.output_error)
             for name, choice in plan.choices.items()
+            for finished in [partial.finished[name]]
         )
         checksums = {part: digest for name in plan.shapes for part, digest in partial.finished[name].checksums.items()}
-        report = CompressReport(str(out), 0, 0.0, 0.0, 0, tensors, tuple(notes_of(source, plan)), resumed)
+        report = CompressReport(str(out), 0, 0.0, 0.0, 0, tensors, tuple(job.notes), resumed)
         texts = {
             "config.json": documents.config_json(source, plan),
             SCRIMP_JSON: documents.scrimp_json(
@@ -215,13 +276,17 @@ def compress(
     max_tokens: int | None = None,
     progress: Progress = SILENT,
     fresh: bool = False,
+    calibrate: str | Path | None = None,
+    calibrate_windows: int | None = None,
+    calibrate_prefix: Prefix = "quantized",
 ) -> CompressReport:
     """Make ``model`` smaller into the directory ``out``; with a ``text``, measure what was lost on it.
 
     An interrupted call with the same arguments continues where it stopped; ``fresh`` starts over.
     """
     job = prepare(model, format=format, bits=bits, size=size, keep=keep, method=method, rules=rules,
-                  embedding=embedding, tokenizer=tokenizer)  # fmt: skip
+                  embedding=embedding, tokenizer=tokenizer, calibrate=calibrate, calibrate_windows=calibrate_windows,
+                  calibrate_prefix=calibrate_prefix)  # fmt: skip
     with job.source:
         report = run(job, Path(out), progress=progress, fresh=fresh)
         return report if text is None else measure_loss(job, report, text, max_tokens=max_tokens, progress=progress)
@@ -256,17 +321,26 @@ class _Overhead:
 
     def file_bytes(self, plan: plans.Plan) -> int:
         layout = lay_out(plan.shapes, {name: choice.format for name, choice in plan.choices.items()})
-        tensors = tuple(TensorReport(name, c.format.name, c.method, 1 / 3) for name, c in plan.choices.items())
+        walked = 1 / 3 if any(map(calibrates, plan.choices.values())) else None
+        tensors = tuple(TensorReport(name, c.format.name, c.method, 1 / 3, walked) for name, c in plan.choices.items())
         report = CompressReport("", 0, 0.0, 0.0, 0, tensors, tuple(notes_of(self._source, plan)), 0)
         checksums = {part.name: "0" * 64 for parts in layout.parts.values() for part in parts}
         hashes = {"0" * 64: "0" * 64} if self._source.file_bytes <= documents.HASH_BYTES else None
         record = documents.scrimp_json(self._source, plan, hashes, checksums, report.notes, _record(report))
         config = documents.config_json(self._source, plan)
-        return layout.file_bytes + self._tokenizer_bytes + len(config.encode()) + len(record.encode()) + _LOSS_BYTES
+        return (
+            layout.file_bytes
+            + self._tokenizer_bytes
+            + len(config.encode())
+            + len(record.encode())
+            + (_LOSS_BYTES if walked is None else _LOSS_BYTES + _WALK_BYTES)
+        )
 
 
 #: Room for the record of a loss in ``scrimp.json``.
 _LOSS_BYTES = 2000
+#: Room for what is said of a calibration.
+_WALK_BYTES = 2000
 
 
 def notes_of(source: Source, plan: plans.Plan) -> list[str]:

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from scrimp.calibrate.statistics import Statistics
 from scrimp.engine.engine import core_matrix
 from scrimp.quantize.pool import pool
 from scrimp.tensors import F32, QTensor
@@ -37,6 +38,21 @@ def relative_error(weight: F32, stored: QTensor) -> float:
     parts = list(pool().map(squares, _chunks(stored)))
     error, norm = (math.fsum(part[i] for part in parts) for i in range(2))
     return math.sqrt(error / norm) if norm else 0.0
+
+
+def output_error(weight: F32, stored: QTensor, statistics: Statistics) -> float:
+    """``sqrt(tr((W - Ŵ) H (W - Ŵ)ᵀ) / tr(W H Wᵀ))``: ``‖X (W - Ŵ)ᵀ‖ / ‖X Wᵀ‖``; 0 where W gives nothing but zeros.
+
+    In float64: a good method hides its error where H is small, and a float32 product would not see it there.
+    """
+    matrix, moments = core_matrix(stored), statistics.moments
+    error = norm = 0.0
+    for rows in _chunks(stored):
+        exact = weight[rows].astype(np.float64)
+        apart = exact - matrix.decode_rows(rows.start, rows.stop)
+        error += float(np.einsum("nk,nk->", apart @ moments, apart))
+        norm += float(np.einsum("nk,nk->", exact @ moments, exact))
+    return math.sqrt(max(0.0, error) / norm) if norm > 0 else 0.0
 
 
 def _chunks(stored: QTensor) -> list[slice]:
