@@ -8,7 +8,7 @@ from networks import CONFIG, write_network
 
 from scrimp import models
 from scrimp.calibrate import states as held
-from scrimp.calibrate.accumulate import TOKENS_AT_ONCE, Accumulator
+from scrimp.calibrate.accumulate import ROWS_AT_ONCE, TOKENS_AT_ONCE, Accumulator
 from scrimp.calibrate.split import split
 from scrimp.calibrate.walk import Walk
 from scrimp.errors import Refused, ScrimpError
@@ -112,6 +112,19 @@ def test_a_disk_without_room_is_said_before_anything_runs(tmp_path, monkeypatch)
     with pytest.raises(ScrimpError, match=r"hidden states of 2 windows need .*No space left"):
         held.hold((2, 3, 4), tmp_path, limit_bytes=0)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("width", [5, ROWS_AT_ONCE, 2 * ROWS_AT_ONCE + 3])
+@pytest.mark.parametrize("lengths", [(1,), (700, 700), (2 * TOKENS_AT_ONCE + 1, 3), (TOKENS_AT_ONCE,) * 2])
+def test_rows_add_up_however_they_come(width, lengths):
+    x = np.random.default_rng(width).normal(0.3, 1, (sum(lengths), width)).astype(np.float32)
+    total, at = Accumulator(width), 0
+    for length in lengths:
+        total.add(x[at : at + length])
+        at += length
+    found = total.statistics("layer")
+    assert_describes(found, x.astype(np.float64), TOKENS_AT_ONCE * 2**-24)
+    assert np.array_equal(found.moments, found.moments.T)
 
 
 def test_inputs_that_are_not_finite_are_refused_by_name():

@@ -109,7 +109,7 @@ def test_the_same_call_gives_the_same_bytes(stand_in, network, tmp_path, text):
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("prefix", ["quantized", "original"])
-@pytest.mark.parametrize("finished", [0, 3, 8, 12, 25])
+@pytest.mark.parametrize("finished", [3, 12, 27])
 def test_an_interrupted_walk_ends_in_the_same_bytes(finished, prefix, tied, stand_in, tmp_path, text, monkeypatch):
     path = write_network(tmp_path / "model", tie_word_embeddings=tied)
     how = {**HOW, "calibrate": text, "calibrate_prefix": prefix}

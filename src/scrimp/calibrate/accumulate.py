@@ -9,7 +9,9 @@ from scrimp.errors import Refused
 from scrimp.tensors import F32
 
 #: Tokens whose products are summed in float32, before the sum joins the float64 one.
-TOKENS_AT_ONCE = 2048
+TOKENS_AT_ONCE = 1024
+#: Rows of the moments that are made at a time: the product needs room beside the sum.
+ROWS_AT_ONCE = 512
 
 
 class Accumulator:
@@ -21,37 +23,48 @@ class Accumulator:
 
     def __init__(self, width: int) -> None:
         self.count = 0
-        self._moments = np.zeros((width, width), np.float64)
+        self._moments = np.zeros((width, width), np.float64)  # the upper triangle, in blocks of rows
         self._sum, self._magnitude = np.zeros(width, np.float64), np.zeros(width, np.float64)
         self._peak = np.zeros(width, np.float32)
-        self._waiting: list[F32] = []
+        self._waiting = np.empty((TOKENS_AT_ONCE, width), np.float32)
+        self._filled = 0
 
     def add(self, x: F32) -> None:
-        """Rows ``(T, K)``; the array is kept for a while, so it must not change."""
-        self._waiting.append(x)
-        if sum(len(rows) for rows in self._waiting) >= TOKENS_AT_ONCE:
-            self._settle()
+        """Rows ``(T, K)``."""
+        for at in range(0, len(x), TOKENS_AT_ONCE):
+            piece = x[at : at + TOKENS_AT_ONCE]
+            if self._filled + len(piece) > TOKENS_AT_ONCE:
+                self._settle()
+            self._waiting[self._filled : self._filled + len(piece)] = piece
+            self._filled += len(piece)
 
     def statistics(self, name: str) -> Statistics:
-        """Of all rows so far. Refused, with the ``name`` of the matrix, when some are not finite."""
+        """Of all rows, which were at least one. Refused, with the ``name`` of the matrix, when some are not finite."""
         self._settle()
-        if not np.isfinite(self._moments).all():
+        for begin in range(0, len(self._moments), ROWS_AT_ONCE):
+            end = begin + ROWS_AT_ONCE
+            self._moments[end:, begin:end] = self._moments[begin:end, end:].T
+        with np.errstate(all="ignore"):
+            total = self._moments.sum()
+        if not np.isfinite(total):
             raise Refused(
                 f"{name}: its inputs are not finite when the calibration text runs through the network.",
                 hint="the source may be damaged: scrimp eval it",
             )
-        mean, magnitude = ((total / self.count).astype(np.float32) for total in (self._sum, self._magnitude))
+        mean, magnitude = ((added / self.count).astype(np.float32) for added in (self._sum, self._magnitude))
         return Statistics(self.count, self._moments, mean, magnitude, self._peak)
 
     def _settle(self) -> None:
-        if not self._waiting:
-            return
-        x = np.concatenate(self._waiting)
-        self._waiting.clear()
-        self.count += len(x)
+        x = self._waiting[: self._filled]
+        self.count += self._filled
+        self._filled = 0
         with np.errstate(all="ignore"):  # what is not finite is told by statistics()
-            self._moments += x.T @ x
+            for begin in range(0, x.shape[1], ROWS_AT_ONCE):
+                end = begin + ROWS_AT_ONCE
+                square = x[:, begin:end]
+                self._moments[begin:end, begin:end] += square.T @ square  # of one array: exactly symmetric
+                self._moments[begin:end, end:] += square.T @ x[:, end:]
             self._sum += x.sum(axis=0, dtype=np.float64)
             np.abs(x, out=x)
             self._magnitude += x.sum(axis=0, dtype=np.float64)
-            np.maximum(self._peak, x.max(axis=0), out=self._peak)
+            np.maximum(self._peak, x.max(axis=0, initial=0.0), out=self._peak)

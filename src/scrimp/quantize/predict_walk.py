@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scrimp import models
+from scrimp.calibrate.accumulate import TOKENS_AT_ONCE
 from scrimp.calibrate.split import STAND_IN, Block, split
 from scrimp.calibrate.states import MEMORY_BYTES
 from scrimp.calibrate.walk import Walk
@@ -16,8 +17,8 @@ from scrimp.quantize.plan import Plan
 from scrimp.sources.source import Source
 from scrimp.tensors import F32, QTensor
 
-#: Windows that are timed, after one that warms up.
-_TIMED = 2
+#: The best of so many windows counts, after one that warms up: what else runs now may not run later.
+_TIMED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,8 @@ def walk_cost(source: Source, plan: Plan, calibration: Calibration) -> Cost:
     widest = max(program.widths[block.output] for block in blocks if not block.is_last)
     states = min(4 * count * length * widest, MEMORY_BYTES)
     held = max(sum(source.tensors[name].nbytes for name in block.matrices) for block in blocks)
-    # float64 sums, and the float32 product that is added to them
-    moments = max(sum(8 * k * k for k in _sides(block)) + 4 * max(_sides(block), default=0) ** 2 for block in blocks)
+    # float64 sums, and the float32 rows that wait to be added
+    moments = max(sum(8 * k * k + 4 * TOKENS_AT_ONCE * k for k in _sides(block)) for block in blocks)
     return Cost(_seconds(source, plan, blocks, calibration), states + held + moments)
 
 
@@ -54,18 +55,20 @@ def _seconds(source: Source, plan: Plan, blocks: tuple[Block, ...], calibration:
     width = block.program.matrices[STAND_IN][1]
     states = np.random.default_rng(0).standard_normal((1, length, width), np.float32)
 
-    def timed(windows: int, collect: bool) -> float:
-        walk = Walk(np.zeros((windows, length), np.int32))
-        walk.states = np.repeat(states, windows, axis=0)
+    def timed(collect: bool) -> float:
+        walk = Walk(np.zeros((1, length), np.int32))
+        walk.states = states.copy()
         began = time.perf_counter()
         walk.run(block, matrices, vectors, collect=collect, move=True)
         return time.perf_counter() - began
 
-    timed(1, False)
-    passes = timed(_TIMED, True) + (timed(_TIMED, False) if calibration.prefix == "quantized" else 0.0)
+    timed(False)
+    passes = min(timed(True) for _ in range(_TIMED))
+    if calibration.prefix == "quantized":
+        passes += min(timed(False) for _ in range(_TIMED))
     weights = sum(int(np.prod(plan.shapes[name])) for name in block.runs)
     everything = sum(int(np.prod(plan.shapes[name])) for part in blocks for name in part.runs if part.first)
-    return passes / _TIMED * len(calibration.windows) * everything / weights
+    return passes * len(calibration.windows) * everything / weights
 
 
 def _sides(block: Block) -> list[int]:
