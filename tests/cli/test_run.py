@@ -158,5 +158,6 @@ def test_smollm2_knows_the_capital_of_france(capsys: pytest.CaptureFixture[str])
     path = Path(os.environ.get("SCRIMP_TEST_SMOLLM2") or cached)
     if not path.is_file():
         pytest.skip("SmolLM2 is not here: scrimp pull smollm2-135m, or name the file in SCRIMP_TEST_SMOLLM2")
-    answer = run(capsys, path, "What is the capital of France?", "--temperature", 0, "--max-tokens", 16)
-    assert answer == "The capital of France is Paris.\n"
+    # Not as a chat: there two answers are so close that the order of float sums decides between them.
+    answer = run(capsys, path, "The capital of France is", "--raw", "--temperature", 0, "--max-tokens", 4)
+    assert answer.strip().startswith("Paris")

@@ -24,6 +24,7 @@ LAYERS = ["errors", "progress", "sizes", "_core", "formats", "tensors", "program
 ALLOWED = {
     ("sources", "store"): "open_source hands a scrimp directory to the store, inside the function",
     ("model", "text"): "a Model brings its tokenizer and generation, inside its methods",
+    ("calibrate", "measure"): "a text is cut into windows for calibration as it is for the loss",
     ("quantize", "store"): "the loop over the plan writes each finished tensor to the store",
     ("quantize", "measure"): "compress ends by measuring what it made, inside the function",
 }

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scrimp.quantize.methods import METHODS
+
 if TYPE_CHECKING:
-    from scrimp.quantize.compress import CompressReport, Job
+    from scrimp.quantize.job import Job
     from scrimp.quantize.predict import Prediction
+    from scrimp.quantize.report import CompressReport
 
 #: Tokens that the loss is measured on unless more are asked for: a minute at most, and an error bar beside it.
 DEFAULT_TOKENS = 4096
@@ -23,7 +26,13 @@ def compress(
     size: Annotated[str | None, typer.Option(help="of all files together, like 60MB")] = None,
     kl: Annotated[float | None, typer.Option(min=0, help="largest loss in nats: the smallest plan within it")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="repack a quantized source without loss")] = False,
-    method: Annotated[str, typer.Option(help="how codes are chosen: rtn, rtn:absmax")] = "rtn",
+    method: Annotated[str, typer.Option(help=f"how codes are chosen: {', '.join(METHODS)}")] = "rtn",
+    calibrate: Annotated[
+        Path | None, typer.Option(help="UTF-8 text for methods that calibrate; one ships with scrimp")
+    ] = None,
+    calibrate_windows: Annotated[
+        int | None, typer.Option(min=1, help="windows of that text to run, 128 unless given")
+    ] = None,
     embedding: Annotated[str | None, typer.Option(help="format of embedding and head")] = None,
     rule: Annotated[
         list[str] | None, typer.Option(help="GLOB=FORMAT[@METHOD]; repeatable, the last match wins")
@@ -40,7 +49,8 @@ def compress(
     from scrimp.cli import bar, output
     from scrimp.errors import UsageError
     from scrimp.measure.windows import read_text
-    from scrimp.quantize.compress import check_loss, measure_loss, prepare, run
+    from scrimp.quantize.compress import check_loss, measure_loss, run
+    from scrimp.quantize.job import prepare
     from scrimp.store.partial import check_out, partial_of
 
     if out is None and not dry_run:
@@ -51,7 +61,8 @@ def compress(
         check_out(out)
     progress = bar.progress()
     job = prepare(model, format=format, bits=bits, size=size, kl=kl, keep=keep, method=method, rules=rule or (),
-                  embedding=embedding, tokenizer=tokenizer, progress=progress)  # fmt: skip
+                  embedding=embedding, tokenizer=tokenizer, calibrate=calibrate,
+                  calibrate_windows=calibrate_windows, progress=progress)  # fmt: skip
     with job.source:
         prediction = job.predict()
         if not json:
@@ -88,7 +99,6 @@ def _announce(job: Job, prediction: Prediction) -> None:
     from collections import Counter
 
     from scrimp.cli import output
-    from scrimp.quantize.compress import notes_of
     from scrimp.sizes import format_bytes, format_seconds
 
     before = job.source.file_bytes
@@ -102,7 +112,7 @@ def _announce(job: Job, prediction: Prediction) -> None:
             *((f"  {choice}", f"{n} matrices") for choice, n in Counter(map(str, job.plan.choices.values())).items()),
         ],
     )
-    output.notes([*notes_of(job.source, job.plan), *job.notes])
+    output.notes(job.notes)
 
 
 def _planned(job: Job, prediction: Prediction) -> dict[str, object]:
@@ -125,6 +135,10 @@ def _tell(report: CompressReport) -> None:
         worst = max(changed, key=lambda tensor: tensor.error)
         rows.append(("relative error, median", f"{sorted(t.error for t in changed)[len(changed) // 2]:.4f}"))
         rows.append(("relative error, worst", f"{worst.error:.4f} ({worst.name})"))
+    outputs = sorted((tensor.output_error, tensor.name) for tensor in changed if tensor.output_error is not None)
+    if outputs:
+        rows.append(("output error, median", f"{outputs[len(outputs) // 2][0]:.4f}"))
+        rows.append(("output error, worst", f"{outputs[-1][0]:.4f} ({outputs[-1][1]})"))
     if report.resumed:
         rows.append(("resumed", f"{report.resumed} tensors were finished before"))
     print()

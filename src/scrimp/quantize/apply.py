@@ -4,26 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from scrimp.calibrate.statistics import Statistics
 from scrimp.errors import Refused
 from scrimp.progress import SILENT, Progress
-from scrimp.quantize.decoded import decode, relative_error
+from scrimp.quantize.decoded import decode, output_error, relative_error
 from scrimp.quantize.methods import method
 from scrimp.quantize.plan import KEEP, Choice, Plan
 from scrimp.sources.source import Source
-from scrimp.tensors import QTensor
+from scrimp.tensors import F32, QTensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Applied:
-    """A tensor as it will be stored; ``error`` is ``‖w - ŵ‖ / ‖w‖`` against the source, 0 where nothing changed."""
+    """A tensor as it will be stored; ``error`` is ``‖w - ŵ‖ / ‖w‖`` against the source, 0 where nothing changed.
+
+    ``output_error`` is ``‖X (w - ŵ)ᵀ‖ / ‖X wᵀ‖`` over the inputs X of the calibration, where there are any.
+    """
 
     name: str
     tensor: QTensor | NDArray[np.float32]
     error: float
+    output_error: float | None = None
+
+
+def calibrates(choice: Choice) -> bool:
+    """Whether the method of a choice wants Statistics."""
+    return choice.method != KEEP and bool(getattr(method(choice.method), "calibrated", False))
 
 
 def apply(plan: Plan, source: Source, *, done: Collection[str] = (), progress: Progress = SILENT) -> Iterator[Applied]:
@@ -36,7 +47,19 @@ def apply(plan: Plan, source: Source, *, done: Collection[str] = (), progress: P
     progress.finish()
 
 
-def one(name: str, stored: QTensor | NDArray[np.float32], choice: Choice | None) -> Applied:
+def fill(weight: F32, choice: Choice, statistics: Statistics | None = None) -> QTensor:
+    """``weight (N, K)`` in the format of a choice, by its method."""
+    chosen: Any = method(choice.method)
+    filled: QTensor = chosen(weight, choice.format, statistics) if calibrates(choice) else chosen(weight, choice.format)
+    return filled
+
+
+def one(
+    name: str,
+    stored: QTensor | NDArray[np.float32],
+    choice: Choice | None,
+    statistics: Statistics | None = None,
+) -> Applied:
     """One tensor the way the plan wants it. Refused, with its name, when it holds NaN."""
     if not isinstance(stored, QTensor):
         return Applied(name, np.ascontiguousarray(stored, np.float32), 0.0)
@@ -45,7 +68,8 @@ def one(name: str, stored: QTensor | NDArray[np.float32], choice: Choice | None)
         return Applied(name, stored, 0.0)
     weight = decode(stored)
     try:
-        tensor = method(choice.method)(weight, choice.format)
+        tensor = fill(weight, choice, statistics)
     except Refused as error:
         raise Refused(f"{name}: {error.message}", hint=error.hint) from None
-    return Applied(name, tensor, relative_error(weight, tensor))
+    apart = None if statistics is None else output_error(weight, tensor, statistics)
+    return Applied(name, tensor, relative_error(weight, tensor), apart)

@@ -2,182 +2,75 @@
 
 from __future__ import annotations
 
-import math
-import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from scrimp import models
-from scrimp.engine.float_path import decoded_notes
-from scrimp.errors import GoalNotMet, Refused, UsageError
-from scrimp.measure.evaluate import Evaluation, evaluate
+from scrimp.calibrate.windows import Prefix
+from scrimp.errors import GoalNotMet, Refused
+from scrimp.measure.evaluate import evaluate
 from scrimp.measure.memory import peak_bytes
 from scrimp.measure.windows import cut, default_text, read_text
 from scrimp.model import Model, open_model
 from scrimp.progress import SILENT, Progress
-from scrimp.quantize import plan as plans
 from scrimp.quantize.apply import apply
-from scrimp.quantize.budget import fit
-from scrimp.quantize.predict import Prediction, predict
-from scrimp.quantize.sensitivity import probe_windows
-from scrimp.quantize.spend import Spender
-from scrimp.sizes import format_bytes, parse_bytes
-from scrimp.sources import Source, open_source
-from scrimp.sources.catalogue import cache_directory
-from scrimp.sources.pull import locate
+from scrimp.quantize.job import Job, prepare
+from scrimp.quantize.report import CompressReport, TensorReport, record
+from scrimp.quantize.walked import apply_walked
+from scrimp.sizes import format_bytes
 from scrimp.store import documents
 from scrimp.store.layout import lay_out
 from scrimp.store.open import directory_bytes
 from scrimp.store.partial import SCRIMP_JSON, Partial, write_durably
 from scrimp.store.verify import verify
+from scrimp.tensors import QTensor
 
 #: Tokens in a window of the loss, where the model's own context is not shorter.
 CONTEXT = 512
-#: No weight is stored in more.
-MAX_BITS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class TensorReport:
-    """``error`` is ``‖w - ŵ‖ / ‖w‖`` against the source."""
-
-    name: str
-    format: str
-    method: str
-    error: float
-
-
-@dataclass(frozen=True, slots=True)
-class CompressReport:
-    """What was done; ``seconds`` and ``rss_peak_bytes`` until the store was complete, before the loss was measured."""
-
-    out: str
-    file_bytes: int
-    bits_per_weight: float  #: 8 · all bytes of the directory / parameters of the original
-    seconds: float
-    rss_peak_bytes: int
-    tensors: tuple[TensorReport, ...]
-    notes: tuple[str, ...]
-    resumed: int  #: tensors that an earlier attempt had finished
-    loss: Evaluation | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        document: dict[str, Any] = {
-            name: getattr(self, name) for name in self.__slots__ if name not in ("tensors", "loss")
-        }
-        document["notes"] = list(self.notes)
-        document["tensors"] = [{name: getattr(t, name) for name in TensorReport.__slots__} for t in self.tensors]
-        if self.loss is not None:
-            document["loss"] = self.loss.to_json()
-        return document
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A source and the plan made for it, before anything is written. Close the source when done."""
-
-    source: Source
-    plan: plans.Plan
-    limit_bytes: int | None  #: what the files must not exceed
-    notes: tuple[str, ...] = ()  #: how the plan was found
-
-    def predict(self) -> Prediction:
-        return predict(self.source, self.plan, file_bytes(self.source, self.plan))
-
-
-def prepare(
-    model: str | Path,
-    *,
-    format: str | None = None,
-    bits: float | None = None,
-    size: str | int | None = None,
-    kl: float | None = None,
-    keep: bool = False,
-    method: str = "rtn",
-    rules: Sequence[str] = (),
-    embedding: str | None = None,
-    tokenizer: Path | None = None,
-    progress: Progress = SILENT,
-) -> Job:
-    """Open the model and make the plan. Exactly one of ``format``, ``bits``, ``size``, ``kl``, ``keep`` is the wish."""
-    wishes = {
-        "--format": format is not None, "--bits": bits is not None, "--size": size is not None,
-        "--kl": kl is not None, "--keep": keep,
-    }  # fmt: skip
-    if sum(wishes.values()) != 1:
-        raise UsageError(f"Give exactly one of {', '.join(wishes)}.", hint="for example --format int4:g64")
-    if keep and (rules or embedding):
-        raise UsageError("--keep changes no format, so --rule and --embedding have no place.", hint="use --format")
-    parsed = [plans.parse_rule(rule, method) for rule in rules]
-    ends = plans.storable(embedding) if embedding is not None else None
-    body = plans.storable(format) if format is not None else None
-    if bits is not None and not 0 <= bits <= MAX_BITS:
-        raise UsageError(f"{bits:g} bits per weight are out of range.", hint=f"0 … {MAX_BITS} are possible")
-    if kl is not None and not 0 < kl < math.inf:
-        raise UsageError(f"A loss of {kl:g} nats is out of range.", hint="for example --kl 0.05")
-    size_bytes = parse_bytes(size) if isinstance(size, str) else size
-    source = open_source(locate(str(model)), tokenizer=tokenizer)
-    try:
-        if keep:
-            return Job(source, plans.keep(source), None)
-        if body is not None:
-            return Job(source, plans.make(source, body, method_name=method, embedding=ends, rules=parsed), None)
-        parameters = sum(int(np.prod(info.shape)) for info in source.tensors.values())
-        limit = size_bytes if size_bytes is not None else int((bits or 0.0) * parameters / 8)
-        overhead = _Overhead(source)
-        if source.tokenizer.kind == "none":
-            if kl is not None:
-                raise Refused(
-                    "The source has no tokenizer, so that no text can be run through it to measure a loss.",
-                    hint="use --size or --format",
-                )
-            plan = fit(source, limit, overhead.file_bytes, method_name=method, embedding=ends, rules=parsed)
-            return Job(source, plan, limit, ("no tokenizer, so nothing was measured: one format for the whole body",))
-        spender = Spender(
-            source, probe_windows(source), overhead.file_bytes, method_name=method, embedding=ends, rules=parsed,
-            remembered=_sensitivities_file(source), progress=progress,
-        )  # fmt: skip
-        spent = spender.within(limit) if kl is None else spender.losing(kl)
-        return Job(source, spent.plan, limit if kl is None else None, (spent.note,))
-    except BaseException:
-        source.close()
-        raise
-
-
-def _sensitivities_file(source: Source) -> Path:
-    """Where the sensitivities of this very source are remembered."""
-    shapes = {name: info.shape for name, info in source.tensors.items()}
-    return cache_directory() / "sensitivities" / f"{documents.fingerprint(source, plans.Plan(shapes, {}))}.json"
 
 
 def run(job: Job, out: Path, *, progress: Progress = SILENT, fresh: bool = False) -> CompressReport:
     """Write the store, open it again and verify it. The loss is not measured here."""
     began = time.perf_counter()
-    source, plan = job.source, job.plan
+    source, plan, calibration = job.source, job.plan, job.calibration
     layout = lay_out(plan.shapes, {name: choice.format for name, choice in plan.choices.items()})
-    with Partial(out, layout, documents.fingerprint(source, plan), fresh=fresh) as partial:
+    fingerprint = documents.fingerprint(source, plan, "" if calibration is None else calibration.identity)
+    with Partial(out, layout, fingerprint, fresh=fresh) as partial:
         resumed = len(partial.finished)
-        for applied in apply(plan, source, done=partial.finished.keys(), progress=progress):
-            partial.write(applied.name, applied.tensor, applied.error)
+
+        def stored(name: str) -> QTensor:
+            rows, cols = plan.shapes[name]
+            return partial.read(name, plan.choices[name].format, (rows, cols))
+
+        done = partial.finished.keys()
+        steps = (
+            apply(plan, source, done=done, progress=progress)
+            if calibration is None
+            else apply_walked(
+                plan, source, calibration, done=done, stored=stored, directory=partial.out.parent, progress=progress
+            )
+        )
+        for applied in steps:
+            partial.write(applied.name, applied.tensor, applied.error, applied.output_error)
         if source.tokenizer.kind != "none":
             from scrimp.text.tokenizer import load
 
             partial.add(load(source.tokenizer).save)
         tensors = tuple(
-            TensorReport(name, choice.format.name, choice.method, partial.finished[name].error)
+            TensorReport(name, choice.format.name, choice.method, finished.error, finished.output_error)
             for name, choice in plan.choices.items()
+            for finished in [partial.finished[name]]
         )
         checksums = {part: digest for name in plan.shapes for part, digest in partial.finished[name].checksums.items()}
-        report = CompressReport(str(out), 0, 0.0, 0.0, 0, tensors, (*notes_of(source, plan), *job.notes), resumed)
+        report = CompressReport(str(out), 0, 0.0, 0.0, 0, tensors, tuple(job.notes), resumed)
         texts = {
             "config.json": documents.config_json(source, plan),
             SCRIMP_JSON: documents.scrimp_json(
-                source, plan, documents.source_hashes(source), checksums, report.notes, _record(report)
+                source, plan, documents.source_hashes(source), checksums, report.notes, record(report)
             ),
         }
         partial.complete(texts)
@@ -224,8 +117,8 @@ def measure_loss(
         reference = Model(job.source, context=context, arithmetic="f32")
         loss = evaluate(model, text, reference=reference, context=context, max_tokens=max_tokens, progress=progress)
     report = replace(report, loss=loss)
-    record = (out / SCRIMP_JSON).read_text(encoding="utf-8")
-    write_durably(out / SCRIMP_JSON, documents.with_report(record, _record(report)))
+    before = (out / SCRIMP_JSON).read_text(encoding="utf-8")
+    write_durably(out / SCRIMP_JSON, documents.with_report(before, record(report)))
     size_bytes = directory_bytes(out)
     return replace(report, file_bytes=size_bytes, bits_per_weight=8 * size_bytes / job.plan.parameters)
 
@@ -247,13 +140,17 @@ def compress(
     max_tokens: int | None = None,
     progress: Progress = SILENT,
     fresh: bool = False,
+    calibrate: str | Path | None = None,
+    calibrate_windows: int | None = None,
+    calibrate_prefix: Prefix = "quantized",
 ) -> CompressReport:
     """Make ``model`` smaller into the directory ``out``; with a ``text``, measure what was lost on it.
 
     An interrupted call with the same arguments continues where it stopped; ``fresh`` starts over.
     """
     job = prepare(model, format=format, bits=bits, size=size, kl=kl, keep=keep, method=method, rules=rules,
-                  embedding=embedding, tokenizer=tokenizer, progress=progress)  # fmt: skip
+                  embedding=embedding, tokenizer=tokenizer, calibrate=calibrate, calibrate_windows=calibrate_windows,
+                  calibrate_prefix=calibrate_prefix, progress=progress)  # fmt: skip
     with job.source:
         report = run(job, Path(out), progress=progress, fresh=fresh)
         return report if text is None else measure_loss(job, report, text, max_tokens=max_tokens, progress=progress)
@@ -267,56 +164,3 @@ def verify_reopened(out: Path) -> None:
             raise Refused(
                 f"{out} was written, but its logits are not finite.", hint="the source may be damaged: scrimp eval it"
             )
-
-
-def file_bytes(source: Source, plan: plans.Plan) -> int:
-    """Bytes the directory will take, or very little less: the record of the loss is of unknown length."""
-    return _Overhead(source).file_bytes(plan)
-
-
-class _Overhead:
-    """The files beside the weights; the tokenizer's are written once to be measured."""
-
-    def __init__(self, source: Source) -> None:
-        self._source, self._tokenizer_bytes = source, 0
-        if source.tokenizer.kind != "none":
-            from scrimp.text.tokenizer import load
-
-            with tempfile.TemporaryDirectory() as directory:
-                load(source.tokenizer, rows=source.config["vocab_size"]).save(Path(directory))
-                self._tokenizer_bytes = directory_bytes(Path(directory))
-
-    def file_bytes(self, plan: plans.Plan) -> int:
-        layout = lay_out(plan.shapes, {name: choice.format for name, choice in plan.choices.items()})
-        tensors = tuple(TensorReport(name, c.format.name, c.method, 1 / 3) for name, c in plan.choices.items())
-        report = CompressReport("", 0, 0.0, 0.0, 0, tensors, tuple(notes_of(self._source, plan)), 0)
-        checksums = {part.name: "0" * 64 for parts in layout.parts.values() for part in parts}
-        hashes = {"0" * 64: "0" * 64} if self._source.file_bytes <= documents.HASH_BYTES else None
-        record = documents.scrimp_json(self._source, plan, hashes, checksums, report.notes, _record(report))
-        config = documents.config_json(self._source, plan)
-        return layout.file_bytes + self._tokenizer_bytes + len(config.encode()) + len(record.encode()) + _LOSS_BYTES
-
-
-#: Room for the record of a loss, and the note on the plan, in ``scrimp.json``.
-_LOSS_BYTES = 2400
-
-
-def notes_of(source: Source, plan: plans.Plan) -> list[str]:
-    """What a reader should know: conversions of the source, ragged groups, a missing tokenizer, decoding to float32."""
-    ragged = [
-        name
-        for name, choice in plan.choices.items()
-        if plan.shapes[name][1] % choice.format.group(plan.shapes[name][1])
-    ]
-    found = list(source.notes)
-    if ragged:
-        found.append(f"the last group of a row is ragged: {len(ragged)} tensors such as {ragged[0]}")
-    if source.tokenizer.kind == "none":
-        found.append("the source has no tokenizer: only token ids can be run")
-    shapes = plan.shapes
-    return found + decoded_notes((c.format, (shapes[n][0], shapes[n][1])) for n, c in plan.choices.items())
-
-
-def _record(report: CompressReport) -> dict[str, Any]:
-    document = report.to_json()
-    return {name: document[name] for name in ("tensors", "loss") if name in document}

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from scrimp.calibrate.statistics import Statistics
 from scrimp.engine.float_path import row_pieces, row_reader
 from scrimp.quantize.pool import pool
 from scrimp.tensors import F32, QTensor
@@ -35,3 +36,18 @@ def relative_error(weight: F32, stored: QTensor) -> float:
     parts = list(pool().map(squares, row_pieces(stored)))
     error, norm = (math.fsum(part[i] for part in parts) for i in range(2))
     return math.sqrt(error / norm) if norm else 0.0
+
+
+def output_error(weight: F32, stored: QTensor, statistics: Statistics) -> float:
+    """``sqrt(tr((W - Ŵ) H (W - Ŵ)ᵀ) / tr(W H Wᵀ))``: ``‖X (W - Ŵ)ᵀ‖ / ‖X Wᵀ‖``; 0 where W gives nothing but zeros.
+
+    In float64: a good method hides its error where H is small, and a float32 product would not see it there.
+    """
+    read, moments = row_reader(stored), statistics.moments
+    error = norm = 0.0
+    for rows in row_pieces(stored):
+        exact = weight[rows].astype(np.float64)
+        apart = exact - read(rows.start, rows.stop)
+        error += float(np.einsum("nk,nk->", apart @ moments, apart))
+        norm += float(np.einsum("nk,nk->", exact @ moments, exact))
+    return math.sqrt(max(0.0, error) / norm) if norm > 0 else 0.0

@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from scrimp.calibrate.statistics import Statistics
+from scrimp.calibrate.windows import Calibration
 from scrimp.engine.float_path import bytes_as_run, row_reader
 from scrimp.measure.memory import peak_bytes
-from scrimp.quantize.decoded import relative_error
-from scrimp.quantize.methods import method
+from scrimp.quantize.apply import calibrates, fill
+from scrimp.quantize.decoded import output_error, relative_error
 from scrimp.quantize.plan import KEEP, Choice, Plan
+from scrimp.quantize.predict_walk import Cost, walk_cost
 from scrimp.sources.source import Source
-from scrimp.tensors import QTensor
+from scrimp.tensors import F32, QTensor
 
 #: A matrix of this many weights keeps all threads busy, so its time can be scaled up.
 _SAMPLE_WEIGHTS = 500_000
@@ -32,15 +35,13 @@ class Prediction:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-def predict(source: Source, plan: Plan, file_bytes: int) -> Prediction:
-    """Quantizes some rows of one matrix per choice to see how long they take."""
+def predict(source: Source, plan: Plan, file_bytes: int, calibration: Calibration | None = None) -> Prediction:
+    """Quantizes some rows of one matrix per choice to see how long they take, and runs one block over one window."""
     base = peak_bytes()
     weights: defaultdict[Choice, dict[str, int]] = defaultdict(dict)
     for name, choice in plan.choices.items():
         weights[choice][name] = int(np.prod(plan.shapes[name]))
-    seconds = sum(
-        sum(counts.values()) * _seconds_per_weight(source, counts, choice) for choice, counts in weights.items()
-    )
+    seconds = sum(_seconds(source, counts, choice) for choice, counts in weights.items())
     largest = max(plan.choices, key=lambda name: weights[plan.choices[name]][name])
     # the stored form twice, as its parts and where they are packed; codes and, where they are chosen anew, float32
     each = 1 if plan.choices[largest].method == KEEP else 5
@@ -54,19 +55,42 @@ def predict(source: Source, plan: Plan, file_bytes: int) -> Prediction:
         if not choice.format.runs
     )
     memory = max(memory, file_bytes + opened) if opened else memory
-    return Prediction(file_bytes, 8 * file_bytes / plan.parameters, seconds, base + memory)
+    walk = Cost(0.0, 0) if calibration is None else walk_cost(source, plan, calibration)
+    return Prediction(
+        file_bytes, 8 * file_bytes / plan.parameters, seconds + walk.seconds, base + memory + walk.memory_bytes
+    )
 
 
-def _seconds_per_weight(source: Source, counts: dict[str, int], choice: Choice) -> float:
+def _seconds(source: Source, counts: dict[str, int], choice: Choice) -> float:
+    """For all matrices of one choice.
+
+    A method that calibrates works on the moments first, however many rows there are: two samples tell that apart.
+    """
     name = min(counts, key=lambda name: (counts[name] < _SAMPLE_WEIGHTS, abs(counts[name] - _SAMPLE_WEIGHTS)))
+    total = sum(counts.values())
     began = time.perf_counter()
     stored = source.read(name)
     assert isinstance(stored, QTensor)
-    reading = (time.perf_counter() - began) / counts[name]
+    reading = total * (time.perf_counter() - began) / counts[name]
     if choice.method == KEEP:
         return reading
-    began = time.perf_counter()
-    rows = min(stored.shape[0], -(-_SAMPLE_WEIGHTS // stored.shape[1]))
+    rows, cols = min(stored.shape[0], -(-_SAMPLE_WEIGHTS // stored.shape[1])), stored.shape[1]
     weight = row_reader(stored)(0, rows)
-    relative_error(weight, method(choice.method)(weight, choice.format))
-    return reading + (time.perf_counter() - began) / weight.size
+    if not calibrates(choice):
+        return reading + total * _timed(weight, choice, None) / weight.size
+    identity = Statistics(
+        cols, np.eye(cols), np.zeros(cols, np.float32), np.ones(cols, np.float32), np.ones(cols, np.float32)
+    )
+    few = max(1, rows // 4)
+    little, all_rows = (_timed(weight[:n], choice, identity) for n in (few, rows))
+    each = max(0.0, all_rows - little) / max(1, (rows - few) * cols)
+    return reading + total * each + len(counts) * max(0.0, little - each * few * cols)
+
+
+def _timed(weight: F32, choice: Choice, statistics: Statistics | None) -> float:
+    began = time.perf_counter()
+    tensor = fill(weight, choice, statistics)
+    relative_error(weight, tensor)
+    if statistics is not None:
+        output_error(weight, tensor, statistics)
+    return time.perf_counter() - began

@@ -17,7 +17,7 @@ from scrimp.errors import GoalNotMet
 from scrimp.formats import Format, parse
 from scrimp.progress import SILENT, Progress
 from scrimp.quantize.allocate import Allocation, Option, allocate, cheapest
-from scrimp.quantize.apply import one
+from scrimp.quantize.apply import calibrates, one
 from scrimp.quantize.plan import ENDS, KEEP, Choice, Plan, Rule
 from scrimp.quantize.sensitivity import Probe, recall, remember, sample_error, sensitivities
 from scrimp.sizes import format_bytes
@@ -129,7 +129,7 @@ class Spender:
         else:
             choices = [Choice(format, method_name) for format in MENU] + [Choice(stored.format, KEEP)]
         rounded = {c.format.name: c.format for c in choices if c.method != KEEP}
-        errors = sample_error(stored, rounded, method_name if pinned is None else pinned.method) if rounded else {}
+        errors = sample_error(stored, rounded, _uncalibrated(choices[0]).method) if rounded else {}
         return [
             (
                 choice,
@@ -165,7 +165,12 @@ class Spender:
         rounded = {}
         for name, stored in self._probe.matrices.items():
             if choices[name].method != KEEP:
-                tensor = one(name, stored, choices[name]).tensor
+                tensor = one(name, stored, _uncalibrated(choices[name])).tensor
                 assert isinstance(tensor, QTensor)
                 rounded[name] = tensor
         return rounded
+
+
+def _uncalibrated(choice: Choice) -> Choice:
+    """The choice, or plain rounding where its method wants Statistics: what it will save is not known beforehand."""
+    return Choice(choice.format, "rtn") if calibrates(choice) else choice

@@ -64,14 +64,15 @@ def with_report(scrimp_json: str, report: Mapping[str, Any]) -> str:
     return _text({**json.loads(scrimp_json), "report": dict(report)})
 
 
-def fingerprint(source: Source, plan: Plan) -> str:
-    """One line that changes when the result would: the source's files, the plan, this version."""
+def fingerprint(source: Source, plan: Plan, calibration: str = "") -> str:
+    """One line that changes when the result would: source's files, plan, identity of the calibration, this version."""
     files = [[path.name, path.stat().st_size, path.stat().st_mtime_ns, _head(path)] for path in _files(source)]
     job = {
         "source": [str(source.path.resolve()), source.kind, files],
         "plan": {name: str(choice) for name, choice in plan.choices.items()},
         "shapes": {name: list(shape) for name, shape in plan.shapes.items()},
         "scrimp": [scrimp.__version__, VERSION],
+        "calibration": calibration,
     }
     return hashlib.sha256(json.dumps(job).encode()).hexdigest()
 

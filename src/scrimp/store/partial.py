@@ -22,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scrimp.errors import ScrimpError, UsageError
+from scrimp.formats import Format
 from scrimp.sizes import format_bytes
 from scrimp.store.layout import MODEL_FILE, Layout
-from scrimp.tensors import QTensor
+from scrimp.tensors import DTYPES, QTensor, Stored, from_parts, part_types
 
 JOURNAL = "journal.jsonl"
 SCRIMP_JSON = "scrimp.json"
@@ -43,11 +44,12 @@ _DURABLE_EVERY_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What the journal says of a tensor: its error against the source and the SHA-256 of each part."""
+    """What the journal says of a tensor: its errors against the source and the SHA-256 of each part."""
 
     tensor: str
     error: float
     checksums: Mapping[str, str]
+    output_error: float | None = None
 
 
 def partial_of(out: Path) -> Path:
@@ -94,7 +96,9 @@ class Partial:
                     shutil.rmtree(self.path, ignore_errors=True)  # nothing was finished: leave nothing behind
                 raise
 
-    def write(self, name: str, tensor: QTensor | NDArray[np.float32], error: float) -> None:
+    def write(
+        self, name: str, tensor: QTensor | NDArray[np.float32], error: float, output_error: float | None = None
+    ) -> None:
         """Store one tensor at its place."""
         stored = (
             {name: tensor}
@@ -108,10 +112,20 @@ class Partial:
                 assert raw.nbytes == part.nbytes, part.name
                 _write_all(self._data, raw.data, part.offset)
                 checksums[part.name] = hashlib.sha256(raw.data).hexdigest()
-            self.finished[name] = Finished(name, error, checksums)
+            self.finished[name] = Finished(name, error, checksums, output_error)
             self._pending.append(json.dumps(asdict(self.finished[name])))
             if time.monotonic() - self._synced >= _DURABLE_EVERY_S:
                 self._make_durable()
+
+    def read(self, name: str, format: Format, shape: tuple[int, int]) -> QTensor:
+        """A finished matrix again. ScrimpError when the file no longer holds what was written."""
+        parts: dict[str, Stored] = {}
+        for part, (kind, dtype) in zip(self.layout.parts[name], part_types(format).items(), strict=True):
+            raw = np.frombuffer(_read_all(self._data, part.nbytes, part.offset), np.uint8)
+            if hashlib.sha256(raw.data).hexdigest() != self.finished[name].checksums[part.name]:
+                raise ScrimpError(f"{self.path}: {part.name} is not what was written.", hint="start over with --fresh")
+            parts[kind] = raw.view(np.uint8 if dtype == "u8" else DTYPES[dtype]).reshape(part.shape)
+        return from_parts(name, format, shape, parts)
 
     def add(self, save: Callable[[Path], object]) -> None:
         """Let ``save`` write further files into the directory."""
@@ -237,6 +251,14 @@ def _write_all(descriptor: int, raw: memoryview, offset: int) -> None:
     while raw:
         written = os.pwrite(descriptor, raw, offset)
         raw, offset = raw[written:], offset + written
+
+
+def _read_all(descriptor: int, count: int, offset: int) -> bytes:
+    pieces = []
+    while count and (piece := os.pread(descriptor, count, offset)):
+        pieces.append(piece)
+        count, offset = count - len(piece), offset + len(piece)
+    return b"".join(pieces)
 
 
 def _append(descriptor: int, text: str) -> None:

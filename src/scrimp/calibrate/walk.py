@@ -1,0 +1,93 @@
+"""The walk: hidden states of all windows go through a network one block at a time, and what passes by is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scrimp.calibrate.accumulate import Accumulator
+from scrimp.calibrate.split import STAND_IN, Block
+from scrimp.calibrate.states import hold
+from scrimp.calibrate.statistics import Statistics
+from scrimp.engine import Engine, default_threads, pick_isa
+from scrimp.formats import parse
+from scrimp.tensors import F32, QTensor, from_floats
+
+I32 = NDArray[np.int32]
+
+
+class Walk:
+    """Where all windows are: before a block, ``states (windows, T, width)`` is what it reads.
+
+    Only the weights of the block that runs are needed, so memory depends on the largest block and not on the network.
+    Arithmetic is float32, the reference; the same windows and weights give the same bits.
+    """
+
+    def __init__(self, windows: I32, *, directory: Path | None = None, threads: int | None = None) -> None:
+        self.windows = windows  #: token ids ``(windows, T)``
+        self.states: F32 | None = None
+        self._directory, self._threads = directory, threads or default_threads()
+
+    def run(
+        self,
+        block: Block,
+        matrices: Mapping[str, QTensor],
+        vectors: Mapping[str, F32],
+        *,
+        collect: bool,
+        move: bool,
+        tick: Callable[[], None] = lambda: None,
+    ) -> dict[str, Statistics]:
+        """Run a block over all windows.
+
+        ``collect`` returns the Statistics of what every matrix of the block multiplies with, one object for all that
+        read the same buffer. ``move`` makes the block's outputs the states. ``tick`` is called once per window.
+        """
+        engine = self._engine(block, matrices, vectors)
+        buffers = sorted(set(block.reads.values())) if collect else []
+        sums = {buffer: Accumulator(block.program.widths[buffer]) for buffer in buffers}
+        moving = move and not block.is_last
+        taps = [*buffers, block.output] if moving and block.output not in buffers else buffers
+        count, length = self.windows.shape
+        outputs: F32 | None = self.states
+        if moving:
+            shape = (count, length, block.program.widths[block.output])
+            outputs = outputs if outputs is not None and outputs.shape == shape else hold(shape, self._directory)
+        still = np.zeros(length, np.int32)
+        for at in range(count):
+            tokens, given = (still, {0: self.states[at]}) if block.first and self.states is not None else (
+                self.windows[at], {})  # fmt: skip
+            found = engine.run(tokens, 0, block.first, len(block.program.ops), inputs=given, outputs=taps)
+            if moving and outputs is not None:
+                outputs[at] = found[block.output]
+            for buffer, total in sums.items():
+                total.add(found[buffer])
+            tick()
+        self.states = outputs
+        measured = {buffer: total.statistics(_reader(block, buffer)) for buffer, total in sums.items()}
+        return {name: measured[buffer] for name, buffer in block.reads.items()} if collect else {}
+
+    def _engine(self, block: Block, matrices: Mapping[str, QTensor], vectors: Mapping[str, F32]) -> Engine:
+        assert not block.first or self.states is not None, "the blocks before it have not run"
+        needed = {name: matrices[name] for name in block.runs}
+        if block.first:
+            shape = block.program.matrices[STAND_IN]
+            needed = {STAND_IN: from_floats(parse("f32"), np.zeros(shape, np.float32)), **needed}
+        length = self.windows.shape[1]
+        return Engine(
+            block.program,
+            needed,
+            {name: vectors[name] for name in block.program.vectors},
+            context=length,
+            chunk=length,
+            threads=self._threads,
+            isa=pick_isa(),
+            arithmetic="f32",
+        )
+
+
+def _reader(block: Block, buffer: int) -> str:
+    return next(name for name, read in block.reads.items() if read == buffer)

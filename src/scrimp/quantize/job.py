@@ -1,0 +1,226 @@
+"""A source and a wish → the plan, its calibration and its size, before anything is written."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from scrimp import models
+from scrimp.calibrate import windows as calibration_windows
+from scrimp.calibrate.windows import Calibration, Prefix
+from scrimp.engine.float_path import decoded_notes
+from scrimp.errors import Refused, UsageError
+from scrimp.formats import Format
+from scrimp.progress import SILENT, Progress
+from scrimp.quantize import plan as plans
+from scrimp.quantize.apply import calibrates
+from scrimp.quantize.budget import fit
+from scrimp.quantize.predict import Prediction, predict
+from scrimp.quantize.report import CompressReport, TensorReport, record
+from scrimp.quantize.sensitivity import probe_windows
+from scrimp.quantize.spend import Spender
+from scrimp.quantize.walked import notes_of_walk
+from scrimp.sizes import parse_bytes
+from scrimp.sources import Source, open_source
+from scrimp.sources.catalogue import cache_directory
+from scrimp.sources.pull import locate
+from scrimp.store import documents
+from scrimp.store.layout import lay_out
+from scrimp.store.open import directory_bytes
+
+#: No weight is stored in more.
+MAX_BITS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A source and the plan made for it, before anything is written. Close the source when done."""
+
+    source: Source
+    plan: plans.Plan
+    limit_bytes: int | None  #: what the files must not exceed
+    calibration: Calibration | None = None  #: where a method of the plan wants Statistics
+    planned: tuple[str, ...] = ()  #: how the plan was found
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the report should know."""
+        walk = [] if self.calibration is None else notes_of_walk(self.plan, self.source, self.calibration)
+        return [*notes_of(self.source, self.plan), *walk, *self.planned]
+
+    def predict(self) -> Prediction:
+        return predict(self.source, self.plan, file_bytes(self.source, self.plan), self.calibration)
+
+
+def prepare(
+    model: str | Path,
+    *,
+    format: str | None = None,
+    bits: float | None = None,
+    size: str | int | None = None,
+    kl: float | None = None,
+    keep: bool = False,
+    method: str = "rtn",
+    rules: Sequence[str] = (),
+    embedding: str | None = None,
+    tokenizer: Path | None = None,
+    calibrate: str | Path | None = None,
+    calibrate_windows: int | None = None,
+    calibrate_prefix: Prefix = "quantized",
+    progress: Progress = SILENT,
+) -> Job:
+    """Open the model, make the plan and cut the text that calibrates its methods, where one of them wants that.
+
+    Exactly one of ``format``, ``bits``, ``size``, ``kl`` and ``keep`` is the wish. ``calibrate`` is a text, a file of
+    one, or None for the text that ships with scrimp.
+    """
+    wishes = {
+        "--format": format is not None, "--bits": bits is not None, "--size": size is not None,
+        "--kl": kl is not None, "--keep": keep,
+    }  # fmt: skip
+    if sum(wishes.values()) != 1:
+        raise UsageError(f"Give exactly one of {', '.join(wishes)}.", hint="for example --format int4:g64")
+    if keep and (rules or embedding):
+        raise UsageError("--keep changes no format, so --rule and --embedding have no place.", hint="use --format")
+    parsed = [plans.parse_rule(rule, method) for rule in rules]
+    ends = plans.storable(embedding) if embedding is not None else None
+    body = plans.storable(format) if format is not None else None
+    if bits is not None and not 0 <= bits <= MAX_BITS:
+        raise UsageError(f"{bits:g} bits per weight are out of range.", hint=f"0 … {MAX_BITS} are possible")
+    if kl is not None and not 0 < kl < math.inf:
+        raise UsageError(f"A loss of {kl:g} nats is out of range.", hint="for example --kl 0.05")
+    size_bytes = parse_bytes(size) if isinstance(size, str) else size
+    source = open_source(locate(str(model)), tokenizer=tokenizer)
+    try:
+        limit: int | None = None
+        planned: tuple[str, ...] = ()
+        if keep:
+            plan = plans.keep(source)
+        elif body is not None:
+            plan = plans.make(source, body, method_name=method, embedding=ends, rules=parsed)
+        else:
+            parameters = sum(int(np.prod(info.shape)) for info in source.tensors.values())
+            limit = None if kl is not None else size_bytes if bits is None else int(bits * parameters / 8)
+            plan, planned = _solve(source, limit, kl, method, ends, parsed, progress)
+        calibration = _calibration(source, plan, calibrate, calibrate_windows, calibrate_prefix)
+        return Job(source, plan, limit, calibration, planned)
+    except BaseException:
+        source.close()
+        raise
+
+
+def _solve(
+    source: Source,
+    limit: int | None,
+    kl: float | None,
+    method: str,
+    ends: Format | None,
+    rules: Sequence[plans.Rule],
+    progress: Progress,
+) -> tuple[plans.Plan, tuple[str, ...]]:
+    """A size or a loss → the plan, and how it was found."""
+    overhead = _Overhead(source)
+    if source.tokenizer.kind == "none":
+        if limit is None:
+            raise Refused("The source has no tokenizer, so that no text can be run through it to measure a loss.",
+                          hint="use --size or --format")  # fmt: skip
+        plan = fit(source, limit, overhead.file_bytes, method_name=method, embedding=ends, rules=rules)
+        return plan, ("no tokenizer, so nothing was measured: one format for the whole body",)
+    spender = Spender(
+        source, probe_windows(source), overhead.file_bytes, method_name=method, embedding=ends, rules=rules,
+        remembered=_sensitivities_file(source), progress=progress,
+    )  # fmt: skip
+    if limit is not None:
+        spent = spender.within(limit)
+    else:
+        assert kl is not None
+        spent = spender.losing(kl)
+    return spent.plan, (spent.note,)
+
+
+def _sensitivities_file(source: Source) -> Path:
+    """Where the sensitivities of this very source are remembered."""
+    shapes = {name: info.shape for name, info in source.tensors.items()}
+    return cache_directory() / "sensitivities" / f"{documents.fingerprint(source, plans.Plan(shapes, {}))}.json"
+
+
+def _calibration(
+    source: Source, plan: plans.Plan, text: str | Path | None, windows: int | None, prefix: Prefix
+) -> Calibration | None:
+    """The windows, where the plan wants any. Refused when there is no text that this network could read."""
+    method = next((choice.method for choice in plan.choices.values() if calibrates(choice)), None)
+    if method is None:
+        if text is not None or windows is not None:
+            raise UsageError("No method of this plan looks at a text, so there is nothing to calibrate.",
+                             hint="leave --calibrate out, or choose such a method with --method")  # fmt: skip
+        return None
+    if source.tokenizer.kind == "none":
+        raise Refused(f"The method {method} reads a text through the network, and this model has no tokenizer.",
+                      hint="--tokenizer names one for llama2.c files; --method rtn needs none")  # fmt: skip
+    from scrimp.text.tokenizer import load
+
+    parsed, _ = models.build(source.config)
+    tokenizer = load(source.tokenizer, rows=source.config["vocab_size"])
+    return calibration_windows.read(tokenizer, parsed.context, text, windows=windows, prefix=prefix)
+
+
+def file_bytes(source: Source, plan: plans.Plan) -> int:
+    """Bytes the directory will take, or very little less: the record of the loss is of unknown length."""
+    return _Overhead(source).file_bytes(plan)
+
+
+class _Overhead:
+    """The files beside the weights; the tokenizer's are written once to be measured."""
+
+    def __init__(self, source: Source) -> None:
+        self._source, self._tokenizer_bytes = source, 0
+        if source.tokenizer.kind != "none":
+            from scrimp.text.tokenizer import load
+
+            with tempfile.TemporaryDirectory() as directory:
+                load(source.tokenizer, rows=source.config["vocab_size"]).save(Path(directory))
+                self._tokenizer_bytes = directory_bytes(Path(directory))
+
+    def file_bytes(self, plan: plans.Plan) -> int:
+        layout = lay_out(plan.shapes, {name: choice.format for name, choice in plan.choices.items()})
+        walked = 1 / 3 if any(map(calibrates, plan.choices.values())) else None
+        tensors = tuple(TensorReport(name, c.format.name, c.method, 1 / 3, walked) for name, c in plan.choices.items())
+        report = CompressReport("", 0, 0.0, 0.0, 0, tensors, tuple(notes_of(self._source, plan)), 0)
+        checksums = {part.name: "0" * 64 for parts in layout.parts.values() for part in parts}
+        hashes = {"0" * 64: "0" * 64} if self._source.file_bytes <= documents.HASH_BYTES else None
+        text = documents.scrimp_json(self._source, plan, hashes, checksums, report.notes, record(report))
+        config = documents.config_json(self._source, plan)
+        return (
+            layout.file_bytes
+            + self._tokenizer_bytes
+            + len(config.encode())
+            + len(text.encode())
+            + (_LOSS_BYTES if walked is None else _LOSS_BYTES + _WALK_BYTES)
+        )
+
+
+#: Room for the record of a loss, and the note on the plan, in ``scrimp.json``.
+_LOSS_BYTES = 2400
+#: Room for what is said of a calibration.
+_WALK_BYTES = 2000
+
+
+def notes_of(source: Source, plan: plans.Plan) -> list[str]:
+    """What a reader should know: conversions of the source, ragged groups, a missing tokenizer, decoding to float32."""
+    ragged = [
+        name
+        for name, choice in plan.choices.items()
+        if plan.shapes[name][1] % choice.format.group(plan.shapes[name][1])
+    ]
+    found = list(source.notes)
+    if ragged:
+        found.append(f"the last group of a row is ragged: {len(ragged)} tensors such as {ragged[0]}")
+    if source.tokenizer.kind == "none":
+        found.append("the source has no tokenizer: only token ids can be run")
+    shapes = plan.shapes
+    return found + decoded_notes((c.format, (shapes[n][0], shapes[n][1])) for n, c in plan.choices.items())

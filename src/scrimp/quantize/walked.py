@@ -1,0 +1,136 @@
+"""The loop with calibration: a Plan applied to a source block by block, each method told what its matrix multiplies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from scrimp import models
+from scrimp.calibrate.split import Block, split
+from scrimp.calibrate.walk import Walk
+from scrimp.calibrate.windows import Calibration
+from scrimp.progress import SILENT, Progress
+from scrimp.quantize.apply import Applied, calibrates, one
+from scrimp.quantize.plan import Plan
+from scrimp.sources.source import Source
+from scrimp.tensors import F32, QTensor
+
+
+def apply_walked(
+    plan: Plan,
+    source: Source,
+    calibration: Calibration,
+    *,
+    done: Collection[str] = (),
+    stored: Callable[[str], QTensor],
+    directory: Path | None = None,
+    progress: Progress = SILENT,
+) -> Iterator[Applied]:
+    """Every tensor of the plan but those ``done``, in the order of the network.
+
+    A block runs once with the weights of the source to be measured, its matrices are quantized, and it runs again as it
+    will be stored, which makes the inputs of the next one; with ``prefix="original"`` it runs once. ``stored`` returns
+    a tensor that is done or was yielded: the caller keeps each before it asks for the next. ``progress`` counts
+    weights, once for every time they are used.
+    """
+    _, program = models.build(source.config)
+    blocks = split(program)
+    due = schedule(plan, blocks)
+    quantized = calibration.prefix == "quantized"
+    vectors: dict[str, F32] = {}
+    for name in plan.shapes:
+        if name not in plan.choices:
+            vectors[name] = np.asarray(source.read(name), np.float32)
+            if name not in done:
+                yield one(name, vectors[name], None)
+    progress.start(
+        "compress", sum(_cost(plan, block, names, quantized) for block, names in zip(blocks, due, strict=True))
+    )
+    walk = Walk(calibration.windows, directory=directory)
+    replaced: set[str] = set()
+    for block, names in zip(blocks, due, strict=True):
+        measured = any(name not in done and name in block.reads for name in names)
+        note = names[0] if names else ""
+        weights = {name: _matrix(source, name) for name in _needed(block, names, done, quantized)}
+
+        def tick(share: float = _weights(plan, block.runs) / len(calibration.windows), note: str = note) -> None:
+            progress.advance(share, note)
+
+        statistics = {}
+        if measured or not quantized:
+            statistics = walk.run(block, weights, vectors, collect=measured, move=not quantized, tick=tick)
+        else:
+            progress.advance(_weights(plan, block.runs), note)
+        for name in names:
+            if name not in done:
+                yield one(name, weights.pop(name), plan.choices[name], statistics.pop(name, None))
+            progress.advance(_weights(plan, [name]), name)
+        replaced.update(names)
+        if quantized and not block.is_last:
+            del statistics  # the moments are the largest thing here
+            kept = {name: weights[name] for name in block.runs if name not in replaced}
+            weights = kept | {name: stored(name) for name in block.runs if name in replaced}
+            walk.run(block, weights, vectors, collect=False, move=True, tick=tick)
+    progress.finish()
+
+
+def schedule(plan: Plan, blocks: Sequence[Block]) -> list[list[str]]:
+    """The matrices that are quantized at each block.
+
+    That is where they are used; of several places the last that multiplies with them when their method calibrates,
+    since there the Statistics are, else the first. So a tied embedding is quantized with the head, and the walk begins
+    with the original.
+    """
+    due: list[list[str]] = [[] for _ in blocks]
+    for name in plan.choices:
+        used = [at for at, block in enumerate(blocks) if name in block.matrices]
+        read = [at for at, block in enumerate(blocks) if name in block.reads]
+        due[read[-1] if read and calibrates(plan.choices[name]) else used[0]].append(name)
+    return due
+
+
+def notes_of_walk(plan: Plan, source: Source, calibration: Calibration) -> list[str]:
+    """Which text, and which matrices saw too little of it, or nothing."""
+    _, program = models.build(source.config)
+    blocks = split(program)
+    read = {name for block in blocks for name in block.reads}
+    starved = [name for name in plan.choices if name in read and plan.shapes[name][1] > calibration.tokens]
+    found = list(calibration.notes)
+    if starved:
+        worst = max(starved, key=lambda name: plan.shapes[name][1])
+        found.append(
+            f"starved: {calibration.tokens:,} tokens are fewer than the inputs of {len(starved)} matrices such as "
+            f"{worst} ({plan.shapes[worst][1]:,} inputs); more --calibrate-windows help"
+        )
+    for name, choice in plan.choices.items():
+        if name not in read and calibrates(choice):
+            found.append(f"{name} multiplies with nothing: {choice.method} had no statistics for it")
+    embedded = {name for op in program.ops if op.kind == "embed" for name in op.weights}
+    late = [name for name in plan.choices if name in read & embedded and calibrates(plan.choices[name])]
+    if late and calibration.prefix == "quantized":
+        found.append(f"{late[0]} is the head too and was quantized last: calibration embedded with the original")
+    return found
+
+
+def _needed(block: Block, names: Sequence[str], done: Collection[str], quantized: bool) -> list[str]:
+    """The matrices of the source that a block wants: to measure, to quantize, or where nothing replaces them."""
+    fresh = [name for name in names if name not in done]
+    runs = block.runs if fresh or not quantized else [name for name in block.runs if name not in names]
+    return list(dict.fromkeys((*runs, *fresh)))
+
+
+def _cost(plan: Plan, block: Block, names: Sequence[str], quantized: bool) -> float:
+    runs = 2 if quantized and not block.is_last else 1
+    return runs * _weights(plan, block.runs) + _weights(plan, names)
+
+
+def _weights(plan: Plan, names: Sequence[str]) -> float:
+    return float(sum(np.prod(plan.shapes[name]) for name in names))
+
+
+def _matrix(source: Source, name: str) -> QTensor:
+    stored = source.read(name)
+    assert isinstance(stored, QTensor), name
+    return stored
