@@ -87,6 +87,9 @@ def test_an_embedding_gets_no_statistics_and_a_note_says_so(recorded, network, t
     assert recorded["model.embed_tokens.weight"] is None
     assert all(statistics is not None for name, statistics in recorded.items() if "_proj" in name or "head" in name)
     assert any("model.embed_tokens.weight multiplies with nothing" in note for note in report.notes)
+    methods = {tensor.name: tensor.method for tensor in report.tensors}
+    assert methods.pop("model.embed_tokens.weight") == "rtn"
+    assert set(methods.values()) == {"stand-in"}
 
 
 def test_the_output_error_is_that_of_the_outputs(recorded, network, tmp_path, text, monkeypatch):

@@ -24,7 +24,7 @@ from scrimp.quantize import plan as plans
 from scrimp.quantize.apply import apply, calibrates
 from scrimp.quantize.budget import fit
 from scrimp.quantize.predict import Prediction, predict
-from scrimp.quantize.walked import apply_walked, notes_of_walk
+from scrimp.quantize.walked import apply_walked, notes_of_walk, without_statistics
 from scrimp.sizes import format_bytes, parse_bytes
 from scrimp.sources import Source, open_source
 from scrimp.sources.pull import locate
@@ -144,6 +144,7 @@ def prepare(
             limit = size_bytes if size_bytes is not None else int((bits or 0.0) * parameters / 8)
             overhead = _Overhead(source)
             plan = fit(source, limit, overhead.file_bytes, method_name=method, embedding=ends, rules=parsed)
+        plan = without_statistics(plan, source)
         return Job(source, plan, limit, _calibration(source, plan, calibrate, calibrate_windows, calibrate_prefix))
     except BaseException:
         source.close()
