@@ -24,7 +24,7 @@ from scrimp.quantize.predict import Prediction, predict
 from scrimp.quantize.report import CompressReport, TensorReport, record
 from scrimp.quantize.sensitivity import probe_windows
 from scrimp.quantize.spend import Spender
-from scrimp.quantize.walked import notes_of_walk
+from scrimp.quantize.walked import applicable, notes_of_walk
 from scrimp.sizes import parse_bytes
 from scrimp.sources import Source, open_source
 from scrimp.sources.catalogue import cache_directory
@@ -107,6 +107,7 @@ def prepare(
             parameters = sum(int(np.prod(info.shape)) for info in source.tensors.values())
             limit = None if kl is not None else size_bytes if bits is None else int(bits * parameters / 8)
             plan, planned = _solve(source, limit, kl, method, ends, parsed, progress)
+        plan = applicable(plan, source)
         calibration = _calibration(source, plan, calibrate, calibrate_windows, calibrate_prefix)
         return Job(source, plan, limit, calibration, planned)
     except BaseException:

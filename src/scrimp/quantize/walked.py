@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from scrimp.calibrate.walk import Walk
 from scrimp.calibrate.windows import Calibration
 from scrimp.progress import SILENT, Progress
 from scrimp.quantize.apply import Applied, calibrates, one
-from scrimp.quantize.plan import Plan
+from scrimp.quantize.plan import KEEP, Plan
 from scrimp.sources.source import Source
 from scrimp.tensors import F32, QTensor
 
@@ -91,6 +92,24 @@ def schedule(plan: Plan, blocks: Sequence[Block]) -> list[list[str]]:
     return due
 
 
+def applicable(plan: Plan, source: Source) -> Plan:
+    """The plan with other methods where theirs cannot work.
+
+    A matrix that multiplies with nothing has no Statistics: ``hqq+refit`` becomes ``hqq``, and what calibrates from the
+    start becomes ``rtn``. Formats that store values without a scale leave nothing to choose: always ``rtn``.
+    """
+    _, program = models.build(source.config)
+    read = {name for op in program.ops if op.kind == "linear" for name in op.weights}
+    choices = dict(plan.choices)
+    for name, choice in plan.choices.items():
+        if choice.method != KEEP and choice.format.scale is None:
+            choices[name] = replace(choice, method="rtn")
+        elif name not in read and calibrates(choice):
+            first = replace(choice, method=choice.method.partition("+")[0])
+            choices[name] = replace(choice, method="rtn") if calibrates(first) else first
+    return replace(plan, choices=choices)
+
+
 def notes_of_walk(plan: Plan, source: Source, calibration: Calibration) -> list[str]:
     """Which text, and which matrices saw too little of it, or nothing."""
     _, program = models.build(source.config)
@@ -105,8 +124,8 @@ def notes_of_walk(plan: Plan, source: Source, calibration: Calibration) -> list[
             f"{worst} ({plan.shapes[worst][1]:,} inputs); more --calibrate-windows help"
         )
     for name, choice in plan.choices.items():
-        if name not in read and calibrates(choice):
-            found.append(f"{name} multiplies with nothing: {choice.method} had no statistics for it")
+        if name not in read:
+            found.append(f"{name} multiplies with nothing, so it has no statistics: quantized with {choice.method}")
     embedded = {name for op in program.ops if op.kind == "embed" for name in op.weights}
     late = [name for name in plan.choices if name in read & embedded and calibrates(plan.choices[name])]
     if late and calibration.prefix == "quantized":
