@@ -12,6 +12,7 @@ from scrimp.calibrate.statistics import Statistics
 from scrimp.formats import Format
 from scrimp.quantize import rtn
 from scrimp.quantize.methods import METHODS
+from scrimp.quantize.quantized import Quantized
 from scrimp.tensors import F32, QTensor
 
 
@@ -24,12 +25,16 @@ class StandIn:
     def __init__(self) -> None:
         self.seen: list[Statistics | None] = []
 
-    def __call__(self, weight: F32, format: Format, statistics: Statistics | None = None) -> QTensor:
+    def run(self, weight: F32, format: Format, statistics: Statistics | None) -> Quantized:
         self.seen.append(statistics)
         if statistics is None:
-            return rtn.quantize(weight, format)
+            return Quantized(rtn.quantize(weight, format))
         share = np.diag(statistics.moments) / np.trace(statistics.moments)
-        return rtn.quantize((weight * (1 + share)).astype(np.float32), format)
+        notes = ("ragged",) if weight.shape[1] == 96 else ()
+        return Quantized(rtn.quantize((weight * (1 + share)).astype(np.float32), format), notes)
+
+    def __call__(self, weight: F32, format: Format, statistics: Statistics | None = None) -> QTensor:
+        return self.run(weight, format, statistics).tensor
 
 
 @pytest.fixture

@@ -231,3 +231,23 @@ def test_the_prediction_knows_the_walk(stand_in, network, text):
         told = job.predict()
     assert told.seconds > 0
     assert told.memory_bytes > 0
+
+
+def test_what_a_method_says_reaches_the_report_and_survives_an_interruption(
+    stand_in, network, tmp_path, text, monkeypatch
+):
+    straight = compress(network, tmp_path / "straight", calibrate=text, **HOW)
+    said = [note for note in straight.notes if note.endswith("down_proj.weight: ragged")]
+    assert len(said) == 3
+    write = Partial.write
+
+    def stop(self, *arguments):
+        if len(self.finished) == len(straight.tensors) - 2:
+            raise KeyboardInterrupt
+        write(self, *arguments)
+
+    monkeypatch.setattr(Partial, "write", stop)
+    with pytest.raises(KeyboardInterrupt):
+        compress(network, tmp_path / "out", calibrate=text, **HOW)
+    monkeypatch.setattr(Partial, "write", write)
+    assert compress(network, tmp_path / "out", calibrate=text, **HOW).notes == straight.notes

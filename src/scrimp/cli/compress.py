@@ -82,6 +82,7 @@ def compress(
             raise
         if not json:
             _tell(report)
+            output.notes(report.notes[len(job.notes) :])
         if measure:
             report = measure_loss(job, report, text, max_tokens=max_tokens, progress=progress)
         if json:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ from scrimp.quantize.decoded import decode, output_error, relative_error
 from scrimp.quantize.methods import method
 from scrimp.quantize.plan import KEEP, Choice, Plan
 from scrimp.sources.source import Source
-from scrimp.tensors import F32, QTensor
+from scrimp.tensors import QTensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,11 +29,12 @@ class Applied:
     tensor: QTensor | NDArray[np.float32]
     error: float
     output_error: float | None = None
+    notes: tuple[str, ...] = ()  #: where the method went another way than it describes
 
 
 def calibrates(choice: Choice) -> bool:
     """Whether the method of a choice wants Statistics."""
-    return choice.method != KEEP and bool(getattr(method(choice.method), "calibrated", False))
+    return choice.method != KEEP and method(choice.method).calibrated
 
 
 def apply(plan: Plan, source: Source, *, done: Collection[str] = (), progress: Progress = SILENT) -> Iterator[Applied]:
@@ -45,13 +45,6 @@ def apply(plan: Plan, source: Source, *, done: Collection[str] = (), progress: P
             yield one(name, source.read(name), plan.choices.get(name))
         progress.advance(float(np.prod(plan.shapes[name])), name)
     progress.finish()
-
-
-def fill(weight: F32, choice: Choice, statistics: Statistics | None = None) -> QTensor:
-    """``weight (N, K)`` in the format of a choice, by its method."""
-    chosen: Any = method(choice.method)
-    filled: QTensor = chosen(weight, choice.format, statistics) if calibrates(choice) else chosen(weight, choice.format)
-    return filled
 
 
 def one(
@@ -68,8 +61,8 @@ def one(
         return Applied(name, stored, 0.0)
     weight = decode(stored)
     try:
-        tensor = fill(weight, choice, statistics)
+        made = method(choice.method).run(weight, choice.format, statistics)
     except Refused as error:
         raise Refused(f"{name}: {error.message}", hint=error.hint) from None
-    apart = None if statistics is None else output_error(weight, tensor, statistics)
-    return Applied(name, tensor, relative_error(weight, tensor), apart)
+    apart = None if statistics is None else output_error(weight, made.tensor, statistics)
+    return Applied(name, made.tensor, relative_error(weight, made.tensor), apart, made.notes)

@@ -55,7 +55,7 @@ def run(job: Job, out: Path, *, progress: Progress = SILENT, fresh: bool = False
             )
         )
         for applied in steps:
-            partial.write(applied.name, applied.tensor, applied.error, applied.output_error)
+            partial.write(applied.name, applied.tensor, applied.error, applied.output_error, applied.notes)
         if source.tokenizer.kind != "none":
             from scrimp.text.tokenizer import load
 
@@ -66,7 +66,8 @@ def run(job: Job, out: Path, *, progress: Progress = SILENT, fresh: bool = False
             for finished in [partial.finished[name]]
         )
         checksums = {part: digest for name in plan.shapes for part, digest in partial.finished[name].checksums.items()}
-        report = CompressReport(str(out), 0, 0.0, 0.0, 0, tensors, tuple(job.notes), resumed)
+        told = [f"{name}: {note}" for name in plan.choices for note in partial.finished[name].notes]
+        report = CompressReport(str(out), 0, 0.0, 0.0, 0, tensors, (*job.notes, *told), resumed)
         texts = {
             "config.json": documents.config_json(source, plan),
             SCRIMP_JSON: documents.scrimp_json(

@@ -13,8 +13,9 @@ from scrimp.calibrate.statistics import Statistics
 from scrimp.calibrate.windows import Calibration
 from scrimp.engine.float_path import bytes_as_run, row_reader
 from scrimp.measure.memory import peak_bytes
-from scrimp.quantize.apply import calibrates, fill
+from scrimp.quantize.apply import calibrates
 from scrimp.quantize.decoded import output_error, relative_error
+from scrimp.quantize.methods import method
 from scrimp.quantize.plan import KEEP, Choice, Plan
 from scrimp.quantize.predict_walk import Cost, walk_cost
 from scrimp.sources.source import Source
@@ -89,7 +90,7 @@ def _seconds(source: Source, counts: dict[str, int], choice: Choice) -> float:
 
 def _timed(weight: F32, choice: Choice, statistics: Statistics | None) -> float:
     began = time.perf_counter()
-    tensor = fill(weight, choice, statistics)
+    tensor = method(choice.method)(weight, choice.format, statistics)
     relative_error(weight, tensor)
     if statistics is not None:
         output_error(weight, tensor, statistics)

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -50,6 +50,7 @@ class Finished:
     error: float
     checksums: Mapping[str, str]
     output_error: float | None = None
+    notes: Sequence[str] = ()
 
 
 def partial_of(out: Path) -> Path:
@@ -97,7 +98,12 @@ class Partial:
                 raise
 
     def write(
-        self, name: str, tensor: QTensor | NDArray[np.float32], error: float, output_error: float | None = None
+        self,
+        name: str,
+        tensor: QTensor | NDArray[np.float32],
+        error: float,
+        output_error: float | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         """Store one tensor at its place."""
         stored = (
@@ -112,7 +118,7 @@ class Partial:
                 assert raw.nbytes == part.nbytes, part.name
                 _write_all(self._data, raw.data, part.offset)
                 checksums[part.name] = hashlib.sha256(raw.data).hexdigest()
-            self.finished[name] = Finished(name, error, checksums, output_error)
+            self.finished[name] = Finished(name, error, checksums, output_error, notes)
             self._pending.append(json.dumps(asdict(self.finished[name])))
             if time.monotonic() - self._synced >= _DURABLE_EVERY_S:
                 self._make_durable()
