@@ -17,7 +17,7 @@ from scrimp.quantize import descent, gptq, refit, rtn
 from scrimp.quantize.grid import levels_of, parts_of
 from scrimp.quantize.methods import Refine, method
 from scrimp.quantize.objective import row_errors
-from scrimp.tensors import F32, QTensor, encode
+from scrimp.tensors import F32, QTensor, encode, encode_weight
 
 REFINEMENTS = (refit.refine, descent.refine)
 
@@ -52,7 +52,7 @@ def test_it_never_hurts(seed: int, rows: int, cols: int, tokens: int, name: str,
     x = (rng.standard_normal((tokens, cols)) * rng.integers(0, 2, cols) * 10.0**size).astype(np.float32)
     weight = rng.standard_normal((rows, cols)).astype(np.float32) * rng.choice([0, 1e-6, 1.0, 100], (rows, 1))
     weight = weight.astype(np.float32)
-    never_more(encode(weight, name), weight, of_inputs(x), refine)
+    never_more(encode_weight(weight, parse(name)), weight, of_inputs(x), refine)
 
 
 @pytest.mark.parametrize("has_min", [False, True])

@@ -132,6 +132,8 @@ def refuse(format: Format, method: str) -> None:
         says, hint = "stores values as they are, so only their rounding can be chosen", "use rtn, or int8:g64"
     elif format.recipe is not None and format.recipe.pairs:
         says, hint = "shifts pairs of weights together, which rounding one at a time can't", "use rtn, or mxfp6_e3m2"
+    elif format.second == "super":
+        says, hint = "chooses its scales in two levels", "use rtn, or int4z:g32"
     elif format.element.name.startswith("kmeans"):
         says, hint = "learns its levels while it rounds", "use rtn, or nf4"
     elif format.element.kind == "table" and format.element.code().negatives == "nan":

@@ -66,10 +66,13 @@ def quantize(weight: F32, format: Format, *, scale: Scale = "mse", threads: int 
 def rule_of(format: Format, scale: Scale) -> Rule | None:
     """The scale rule of a format that ``formats.encode`` quantizes; None stands for the format's own.
 
-    The search for the least squared error knows no shifts of pairs and no codebook that is yet to be learned.
+    The search for the least squared error knows no shifts of pairs, no scales of scales and no codebook that is yet to
+    be learned; with 16 bits it would take minutes to gain nothing.
     """
     pairs = format.recipe is not None and format.recipe.pairs
-    own = format.scale is None or pairs or format.element.name.startswith("kmeans") or format.rule in SEARCHES
+    kmeans, two_levels = format.element.name.startswith("kmeans"), format.second == "super"
+    fine = format.element.bits > 8
+    own = format.scale is None or pairs or kmeans or two_levels or fine or format.rule in SEARCHES
     return "mse" if scale == "mse" and not own else None
 
 
