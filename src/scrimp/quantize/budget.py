@@ -1,7 +1,6 @@
-"""A size → a Plan: the widest uniform format whose files fit.
+"""A size → a Plan without a text: the widest uniform format whose files fit.
 
-One format for the whole body is the simplest honest answer, not the best: spending the same bytes where they matter
-most takes a solver that knows what each tensor's error costs, which is to take this one's place.
+The honest answer where nothing can be measured. With a text, ``spend.py`` spends the bytes where they save most.
 """
 
 from __future__ import annotations
