@@ -88,6 +88,15 @@ def factorize(moments: F64, damping: float = DAMPING) -> tuple[F64 | None, float
     return None, share
 
 
+def sweep(weight: F32, levels: Levels, factor: F64, order: NDArray[np.intp], scales: Stored) -> Codes:
+    """The codes ``(K, N)`` for scales ``(groups, N)`` that are given; symmetric formats."""
+    state = _Sweep.start(weight, levels, factor, order, ahead=False)
+    state.scales[...] = scales
+    state.chosen[...] = True
+    state.run(0, weight.shape[1])
+    return state.codes
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Sweep:
     """The state of the rounding. Inputs come first in all arrays, so that a column of W is contiguous."""
