@@ -53,14 +53,15 @@ class Folded:
     statistics: dict[str, Statistics]
 
 
-def fold_groups(program: Program) -> tuple[tuple[Group, ...], tuple[str, ...]]:
-    """The Groups of a Program in the order of its operations, and a sentence for each buffer that can't be one.
+def fold_groups(program: Program) -> tuple[tuple[Group, ...], dict[tuple[str, ...], str]]:
+    """The Groups of a Program in the order of its operations; and the matrices that are in none, with the reason.
 
     Inputs can be divided beforehand when all that reads them are linear layers, and they come from ``rms_norm`` (its
     vector is divided), ``swiglu`` (the rows of its second factor) or ``attention`` (the rows of the values); the matrix
     of those rows must feed nothing else. A matrix or vector that is used twice, like a tied embedding, stays.
     """
-    groups, refused = [], []
+    groups: list[Group] = []
+    refused: dict[tuple[str, ...], str] = {}
     made = {buffer: op for op in program.ops for buffer in op.outputs}
     used = Counter(name for op in program.ops for name in (*op.weights, *filter(None, op.vectors)))
     for buffer in dict.fromkeys(op.inputs[0] for op in program.ops if op.kind == "linear"):
@@ -76,8 +77,8 @@ def fold_groups(program: Program) -> tuple[tuple[Group, ...], tuple[str, ...]]:
         if isinstance(found, Group):
             groups.append(found)
         else:
-            refused.append(f"the inputs of {names[0]} cannot be scaled: {found}")
-    return tuple(groups), tuple(refused)
+            refused[names] = found
+    return tuple(groups), refused
 
 
 def _group(program: Program, names: tuple[str, ...], buffer: int, made: Mapping[int, Op]) -> Group | str:
@@ -86,7 +87,7 @@ def _group(program: Program, names: tuple[str, ...], buffer: int, made: Mapping[
     if op.kind == "rms_norm":
         return Group(names, width, vectors=op.vectors)
     if op.kind not in ("swiglu", "attention"):
-        return f"they come from '{op.kind}', which divides nothing beforehand"
+        return f"their inputs come from '{op.kind}', which has nothing that could be divided beforehand"
     factor = op.inputs[1 if op.kind == "swiglu" else 2]
     maker = made[factor]
     if maker.kind != "linear" or sum(reader.inputs.count(factor) for reader in program.ops) > 1:
