@@ -19,7 +19,7 @@ from scrimp.progress import SILENT, Progress
 from scrimp.quantize.apply import apply
 from scrimp.quantize.job import Job, prepare
 from scrimp.quantize.report import CompressReport, TensorReport, record
-from scrimp.quantize.walked import apply_walked
+from scrimp.quantize.walked import apply_walked, cut_off
 from scrimp.quantize.wish import wish_of
 from scrimp.sizes import format_bytes
 from scrimp.store import documents
@@ -27,7 +27,7 @@ from scrimp.store.layout import lay_out
 from scrimp.store.open import directory_bytes
 from scrimp.store.partial import SCRIMP_JSON, Partial, write_durably
 from scrimp.store.verify import verify
-from scrimp.tensors import QTensor
+from scrimp.tensors import F32, QTensor
 
 #: Tokens in a window of the loss, where the model's own context is not shorter.
 CONTEXT = 512
@@ -40,9 +40,12 @@ def run(job: Job, out: Path, *, progress: Progress = SILENT, fresh: bool = False
     layout = lay_out(plan.shapes, {name: choice.format for name, choice in plan.choices.items()})
     fingerprint = documents.fingerprint(source, plan, "" if calibration is None else calibration.identity)
     with Partial(out, layout, fingerprint, fresh=fresh) as partial:
+        partial.forget(cut_off(plan, source, partial.finished))
         resumed = len(partial.finished)
 
-        def stored(name: str) -> QTensor:
+        def stored(name: str) -> QTensor | F32:
+            if name not in plan.choices:
+                return partial.read_vector(name)
             rows, cols = plan.shapes[name]
             return partial.read(name, plan.choices[name].format, (rows, cols))
 

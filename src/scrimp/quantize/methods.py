@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from scrimp.calibrate.statistics import Statistics
 from scrimp.errors import UsageError, nearest
 from scrimp.formats import Format
 from scrimp.quantize import descent, gptq, hqq, refit, rtn
+from scrimp.quantize.fold import Group, Scaling
 from scrimp.quantize.quantized import Quantized
 from scrimp.tensors import F32, QTensor
 
@@ -16,6 +17,8 @@ from scrimp.tensors import F32, QTensor
 Quantize = Callable[[F32, Format, Statistics | None], Quantized]
 #: ``(tensor, the weight (N, K) it was made of, statistics) → a better tensor``
 Refine = Callable[[QTensor, F32, Statistics | None], QTensor]
+#: ``(group, weights (N, K) of its readers, statistics of what they read, their formats) → what to scale it by``
+Rewrite = Callable[[Group, Mapping[str, F32], Statistics, Mapping[str, Format]], Scaling]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,7 @@ class Method:
     run: Quantize
     calibrated: bool  #: whether it needs statistics of what the layer reads
     source: str  #: where it was published
+    rewrite: Rewrite | None = None  #: how the inputs of a fold's Group are scaled before anything is rounded
 
     def __call__(self, weight: F32, format: Format, statistics: Statistics | None = None) -> QTensor:
         return self.run(weight, format, statistics).tensor
@@ -62,9 +66,32 @@ METHODS: dict[str, Method] = _FIRST | {
 }
 
 
+#: What changes a network before its matrices are rounded; each by itself goes with the first method named here.
+REWRITES: dict[str, tuple[Rewrite, str, str]] = {}
+
+
 def method(name: str) -> Method:
-    """The method of that name, or UsageError with the nearest one."""
-    if name not in METHODS:
-        hint = nearest(name, list(METHODS)) or f"the methods are {', '.join(METHODS)}"
-        raise UsageError(f"'{name}' is no known method.", hint=hint)
-    return METHODS[name]
+    """The method ``[REWRITE+]FIRST[+THEN]``, or UsageError with the nearest one."""
+    found = _find(name)
+    if found is None:
+        known = [*METHODS, *REWRITES]
+        hint = nearest(name, [*known, *(f"{rewrite}+{rest}" for rewrite in REWRITES for rest in METHODS)])
+        raise UsageError(f"'{name}' is no known method.", hint=hint or f"the methods are {', '.join(known)}")
+    return found
+
+
+def is_method(name: str) -> bool:
+    return _find(name) is not None
+
+
+def _find(name: str) -> Method | None:
+    if name in METHODS:
+        return METHODS[name]
+    head, _, rest = name.partition("+")
+    if head not in REWRITES:
+        return None
+    rewrite, default, source = REWRITES[head]
+    found = METHODS.get(rest or default)
+    if found is None or name.endswith("+"):
+        return None
+    return replace(found, calibrated=True, rewrite=rewrite, source=f"{source}; {found.source}")
