@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,10 @@ class Walk:
                 total.add(found[buffer])
             tick()
         self.states = outputs
-        measured = {buffer: total.statistics(_reader(block, buffer)) for buffer, total in sums.items()}
+        measured = {
+            buffer: replace(total.statistics(_reader(block, buffer)), logits=block.is_last)
+            for buffer, total in sums.items()
+        }
         return {name: measured[buffer] for name, buffer in block.reads.items()} if collect else {}
 
     def _engine(self, block: Block, matrices: Mapping[str, QTensor], vectors: Mapping[str, F32]) -> Engine:

@@ -1,73 +1,187 @@
-"""Entropy-constrained quantization: one step for a whole matrix, as fine as a rate in *coded* bits per weight allows."""
+"""Entropy-constrained quantization: one step for a whole matrix, as fine as its rate in *coded* bits allows.
+
+A grid that spans all of a matrix is wasteful where codes have a fixed width, and the best there is where they are
+entropy-coded: frequent codes take less than a bit, rare ones many. At equal bytes the error is a third smaller than
+with a scale per group, which flattens the histogram that the coder lives from (docs/notes/008).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
+from numpy.typing import NDArray
 
 from scrimp.calibrate.statistics import Statistics
 from scrimp.errors import UsageError
 from scrimp.formats import Format
-from scrimp.formats.code import F64, Codes
-from scrimp.formats.scale_types import DTYPES
+from scrimp.formats.code import F64
+from scrimp.formats.contexts import coded_bits
+from scrimp.quantize.fold import Group, Scaling
 from scrimp.quantize.gptq import DAMPING, factorize, sweep
 from scrimp.quantize.grid import Levels, levels_for
 from scrimp.quantize.objective import moments_of
 from scrimp.quantize.quantized import Quantized
 from scrimp.tensors import F32, Stored
 
-#: The coded rate is met to this many bits per weight.
-TOLERANCE = 0.004
-#: Roundings of the whole matrix spent on that.
+#: Rates that make sense: bits per weight of the codes alone.
+RATES = (0.5, 7.5)
+#: The rate is met to this many bits per weight …
+TOLERANCE = 0.003
+#: … in so many roundings of the matrix at most.
 ATTEMPTS = 4
+#: Rows that a first guess of the step looks at.
+SAMPLE_ROWS = 512
+#: A row's step is at least its largest weight over this, so that feedback has room before codes saturate.
+REACH = 110
+#: The Statistics of a matrix that embeds as well: share of plain squared error in its objective.
+PLAIN = 0.1
+#: No input is scaled by more than this beside the others, or by less than its inverse.
+FURTHEST = 16.0
+#: Weights beyond this many times their root mean square are not scaled up.
+LARGEST = 16.0
+#: A logit whose chance is below this share of the mean counts as if it had that much.
+FLOOR = 0.03
 
 
-def coded_bits(codes: Codes) -> float:
-    """Bits of ``codes (K, N)`` under a coder that knows the spread of every row and column (placeholder)."""
-    q = codes.astype(np.int16) - 128
-    sq = np.square(q, dtype=np.float32)
-    r, c = np.sqrt(sq.mean(0) + .05), np.sqrt(sq.mean(1) + .05)
-    s = np.sqrt(sq.mean() + .05)
-    cls = np.rint(4 * np.log2(c / s)).astype(np.int16)[:, None] + np.rint(4 * np.log2(r)).astype(np.int16)[None]
-    cls -= cls.min()
-    top = int(cls.max()) + 1
-    joint = np.bincount((cls.astype(np.int32) * 256 + codes).ravel(), minlength=top * 256).reshape(top, 256)
-    total = joint.sum(1, keepdims=True)
-    with np.errstate(all="ignore"):
-        p = np.where(joint > 0, -joint * np.log2(joint / total), 0)
-    return float(p.sum() + 6 * (joint > 0).sum() + 8 * sum(codes.shape))
+@dataclass(frozen=True, slots=True, eq=False)
+class Objective:
+    """What a matrix is rounded under: the factor of its moments and how fine each row is, relative to the others."""
+
+    factor: F64  #: R (K, K), with H = R Rᵀ in the order of work
+    order: NDArray[np.intp]  #: (K,): which input comes when
+    relative: F64  #: (N,), of geometric mean 1
+    notes: tuple[str, ...] = ()
 
 
-def quantize(weight: F32, format: Format, statistics: Statistics | None, *, bits: float, spread: F64 | None = None, kappa: float = 0.0) -> Quantized:
-    levels = levels_for(weight, format, "ecsq")
-    moments = moments_of(statistics, weight, "ecsq")
-    if kappa:
-        moments = moments / np.trace(moments) * len(moments) + kappa * np.eye(len(moments))
-    order = np.argsort(-moments.diagonal(), kind="stable")
-    factor, used = factorize(moments[np.ix_(order, order)], DAMPING)
-    assert factor is not None
-    relative = np.ones(weight.shape[0]) if spread is None else spread
-    step = _step(weight, levels, relative, bits)
+def quantize(weight: F32, format: Format, statistics: Statistics | None, *, bits: float) -> Quantized:
+    """Codes of ``bits`` coded bits per weight with the least output error, ``tr((W - Ŵ) H (W - Ŵ)ᵀ)``.
+
+    All rows share one step, which is optimal for that objective whatever the rows' spreads (reverse water-filling);
+    the coder's tables know the spreads. Rows of a head have steps by what a logit's error costs, ``p (1 - p)`` on
+    average. The step is searched until the codes, chosen as GPTQ does, take ``bits`` under the coder's own count.
+
+    Shapes
+        weight (N, K); ``format`` a symmetric integer one with a scale per row
+    Source
+        Entropy-constrained scalar quantization: Chou, Lookabaugh & Gray 1989; reverse water-filling: Cover & Thomas,
+        section 10.3; feedback: gptq.py. Their combination here, ours.
+    """
+    levels = levels_of_rows(weight, format)
+    aim = objective(weight, statistics)
+    step = guess(weight, levels, aim.relative, bits)
     for _ in range(ATTEMPTS):
-        scales = _stored(step * relative, levels)
-        codes = sweep(weight, levels, factor, order, scales)
-        got = coded_bits(codes) / weight.size
-        if abs(got - bits) < TOLERANCE:
+        scales = steps(weight, levels, step * aim.relative)
+        codes = sweep(weight, levels, aim.factor, aim.order, scales)
+        found = coded_bits(np.ascontiguousarray(codes.T), format.element.levels) / weight.size
+        if abs(found - bits) <= TOLERANCE:
             break
-        step *= 2.0 ** (got - bits)
-    return Quantized(levels.tensor(codes, scales))
+        step *= 2.0 ** (found - bits)
+    notes = aim.notes
+    if abs(found - bits) > 10 * TOLERANCE:
+        notes = (
+            *notes,
+            f"the codes take {found:.3f} bits per weight instead of {bits:g}: {format.name} has no others.",
+        )
+    return Quantized(levels.tensor(codes, scales), notes)
 
 
-def _stored(steps: F64, levels: Levels) -> Stored:
-    return levels.grid.nearest(steps[None])
+def levels_of_rows(weight: F32, format: Format) -> Levels:
+    """The Levels, or UsageError for formats that this says nothing about."""
+    if format.element.kind != "int" or format.has_min or format.block != "row" or format.second is not None:
+        raise UsageError(f"ecsq chooses one step for all weights, which {format.name} has no use for.",
+                         hint="--format int8:row, with --pack")  # fmt: skip
+    return levels_for(weight, format, "ecsq")
 
 
-def _step(weight: F32, levels: Levels, relative: F64, bits: float) -> float:
+def objective(weight: F32, statistics: Statistics | None) -> Objective:
+    """Without Statistics all errors count alike."""
+    relative, cols = np.ones(len(weight)), weight.shape[1]
+    if statistics is None:
+        return Objective(np.eye(cols), np.arange(cols), relative)
+    moments = moments_of(statistics, weight, "ecsq")
+    if statistics.logits and statistics.sample is not None:
+        moments = moments + PLAIN * np.trace(moments) / cols * np.eye(cols)
+        relative = _relative_steps(weight, statistics.sample)
+    order, factor, notes = factor_of(moments)
+    return Objective(factor, order, relative, notes)
+
+
+def factor_of(moments: F64) -> tuple[NDArray[np.intp], F64, tuple[str, ...]]:
+    """The order of work, strongest input first, and R of H in that order; the identity where H has no factor."""
+    order = np.argsort(-moments.diagonal(), kind="stable")
+    factor, used = factorize(moments[np.ix_(order, order)])
+    if factor is None:
+        note = f"H has no Cholesky factor with {used:g} of its mean diagonal added: all errors count alike."
+        return order, np.eye(len(order)), (note,)
+    if used > DAMPING:
+        return order, factor, (f"H needed {used:g} of its mean diagonal added before it had a Cholesky factor.",)
+    return order, factor, ()
+
+
+def waterfill(
+    group: Group, weights: Mapping[str, F32], statistics: Statistics, formats: Mapping[str, Format]
+) -> Scaling:
+    """Inputs scaled so that one step for all of them is nearly the best step for each: ``s_k = √R_kk``.
+
+    An error at input k, made up for by all that come later, costs R_kk². At a high rate the least error for given bits
+    has steps ∝ 1/R_kk; the square root of that has most of the gain, and needs few codes beyond eight bits. No input's
+    weights may come to exceed ``LARGEST`` times the mean square of all, which would widen the grid for one of them.
+
+    Source
+        Reverse water-filling, Cover & Thomas, section 10.3, on the pivots of LDLQ: ours
+    """
+    order, factor, notes = factor_of(statistics.moments)
+    s = np.empty(group.width)
+    s[order] = np.clip(_normal(np.sqrt(factor.diagonal())), 1 / FURTHEST, FURTHEST)
+    peaks = np.max([np.abs(weight).max(axis=0) for weight in weights.values()], axis=0)
+    squares = np.mean([np.square(weight, dtype=np.float64).mean(axis=0) for weight in weights.values()], axis=0)
+    for _ in range(2):
+        limit = LARGEST * np.sqrt((squares * s * s).mean())
+        s = np.minimum(s, np.divide(limit, peaks, out=np.full(group.width, np.inf), where=peaks > 0))
+    return Scaling(s.astype(np.float32), notes)
+
+
+def _relative_steps(weight: F32, inputs: F32) -> F64:
+    """Steps ∝ 1/√(mean of p (1 - p)) over the inputs of a head ``(T, K)``: a logit's share in the KL's curvature."""
+    curvature = np.zeros(len(weight))
+    for x in np.array_split(inputs, max(1, len(inputs) // 64)):
+        logits = x @ weight.T
+        logits -= logits.max(axis=1, keepdims=True)
+        np.exp(logits, out=logits)
+        logits /= logits.sum(axis=1, keepdims=True)
+        curvature += (logits * (1 - logits)).sum(axis=0)
+    curvature = np.maximum(curvature, FLOOR * curvature.mean())
+    return _normal(1 / np.sqrt(curvature))
+
+
+def _normal(steps: F64) -> F64:
+    return np.asarray(steps / np.exp(np.log(steps).mean()))
+
+
+def steps(weight: F32, levels: Levels, wanted: F64) -> Stored:
+    """The scales ``(1, N)`` as stored: ``wanted``, but coarse enough for every weight to have a code."""
+    reach = np.abs(weight).max(axis=1) * (127 / REACH / (levels.format.element.levels // 2 - 1))
+    return levels.grid.nearest(np.maximum(wanted, reach)[None])
+
+
+def guess(weight: F32, levels: Levels, relative: F64, bits: float) -> float:
     """The step at which plain rounding has this rate, on some rows."""
-    rows = np.linspace(0, len(weight) - 1, min(len(weight), 512)).astype(int)
-    some = weight[rows].T
-    step = float(weight.std()) * 2.0 ** (2.05 - bits)
-    for _ in range(6):
-        scales = _stored(step * relative[rows], levels)
-        codes = levels.codes(some, levels.value(scales[0]))
-        step *= 2.0 ** (coded_bits(codes) / some.size - bits)
+    rows = np.linspace(0, len(weight) - 1, min(len(weight), SAMPLE_ROWS)).astype(np.intp)
+    step = float(np.sqrt(np.square(weight, dtype=np.float64).mean())) * 2.0 ** (2.05 - bits)
+    for _ in range(4):
+        step *= 2.0 ** (rate(weight, levels, step * relative, rows)[0] - bits)
     return step
+
+
+def rate(weight: F32, levels: Levels, wanted: F64, rows: NDArray[np.intp]) -> tuple[float, float]:
+    """Of plain rounding with steps ``wanted (N,)``, on some ``rows``: coded bits per weight, and the mean of
+    ``(what was rounded off / step)²``."""
+    some = weight[rows]
+    part = levels.rows(slice(0, len(rows)))
+    scales = part.value(steps(some, part, wanted[rows])[0])
+    codes = part.codes(np.ascontiguousarray(some.T), scales)
+    missed = np.square((some - part.values(codes, scales).T) / wanted[rows, None], dtype=np.float64).mean()
+    taken = coded_bits(np.ascontiguousarray(codes.T), levels.format.element.levels, rows=len(weight))
+    return taken / weight.size, float(missed)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from scrimp.calibrate.statistics import Statistics
 from scrimp.errors import UsageError, nearest
 from scrimp.formats import Format
-from scrimp.quantize import descent, gptq, hqq, refit, rtn
+from scrimp.quantize import descent, ecsq, gptq, hqq, refit, rtn
 from scrimp.quantize.fold import Group, Scaling
 from scrimp.quantize.quantized import Quantized
 from scrimp.tensors import F32, QTensor
@@ -28,6 +28,7 @@ class Method:
     run: Quantize
     calibrated: bool  #: whether it needs statistics of what the layer reads
     source: str  #: where it was published
+    coded_bits: float | None = None  #: what a weight's code takes in a packed store, where the method settles that
     rewrite: Rewrite | None = None  #: how the inputs of a fold's Group are scaled before anything is rounded
 
     def __call__(self, weight: F32, format: Format, statistics: Statistics | None = None) -> QTensor:
@@ -67,7 +68,9 @@ METHODS: dict[str, Method] = _FIRST | {
 
 
 #: What changes a network before its matrices are rounded; each by itself goes with the first method named here.
-REWRITES: dict[str, tuple[Rewrite, str, str]] = {}
+REWRITES: dict[str, tuple[Rewrite, str, str]] = {
+    "waterfill": (ecsq.waterfill, "ecsq:4", "reverse water-filling on the pivots of LDLQ, ours"),
+}
 
 
 def method(name: str) -> Method:
@@ -87,11 +90,31 @@ def is_method(name: str) -> bool:
 def _find(name: str) -> Method | None:
     if name in METHODS:
         return METHODS[name]
-    head, _, rest = name.partition("+")
-    if head not in REWRITES:
+    head, plus, rest = name.partition("+")
+    if head in REWRITES:
+        rewrite, default, source = REWRITES[head]
+        found = _find(rest if plus else default)
+        if found is None or found.rewrite is not None:
+            return None
+        return replace(found, calibrated=True, rewrite=rewrite, source=f"{source}; {found.source}")
+    bits = _rate(head)
+    if bits is None or (plus and rest not in _THEN):
         return None
-    rewrite, default, source = REWRITES[head]
-    found = METHODS.get(rest or default)
-    if found is None or name.endswith("+"):
+    first = Method(
+        lambda weight, format, statistics: ecsq.quantize(weight, format, statistics, bits=bits),
+        True,
+        "entropy-constrained scalar quantization, Chou, Lookabaugh & Gray 1989, with the feedback of GPTQ",
+        coded_bits=bits,
+    )
+    return replace(_refined(first, *_THEN[rest]), coded_bits=bits) if plus else first
+
+
+def _rate(name: str) -> float | None:
+    """``ecsq:BITS`` → the coded bits per weight."""
+    first, colon, text = name.partition(":")
+    try:
+        bits = float(text) if first == "ecsq" and colon else 0.0
+    except ValueError:
         return None
-    return replace(found, calibrated=True, rewrite=rewrite, source=f"{source}; {found.source}")
+    low, high = ecsq.RATES
+    return bits if low <= bits <= high else None

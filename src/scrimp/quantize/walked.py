@@ -39,7 +39,7 @@ def apply_walked(
     yielded: the caller keeps each before it asks for the next. ``progress`` counts weights, once for every time they
     are used.
     """
-    blocks, due, groups, _ = _route(plan, source)
+    blocks, due, groups, _ = route(plan, source)
     rewritable = {name for block_groups in groups for group in block_groups for name in group.vectors}
     quantized = calibration.prefix == "quantized"
     vectors: dict[str, F32] = {}
@@ -92,7 +92,7 @@ def cut_off(plan: Plan, source: Source, done: Collection[str]) -> list[str]:
     The parts of a rewrite only fit each other, and another machine need not find the same again to the last bit.
     """
     found: list[str] = []
-    for groups in _route(plan, source)[2]:
+    for groups in route(plan, source)[2]:
         tensors = {name for group in groups for name in group.tensors}
         if any(name not in done for name in tensors):
             found += [name for name in tensors if name in done]
@@ -138,7 +138,7 @@ def notes_of_walk(plan: Plan, source: Source, calibration: Calibration) -> list[
     blocks = split(program)
     read = {name for block in blocks for name in block.reads}
     starved = [name for name in plan.choices if name in read and plan.shapes[name][1] > calibration.tokens]
-    found = [*calibration.notes, *_route(plan, source)[3]]
+    found = [*calibration.notes, *route(plan, source)[3]]
     if starved:
         worst = max(starved, key=lambda name: plan.shapes[name][1])
         found.append(
@@ -171,7 +171,7 @@ def _weights(plan: Plan, names: Sequence[str]) -> float:
     return float(sum(np.prod(plan.shapes[name]) for name in names))
 
 
-def _route(plan: Plan, source: Source) -> tuple[tuple[Block, ...], list[list[str]], list[list[Group]], list[str]]:
+def route(plan: Plan, source: Source) -> tuple[tuple[Block, ...], list[list[str]], list[list[Group]], list[str]]:
     """The blocks, what is quantized and what is rewritten at each, and why other matrices are not rewritten."""
     _, program = models.build(source.config)
     blocks = split(program)
