@@ -15,6 +15,7 @@ from scrimp.quantize.decoded import decode
 from scrimp.quantize.job import prepare
 from scrimp.quantize.plan import Choice, Plan
 from scrimp.quantize.walked import schedule
+from scrimp.quantize.wish import Wish
 from scrimp.sources import open_source
 from scrimp.store.partial import Partial, partial_of
 
@@ -63,7 +64,7 @@ def hybrid_inputs(original, small, block_names):
 @pytest.mark.parametrize("tied", [False, True])
 def test_a_block_sees_what_the_quantized_blocks_before_it_make(tied, recorded, tmp_path, text, monkeypatch):
     path = write_network(tmp_path / "model", tie_word_embeddings=tied)
-    report = run(job := prepare(path, calibrate=text, **HOW), tmp_path / "out")
+    report = run(job := prepare(path, Wish(calibrate=text, **HOW)), tmp_path / "out")
     windows_of(monkeypatch, job.calibration)
     blocks = split(models.build(job.source.config)[1])
     with open_source(tmp_path / "out") as small, job.source as original:
@@ -76,7 +77,7 @@ def test_a_block_sees_what_the_quantized_blocks_before_it_make(tied, recorded, t
 
 
 def test_the_original_prefix_sees_the_pristine_network(recorded, network, tmp_path, text, monkeypatch):
-    run(job := prepare(network, calibrate=text, calibrate_prefix="original", **HOW), tmp_path / "out")
+    run(job := prepare(network, Wish(calibrate=text, calibrate_prefix="original", **HOW)), tmp_path / "out")
     windows_of(monkeypatch, job.calibration)
     with job.source as original:
         for name, x in whole_inputs(original).items():
@@ -94,7 +95,7 @@ def test_an_embedding_gets_no_statistics_and_a_note_says_so(recorded, network, t
 
 
 def test_the_output_error_is_that_of_the_outputs(recorded, network, tmp_path, text, monkeypatch):
-    report = run(job := prepare(network, calibrate=text, calibrate_prefix="original", **HOW), tmp_path / "out")
+    report = run(job := prepare(network, Wish(calibrate=text, calibrate_prefix="original", **HOW)), tmp_path / "out")
     windows_of(monkeypatch, job.calibration)
     with job.source as original, open_source(tmp_path / "out") as small:
         for name, x in whole_inputs(original).items():
@@ -190,7 +191,7 @@ def test_a_tied_embedding_is_quantized_with_the_head_only_when_its_method_calibr
 def test_a_tied_embedding_that_is_only_rounded_counts_in_the_prefix(recorded, tmp_path, text, monkeypatch):
     path = write_network(tmp_path / "model", tie_word_embeddings=True)
     rules = ["*embed_tokens=int2:g32@rtn"]
-    run(job := prepare(path, calibrate=text, rules=rules, **HOW), tmp_path / "out")
+    run(job := prepare(path, Wish(calibrate=text, rules=rules, **HOW)), tmp_path / "out")
     windows_of(monkeypatch, job.calibration)
     name = "model.layers.0.self_attn.q_proj.weight"
     with open_source(tmp_path / "out") as small, job.source as original:
@@ -222,11 +223,11 @@ def test_mixed_plans_tell_the_output_error_of_every_method(stand_in, network, tm
 def test_a_model_without_tokenizer_is_refused(stand_in, tmp_path, text):
     path = write_network(tmp_path / "model", tokenizer=False)
     with pytest.raises(Refused, match="stand-in reads a text through the network, and this model has no tokenizer"):
-        prepare(path, calibrate=text, **HOW)
+        prepare(path, Wish(calibrate=text, **HOW))
 
 
 def test_the_prediction_knows_the_walk(stand_in, network, text):
-    job = prepare(network, calibrate=text, **HOW)
+    job = prepare(network, Wish(calibrate=text, **HOW))
     with job.source:
         told = job.predict()
     assert told.seconds > 0

@@ -51,6 +51,7 @@ def compress(
     from scrimp.measure.windows import read_text
     from scrimp.quantize.compress import check_loss, measure_loss, run
     from scrimp.quantize.job import prepare
+    from scrimp.quantize.wish import Wish
     from scrimp.store.partial import check_out, partial_of
 
     if out is None and not dry_run:
@@ -60,9 +61,10 @@ def compress(
     if out is not None:
         check_out(out)
     progress = bar.progress()
-    job = prepare(model, format=format, bits=bits, size=size, kl=kl, keep=keep, method=method, rules=rule or (),
-                  embedding=embedding, tokenizer=tokenizer, calibrate=calibrate,
-                  calibrate_windows=calibrate_windows, progress=progress)  # fmt: skip
+    wish = Wish(format=format, bits=bits, size=size, kl=kl, keep=keep, method=method, rules=rule or (),
+                embedding=embedding, tokenizer=tokenizer, calibrate=calibrate,
+                calibrate_windows=calibrate_windows)  # fmt: skip
+    job = prepare(model, wish, progress=progress)
     with job.source:
         prediction = job.predict()
         if not json:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from scrimp import models
-from scrimp.calibrate.windows import Prefix
 from scrimp.errors import GoalNotMet, Refused
 from scrimp.measure.evaluate import evaluate
 from scrimp.measure.memory import peak_bytes
@@ -21,6 +20,7 @@ from scrimp.quantize.apply import apply
 from scrimp.quantize.job import Job, prepare
 from scrimp.quantize.report import CompressReport, TensorReport, record
 from scrimp.quantize.walked import apply_walked
+from scrimp.quantize.wish import wish_of
 from scrimp.sizes import format_bytes
 from scrimp.store import documents
 from scrimp.store.layout import lay_out
@@ -128,30 +128,18 @@ def compress(
     model: str | Path,
     out: str | Path,
     *,
-    format: str | None = None,
-    bits: float | None = None,
-    size: str | int | None = None,
-    kl: float | None = None,
-    keep: bool = False,
-    method: str = "rtn",
-    rules: Sequence[str] = (),
-    embedding: str | None = None,
-    tokenizer: Path | None = None,
     text: str | Path | None = None,
     max_tokens: int | None = None,
     progress: Progress = SILENT,
     fresh: bool = False,
-    calibrate: str | Path | None = None,
-    calibrate_windows: int | None = None,
-    calibrate_prefix: Prefix = "quantized",
+    **wish: Any,
 ) -> CompressReport:
     """Make ``model`` smaller into the directory ``out``; with a ``text``, measure what was lost on it.
 
-    An interrupted call with the same arguments continues where it stopped; ``fresh`` starts over.
+    ``wish`` are the fields of :class:`scrimp.quantize.wish.Wish`: ``format="int4:g64"``, ``size="60MB"``,
+    ``method="gptq"``, … An interrupted call with the same arguments continues where it stopped; ``fresh`` starts over.
     """
-    job = prepare(model, format=format, bits=bits, size=size, kl=kl, keep=keep, method=method, rules=rules,
-                  embedding=embedding, tokenizer=tokenizer, calibrate=calibrate, calibrate_windows=calibrate_windows,
-                  calibrate_prefix=calibrate_prefix, progress=progress)  # fmt: skip
+    job = prepare(model, wish_of(wish), progress=progress)
     with job.source:
         report = run(job, Path(out), progress=progress, fresh=fresh)
         return report if text is None else measure_loss(job, report, text, max_tokens=max_tokens, progress=progress)

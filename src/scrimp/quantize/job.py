@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +10,9 @@ import numpy as np
 
 from scrimp import models
 from scrimp.calibrate import windows as calibration_windows
-from scrimp.calibrate.windows import Calibration, Prefix
+from scrimp.calibrate.windows import Calibration
 from scrimp.engine.float_path import decoded_notes
 from scrimp.errors import Refused, UsageError
-from scrimp.formats import Format
 from scrimp.progress import SILENT, Progress
 from scrimp.quantize import plan as plans
 from scrimp.quantize.apply import calibrates
@@ -25,16 +22,13 @@ from scrimp.quantize.report import CompressReport, TensorReport, record
 from scrimp.quantize.sensitivity import probe_windows
 from scrimp.quantize.spend import Spender
 from scrimp.quantize.walked import applicable, notes_of_walk
-from scrimp.sizes import parse_bytes
+from scrimp.quantize.wish import Wish
 from scrimp.sources import Source, open_source
 from scrimp.sources.catalogue import cache_directory
 from scrimp.sources.pull import locate
 from scrimp.store import documents
 from scrimp.store.layout import lay_out
 from scrimp.store.open import directory_bytes
-
-#: No weight is stored in more.
-MAX_BITS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,90 +51,47 @@ class Job:
         return predict(self.source, self.plan, file_bytes(self.source, self.plan), self.calibration)
 
 
-def prepare(
-    model: str | Path,
-    *,
-    format: str | None = None,
-    bits: float | None = None,
-    size: str | int | None = None,
-    kl: float | None = None,
-    keep: bool = False,
-    method: str = "rtn",
-    rules: Sequence[str] = (),
-    embedding: str | None = None,
-    tokenizer: Path | None = None,
-    calibrate: str | Path | None = None,
-    calibrate_windows: int | None = None,
-    calibrate_prefix: Prefix = "quantized",
-    progress: Progress = SILENT,
-) -> Job:
-    """Open the model, make the plan and cut the text that calibrates its methods, where one of them wants that.
-
-    Exactly one of ``format``, ``bits``, ``size``, ``kl`` and ``keep`` is the wish. ``calibrate`` is a text, a file of
-    one, or None for the text that ships with scrimp.
-    """
-    wishes = {
-        "--format": format is not None, "--bits": bits is not None, "--size": size is not None,
-        "--kl": kl is not None, "--keep": keep,
-    }  # fmt: skip
-    if sum(wishes.values()) != 1:
-        raise UsageError(f"Give exactly one of {', '.join(wishes)}.", hint="for example --format int4:g64")
-    if keep and (rules or embedding):
-        raise UsageError("--keep changes no format, so --rule and --embedding have no place.", hint="use --format")
-    parsed = [plans.parse_rule(rule, method) for rule in rules]
-    ends = plans.storable(embedding) if embedding is not None else None
-    body = plans.storable(format) if format is not None else None
-    if bits is not None and not 0 <= bits <= MAX_BITS:
-        raise UsageError(f"{bits:g} bits per weight are out of range.", hint=f"0 … {MAX_BITS} are possible")
-    if kl is not None and not 0 < kl < math.inf:
-        raise UsageError(f"A loss of {kl:g} nats is out of range.", hint="for example --kl 0.05")
-    size_bytes = parse_bytes(size) if isinstance(size, str) else size
-    source = open_source(locate(str(model)), tokenizer=tokenizer)
+def prepare(model: str | Path, wish: Wish, *, progress: Progress = SILENT) -> Job:
+    """Open the model, make the plan and cut the text that calibrates its methods, where one of them wants that."""
+    source = open_source(locate(str(model)), tokenizer=wish.tokenizer)
     try:
         limit: int | None = None
         planned: tuple[str, ...] = ()
-        if keep:
+        if wish.keep:
             plan = plans.keep(source)
-        elif body is not None:
-            plan = plans.make(source, body, method_name=method, embedding=ends, rules=parsed)
+        elif wish.body is not None:
+            plan = plans.make(source, wish.body, method_name=wish.method, embedding=wish.ends, rules=wish.parsed_rules)
         else:
             parameters = sum(int(np.prod(info.shape)) for info in source.tensors.values())
-            limit = None if kl is not None else size_bytes if bits is None else int(bits * parameters / 8)
-            plan, planned = _solve(source, limit, kl, method, ends, parsed, progress)
+            limit = wish.size_bytes if wish.bits is None else int(wish.bits * parameters / 8)
+            plan, planned = _solve(source, wish, limit, progress)
         plan = applicable(plan, source)
-        calibration = _calibration(source, plan, calibrate, calibrate_windows, calibrate_prefix)
-        return Job(source, plan, limit, calibration, planned)
+        return Job(source, plan, limit, _calibration(source, plan, wish), planned)
     except BaseException:
         source.close()
         raise
 
 
-def _solve(
-    source: Source,
-    limit: int | None,
-    kl: float | None,
-    method: str,
-    ends: Format | None,
-    rules: Sequence[plans.Rule],
-    progress: Progress,
-) -> tuple[plans.Plan, tuple[str, ...]]:
-    """A size or a loss → the plan, and how it was found."""
+def _solve(source: Source, wish: Wish, limit: int | None, progress: Progress) -> tuple[plans.Plan, tuple[str, ...]]:
+    """A size in bytes, or a loss where there is none → the plan, and how it was found."""
     overhead = _Overhead(source)
     if source.tokenizer.kind == "none":
         if limit is None:
             raise Refused("The source has no tokenizer, so that no text can be run through it to measure a loss.",
                           hint="use --size or --format")  # fmt: skip
-        plan = fit(source, limit, overhead.file_bytes, method_name=method, embedding=ends, rules=rules)
+        plan = fit(
+            source, limit, overhead.file_bytes, method_name=wish.method, embedding=wish.ends, rules=wish.parsed_rules
+        )
         return plan, ("no tokenizer, so nothing was measured: one format for the whole body",)
     spender = Spender(
-        source, probe_windows(source), overhead.file_bytes, method_name=method, embedding=ends, rules=rules,
-        remembered=_sensitivities_file(source), progress=progress,
+        source, probe_windows(source), overhead.file_bytes, method_name=wish.method, embedding=wish.ends,
+        rules=wish.parsed_rules, remembered=_sensitivities_file(source), progress=progress,
     )  # fmt: skip
     if limit is not None:
         spent = spender.within(limit)
     else:
-        assert kl is not None
-        spent = spender.losing(kl)
+        assert wish.kl is not None
+        spent = spender.losing(wish.kl)
     return spent.plan, (spent.note,)
 
 
@@ -150,13 +101,11 @@ def _sensitivities_file(source: Source) -> Path:
     return cache_directory() / "sensitivities" / f"{documents.fingerprint(source, plans.Plan(shapes, {}))}.json"
 
 
-def _calibration(
-    source: Source, plan: plans.Plan, text: str | Path | None, windows: int | None, prefix: Prefix
-) -> Calibration | None:
+def _calibration(source: Source, plan: plans.Plan, wish: Wish) -> Calibration | None:
     """The windows, where the plan wants any. Refused when there is no text that this network could read."""
     method = next((choice.method for choice in plan.choices.values() if calibrates(choice)), None)
     if method is None:
-        if text is not None or windows is not None:
+        if wish.calibrate is not None or wish.calibrate_windows is not None:
             raise UsageError("No method of this plan looks at a text, so there is nothing to calibrate.",
                              hint="leave --calibrate out, or choose such a method with --method")  # fmt: skip
         return None
@@ -167,7 +116,9 @@ def _calibration(
 
     parsed, _ = models.build(source.config)
     tokenizer = load(source.tokenizer, rows=source.config["vocab_size"])
-    return calibration_windows.read(tokenizer, parsed.context, text, windows=windows, prefix=prefix)
+    return calibration_windows.read(
+        tokenizer, parsed.context, wish.calibrate, windows=wish.calibrate_windows, prefix=wish.calibrate_prefix
+    )
 
 
 def file_bytes(source: Source, plan: plans.Plan) -> int:
