@@ -12,6 +12,7 @@ def pack_codes(codes: NDArray[np.uint8], widths: Sequence[int]) -> list[NDArray[
 def unpack_codes(
     planes: Sequence[NDArray[np.uint8]], widths: Sequence[int], shape: tuple[int, int]
 ) -> NDArray[np.uint8]: ...
+
 RANGE_BITS: int
 
 class Malformed(ValueError): ...

@@ -140,7 +140,8 @@ def _quantized(means: F64) -> U8:
         steps = np.rint(_PER_OCTAVE * np.log2(means))
     middle = np.median(steps[np.isfinite(steps)]) if np.isfinite(steps).any() else 0.0
     steps = np.clip(steps - middle, -CLASSES // 2, CLASSES // 2 - 1)
-    return (steps - steps.min()).astype(np.uint8)
+    found: U8 = (steps - steps.min()).astype(np.uint8)
+    return found
 
 
 def _with(codes: U8, levels: int, row_class: U8, col_class: U8, share: float) -> Contexts:

@@ -17,20 +17,25 @@ from scrimp.formats import Format
 from scrimp.formats.contexts import LEVELS, lanes_of
 from scrimp.formats.packing import TILE_ROWS
 from scrimp.formats.rounding import to_numbers
-from scrimp.store.sections import RAW, Damaged, Reader, decode, raw_section, read_section, section
+from scrimp.store.layout import CODED
+from scrimp.store.sections import RAW, Damaged, Reader, decode, raw_section, read_section, section, varint
 from scrimp.tensors import DTYPES, PLANE_PARTS, QTensor, Stored, from_parts, part_shapes, part_types, stored_bytes
 
 U8 = NDArray[np.uint8]
-#: The name of the part.
-CODED = "coded"
 #: No tensor is coded into less than this share of its bytes: so no small file can ask for memory without end.
 LARGEST_RATIO = 256
+
+
+def part(name: str) -> str:
+    """What the tensor is called in the file."""
+    return f"{name}.{CODED}"
 
 
 def encode(tensor: QTensor | NDArray[np.float32], threads: int = 1) -> bytes:
     """A matrix or a float32 vector → its bytes; at most 11 more per section than its parts have."""
     if isinstance(tensor, np.ndarray):
-        return _bytewise(np.ascontiguousarray(tensor, np.float32))
+        found = varint(tensor.size) + _bytewise(np.ascontiguousarray(tensor, np.float32))
+        return found + bytes(max(0, least_bytes(tensor.nbytes) - len(found)))
     parts = tensor.parts()
     pieces = []
     if _codes_are_bytes(tensor.format):
@@ -57,20 +62,30 @@ def decode_matrix(path: Path, name: str, format: Format, shape: tuple[int, int],
             if part not in parts:
                 kind = np.dtype(np.uint8) if types[part] == "u8" else DTYPES[types[part]]
                 parts[part] = _numbers_of(reader, int(np.prod(sides)), kind).reshape(sides)
-        if reader.take(reader.rest()).any():
-            raise Damaged("goes on after its last part")
+        _check_end(reader)
     except Damaged as error:
         raise _refused(path, name, str(error)) from None
     return from_parts(name, format, shape, parts)
 
 
-def decode_vector(path: Path, name: str, size: int, data: U8) -> NDArray[np.float32]:
-    """A vector of ``size`` float32."""
-    reader = Reader(data)
+def vector_size(path: Path, name: str, data: U8) -> int:
+    """How many numbers the bytes of a vector say that it has."""
     try:
+        size = Reader(data).varint()
+    except Damaged as error:
+        raise _refused(path, name, str(error)) from None
+    if len(data) < least_bytes(4 * size):
+        raise _refused(path, name, f"has {len(data):,} bytes, too few for {size:,} numbers")
+    return size
+
+
+def decode_vector(path: Path, name: str, data: U8) -> NDArray[np.float32]:
+    """The float32 vector that was encoded."""
+    size, reader = vector_size(path, name, data), Reader(data)
+    try:
+        reader.varint()
         values = _numbers_of(reader, size, np.dtype(np.float32))
-        if reader.rest():
-            raise Damaged("goes on after its last number")
+        _check_end(reader)
     except Damaged as error:
         raise _refused(path, name, str(error)) from None
     return values.view(np.float32)
@@ -126,6 +141,12 @@ def _numbers_of(reader: Reader, count: int, kind: np.dtype[np.generic]) -> Store
         shape = (TILE_ROWS, -(-count // TILE_ROWS))
         by_byte[:, at] = payload if found == RAW else decode(payload, shape, LEVELS, ())[0].reshape(-1)[:count]
     return by_byte.reshape(-1).view(kind)
+
+
+def _check_end(reader: Reader) -> None:
+    """Only zeros may follow."""
+    if reader.take(reader.rest()).any():
+        raise Damaged("goes on after its last part")
 
 
 def _refused(path: Path, name: str, what: str) -> Refused:
