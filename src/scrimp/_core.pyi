@@ -12,6 +12,38 @@ def pack_codes(codes: NDArray[np.uint8], widths: Sequence[int]) -> list[NDArray[
 def unpack_codes(
     planes: Sequence[NDArray[np.uint8]], widths: Sequence[int], shape: tuple[int, int]
 ) -> NDArray[np.uint8]: ...
+
+RANGE_BITS: int
+
+class Malformed(ValueError): ...
+
+def rans_encode(
+    codes: NDArray[np.uint8],
+    row_class: NDArray[np.uint8],
+    col_class: NDArray[np.uint8],
+    tables: NDArray[np.uint8],
+    frequencies: NDArray[np.uint16],
+    segment_rows: int,
+    threads: int = 1,
+) -> tuple[NDArray[np.uint8], list[int]]: ...
+def rans_decode(
+    stream: NDArray[np.uint8],
+    ends: Sequence[int],
+    shape: tuple[int, int],
+    row_class: NDArray[np.uint8],
+    col_class: NDArray[np.uint8],
+    tables: NDArray[np.uint8],
+    frequencies: NDArray[np.uint16],
+    segment_rows: int,
+    widths: Sequence[int],
+    threads: int = 1,
+) -> list[NDArray[np.uint8]]: ...
+def count_codes(
+    codes: NDArray[np.uint8], row_class: NDArray[np.uint8], col_class: NDArray[np.uint8]
+) -> NDArray[np.uint32]: ...
+def spreads(
+    codes: NDArray[np.uint8], squares: NDArray[np.float32]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
 def linear(
     matrix: Matrix, x: NDArray[np.float32], isa: str, float_arithmetic: bool = False, activation_block: int = 32
 ) -> NDArray[np.float32]: ...

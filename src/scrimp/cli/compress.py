@@ -37,6 +37,7 @@ def compress(
     rule: Annotated[
         list[str] | None, typer.Option(help="GLOB=FORMAT[@METHOD]; repeatable, the last match wins")
     ] = None,
+    pack: Annotated[bool, typer.Option("--pack", help="store codes under an entropy coder, decoded at load")] = False,
     text: Annotated[Path | None, typer.Option(help="UTF-8 text to measure the loss on; one ships with scrimp")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="tokens of the text to measure on")] = DEFAULT_TOKENS,
     no_loss: Annotated[bool, typer.Option("--no-loss", help="don't measure the loss")] = False,
@@ -63,7 +64,7 @@ def compress(
     progress = bar.progress()
     wish = Wish(format=format, bits=bits, size=size, kl=kl, keep=keep, method=method, rules=rule or (),
                 embedding=embedding, tokenizer=tokenizer, calibrate=calibrate,
-                calibrate_windows=calibrate_windows)  # fmt: skip
+                calibrate_windows=calibrate_windows, pack=pack)  # fmt: skip
     job = prepare(model, wish, progress=progress)
     with job.source:
         prediction = job.predict()
@@ -108,7 +109,10 @@ def _announce(job: Job, prediction: Prediction) -> None:
     output.print_table(
         ("planned", "value"),
         [
-            ("size", f"{format_bytes(before)} → {format_bytes(prediction.file_bytes)}"),
+            (
+                "size, at most" if job.packed else "size",
+                f"{format_bytes(before)} → {format_bytes(prediction.file_bytes)}",
+            ),
             ("bits per weight", f"{8 * before / job.plan.parameters:.2f} → {prediction.bits_per_weight:.2f}"),
             ("time, about", format_seconds(prediction.seconds)),
             ("memory, about", format_bytes(prediction.memory_bytes)),

@@ -23,7 +23,7 @@ from scrimp.quantize.walked import apply_walked, cut_off
 from scrimp.quantize.wish import wish_of
 from scrimp.sizes import format_bytes
 from scrimp.store import documents
-from scrimp.store.layout import lay_out
+from scrimp.store.layout import lay_out, lay_out_coded
 from scrimp.store.open import directory_bytes
 from scrimp.store.partial import SCRIMP_JSON, Partial, write_durably
 from scrimp.store.verify import verify
@@ -38,8 +38,9 @@ def run(job: Job, out: Path, *, progress: Progress = SILENT, fresh: bool = False
     began = time.perf_counter()
     source, plan, calibration = job.source, job.plan, job.calibration
     layout = lay_out(plan.shapes, {name: choice.format for name, choice in plan.choices.items()})
-    fingerprint = documents.fingerprint(source, plan, "" if calibration is None else calibration.identity)
-    with Partial(out, layout, fingerprint, fresh=fresh) as partial:
+    identity = "" if calibration is None else calibration.identity
+    fingerprint = documents.fingerprint(source, plan, identity, packed=job.packed)
+    with Partial(out, lay_out_coded(layout) if job.packed else layout, fingerprint, fresh=fresh) as partial:
         partial.forget(cut_off(plan, source, partial.finished))
         resumed = len(partial.finished)
 
@@ -72,9 +73,15 @@ def run(job: Job, out: Path, *, progress: Progress = SILENT, fresh: bool = False
         told = [f"{name}: {note}" for name in plan.choices for note in partial.finished[name].notes]
         report = CompressReport(str(out), 0, 0.0, 0.0, 0, tensors, (*job.notes, *told), resumed)
         texts = {
-            "config.json": documents.config_json(source, plan),
+            "config.json": documents.config_json(source, plan, packed=job.packed),
             SCRIMP_JSON: documents.scrimp_json(
-                source, plan, documents.source_hashes(source), checksums, report.notes, record(report)
+                source,
+                plan,
+                documents.source_hashes(source),
+                checksums,
+                report.notes,
+                record(report),
+                packed=job.packed,
             ),
         }
         partial.complete(texts)

@@ -40,6 +40,7 @@ class Job:
     limit_bytes: int | None  #: what the files must not exceed
     calibration: Calibration | None = None  #: where a method of the plan wants Statistics
     planned: tuple[str, ...] = ()  #: how the plan was found
+    packed: bool = False  #: stored under the entropy coder: sizes of before are upper bounds
 
     @property
     def notes(self) -> list[str]:
@@ -66,7 +67,7 @@ def prepare(model: str | Path, wish: Wish, *, progress: Progress = SILENT) -> Jo
             limit = wish.size_bytes if wish.bits is None else int(wish.bits * parameters / 8)
             plan, planned = _solve(source, wish, limit, progress)
         plan = applicable(plan, source)
-        return Job(source, plan, limit, _calibration(source, plan, wish), planned)
+        return Job(source, plan, limit, _calibration(source, plan, wish), planned, wish.pack)
     except BaseException:
         source.close()
         raise

@@ -34,6 +34,7 @@ class Wish:
     method: str = "rtn"  #: how codes are chosen
     rules: Sequence[str] = ()  #: ``GLOB=FORMAT[@METHOD]``, the last match wins
     embedding: str | None = None  #: format of embedding and head
+    pack: bool = False  #: codes and scales under an entropy coder, decoded when the model is opened
     tokenizer: Path | None = None  #: of a llama2.c model
     calibrate: str | Path | None = None  #: a text, a file of one, or None for the text that ships with scrimp
     calibrate_windows: int | None = None  #: windows of that text

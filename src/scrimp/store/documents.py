@@ -18,16 +18,18 @@ from scrimp.sources.source import Source
 QUANT_METHOD = "scrimp"
 #: Raised when an older scrimp could not read what a newer one writes.
 VERSION = 1
+#: What ``coding`` says in both files of a packed store.
+RANS = "rans"
 #: Sources up to this size are hashed whole for the record; of larger ones names, sizes and times must do.
 HASH_BYTES = 10**9
 
 
-def config_json(source: Source, plan: Plan) -> str:
+def config_json(source: Source, plan: Plan, *, packed: bool = False) -> str:
     """The source's config and the Format and shape of every matrix."""
     tensors = {
         name: {"format": choice.format.name, "shape": plan.shapes[name]} for name, choice in plan.choices.items()
     }
-    quantization = {"quant_method": QUANT_METHOD, "version": VERSION, "tensors": tensors}
+    quantization = {"quant_method": QUANT_METHOD, "version": VERSION, **_coding(packed), "tensors": tensors}
     return _text({**source.config, "quantization_config": quantization})
 
 
@@ -38,11 +40,14 @@ def scrimp_json(
     checksums: Mapping[str, str],
     notes: Sequence[str],
     report: Mapping[str, Any],
+    *,
+    packed: bool = False,
 ) -> str:
     """Provenance with the ``hashes`` of the source's files, plan, checksums of every part, the measured report."""
     document = {
         "scrimp": scrimp.__version__,
         "version": VERSION,
+        **_coding(packed),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "source": {
             "name": source.path.name,
@@ -64,7 +69,7 @@ def with_report(scrimp_json: str, report: Mapping[str, Any]) -> str:
     return _text({**json.loads(scrimp_json), "report": dict(report)})
 
 
-def fingerprint(source: Source, plan: Plan, calibration: str = "") -> str:
+def fingerprint(source: Source, plan: Plan, calibration: str = "", *, packed: bool = False) -> str:
     """One line that changes when the result would: source's files, plan, identity of the calibration, this version."""
     files = [[path.name, path.stat().st_size, path.stat().st_mtime_ns, _head(path)] for path in _files(source)]
     job = {
@@ -73,6 +78,7 @@ def fingerprint(source: Source, plan: Plan, calibration: str = "") -> str:
         "shapes": {name: list(shape) for name, shape in plan.shapes.items()},
         "scrimp": [scrimp.__version__, VERSION],
         "calibration": calibration,
+        **_coding(packed),
     }
     return hashlib.sha256(json.dumps(job).encode()).hexdigest()
 
@@ -80,6 +86,10 @@ def fingerprint(source: Source, plan: Plan, calibration: str = "") -> str:
 def source_hashes(source: Source) -> dict[str, str] | None:
     """The SHA-256 of every file of the source, where that is quick."""
     return {path.name: sha256_of(path) for path in _files(source)} if source.file_bytes <= HASH_BYTES else None
+
+
+def _coding(packed: bool) -> dict[str, str]:
+    return {"coding": RANS} if packed else {}
 
 
 def _text(document: dict[str, Any]) -> str:

@@ -3,12 +3,14 @@
 A matrix is the parts ``<name>.codes``, ``.scales``, … (tensors.py has all names and shapes); a vector is float32 under
 its own name. Every part starts on a 64-byte boundary of the file. safetensors files have no holes, so where a part's
 size is no multiple of 64 a tensor ``__pad__.<n>`` of zero bytes follows it; the header ends in spaces.
+
+A packed store has one part ``<name>.coded`` per tensor, whose size nobody knows before (store/coded.py).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +21,8 @@ from scrimp.tensors import part_shapes, part_types
 ALIGNMENT = 64
 PAD_PREFIX = "__pad__."
 MODEL_FILE = "model.safetensors"
+#: The one part of a tensor in a packed store.
+CODED = "coded"
 
 #: What a part holds (``tensors.part_types``) → (safetensors dtype, bytes).
 PART_DTYPES = {"u8": ("U8", 1), "f16": ("F16", 2), "bf16": ("BF16", 2), "f32": ("F32", 4)}
@@ -56,14 +60,50 @@ def lay_out(shapes: Mapping[str, tuple[int, ...]], formats: Mapping[str, Format]
             if gap := -at % ALIGNMENT:
                 entries[f"{PAD_PREFIX}{pads}"] = _entry("U8", (gap,), at, gap)
                 at, pads = at + gap, pads + 1
-    text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-(8 + len(text)) % ALIGNMENT)
-    header = len(text).to_bytes(8, "little") + text
+    header = _header(json.dumps(entries, separators=(",", ":")).encode())
     placed = {
         tensor: tuple(Part(p.name, p.dtype, p.shape, p.offset + len(header), p.nbytes) for p in parts)
         for tensor, parts in found.items()
     }
     return Layout(header, placed, len(header) + at)
+
+
+@dataclass(frozen=True, slots=True)
+class CodedLayout:
+    """A packed store: tensors of unknown size behind a header of known room."""
+
+    names: frozenset[str]
+    header_bytes: int
+    file_bytes: int  #: at most
+
+
+def lay_out_coded(layout: Layout) -> CodedLayout:
+    """Room for the tensors of a plain store, packed: no header of theirs can be longer."""
+    bound = layout.file_bytes + 2 * ALIGNMENT * sum(map(len, layout.parts.values()))
+    worst = [(f"{tensor}.{CODED}", bound, bound | 1) for tensor in layout.parts]  # every one with a gap behind it
+    header_bytes = len(coded_header(worst, 0))
+    return CodedLayout(frozenset(layout.parts), header_bytes, header_bytes + bound)
+
+
+def coded_header(places: Iterable[tuple[str, int, int]], header_bytes: int) -> bytes:
+    """The header of a packed store in that room, or in as much as it needs.
+
+    ``places``: name, offset in the file and bytes of each tensor, in file order.
+    """
+    entries: dict[str, object] = {"__metadata__": {"format": "scrimp"}}
+    for pads, (name, offset, nbytes) in enumerate(places):
+        at = offset - header_bytes
+        entries[name] = _entry("U8", (nbytes,), at, nbytes)
+        if gap := -nbytes % ALIGNMENT:
+            entries[f"{PAD_PREFIX}{pads}"] = _entry("U8", (gap,), at + nbytes, gap)
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    return _header(text + b" " * (header_bytes - 8 - len(text)))
+
+
+def _header(text: bytes) -> bytes:
+    """The length of the text, and the text, with spaces up to a boundary."""
+    text += b" " * (-(8 + len(text)) % ALIGNMENT)
+    return len(text).to_bytes(8, "little") + text
 
 
 def expected_parts(

@@ -8,18 +8,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scrimp.engine.machine import default_threads
 from scrimp.errors import Refused, UsageError
 from scrimp.formats import Format, parse
 from scrimp.sources.checks import check_codes, check_finite, check_tensors
 from scrimp.sources.json_object import read_json
-from scrimp.sources.safetensors_file import SafetensorsFile
+from scrimp.sources.safetensors_file import SafetensorsFile, StoredTensor
 from scrimp.sources.source import Source, TensorInfo
 from scrimp.sources.tokenizer_data import TokenizerData
-from scrimp.store.documents import QUANT_METHOD, VERSION
-from scrimp.store.layout import ALIGNMENT, MODEL_FILE, PAD_PREFIX, expected_parts
+from scrimp.store import coded
+from scrimp.store.documents import QUANT_METHOD, RANS, VERSION
+from scrimp.store.layout import ALIGNMENT, CODED, MODEL_FILE, PAD_PREFIX, expected_parts
 from scrimp.tensors import DTYPES, QTensor, Stored, from_parts, part_types
 
 _SIDE = 2**40
+#: A packed matrix of more is decoded by several threads; smaller ones are read several at a time.
+_MANY_WEIGHTS = 1 << 22
 _HINT = "the directory is damaged or hostile; compress the model again"
 
 
@@ -29,17 +33,21 @@ def open_store(path: Path) -> ScrimpSource:
         if not (path / name).is_file():
             raise Refused(f"{path} lacks {name}.", hint=_HINT)
     config = read_json(path / "config.json")
-    formats, shapes = _formats(path, config.pop("quantization_config", None))
+    declared = config.pop("quantization_config", None)
+    formats, shapes = _formats(path, declared)
     file = SafetensorsFile(path / MODEL_FILE)
     try:
-        return ScrimpSource(path, config, file, formats, shapes)
+        return ScrimpSource(path, config, file, formats, shapes, packed=_packed(path, declared))
     except BaseException:
         file.close()
         raise
 
 
 class ScrimpSource(Source):
-    """A mapped store. Tensors read from it are views of the map, and keep it alive after :meth:`close`."""
+    """A mapped store. Tensors read from it are views of the map, and keep it alive after :meth:`close`.
+
+    Of a ``packed`` store they are decoded each time.
+    """
 
     kind = "scrimp"
 
@@ -50,12 +58,19 @@ class ScrimpSource(Source):
         file: SafetensorsFile,
         formats: dict[str, Format],
         shapes: dict[str, tuple[int, int]],
+        *,
+        packed: bool = False,
     ) -> None:
-        self._file, self._formats = file, formats
+        self._file, self._formats, self.packed = file, formats, packed
         infos: dict[str, TensorInfo] = {}
         claimed: set[str] = set()
         for name, format in formats.items():
             nbytes = 0
+            if packed:
+                part = coded.part(name)
+                infos[name] = TensorInfo(name, shapes[name], f"{format.name} {RANS}", self._coded(part).nbytes)
+                claimed.add(part)
+                continue
             for part, dtype, shape, size in expected_parts(name, shapes[name], format):
                 found = file.tensors.get(part)
                 if found is None:
@@ -73,10 +88,15 @@ class ScrimpSource(Source):
                 )
             if name in claimed or name.startswith(PAD_PREFIX):
                 continue
+            if packed and (vector := name.removesuffix(f".{CODED}")) != name:
+                size = coded.vector_size(path, vector, file.bytes_of(self._coded(name).name))
+                infos[vector] = TensorInfo(vector, (size,), f"f32 {RANS}", stored.nbytes)
+                continue
             if stored.dtype != "F32" or len(stored.shape) != 1:
                 raise Refused(f"{path}: {name} is no float32 vector and belongs to no matrix.", hint=_HINT)
             infos[name] = TensorInfo(name, stored.shape, "f32", stored.nbytes)
-        first = {name: file.tensors[f"{name}.codes" if name in formats else name].offset for name in infos}
+        suffixes = {name: f".{CODED}" if packed else ".codes" if name in formats else "" for name in infos}
+        first = {name: file.tensors[name + suffix].offset for name, suffix in suffixes.items()}
         infos = {name: infos[name] for name in sorted(infos, key=first.__getitem__)}
         check_tensors(path, config, {name: info.shape for name, info in infos.items()})
         has_tokenizer = (path / "tokenizer.json").is_file()
@@ -93,20 +113,46 @@ class ScrimpSource(Source):
         """One tensor, as a view of the mapped file. Numbers that no network has are Refused here."""
         info = self.tensors[name]
         if name not in self._formats:
-            vector = self._file.bytes_of(name).view(np.float32)
+            vector = self._vector(name)
             check_finite(self.path, name, vector)
             return vector
         format, shape = self._formats[name], (info.shape[0], info.shape[1])
+        tensor = self._matrix(name, format, shape)
+        check_finite(self.path, name, tensor)
+        check_codes(self.path, name, tensor)
+        return tensor
+
+    def _vector(self, name: str) -> NDArray[np.float32]:
+        if self.packed:
+            return coded.decode_vector(self.path, name, self._file.bytes_of(coded.part(name)))
+        return self._file.bytes_of(name).view(np.float32)
+
+    def _matrix(self, name: str, format: Format, shape: tuple[int, int]) -> QTensor:
+        if self.packed:
+            data, weights = self._file.bytes_of(coded.part(name)), shape[0] * shape[1]
+            tensor = coded.decode_matrix(
+                self.path, name, format, shape, data, default_threads() if weights > _MANY_WEIGHTS else 1
+            )
+            self._file.forget(coded.part(name))
+            return tensor
         parts: dict[str, Stored] = {}
         types = part_types(format)
         for full, _, part_shape, _ in expected_parts(name, shape, format):
             part = full.removeprefix(f"{name}.")
             kind = np.dtype(np.uint8) if types[part] == "u8" else DTYPES[types[part]]
             parts[part] = self._file.bytes_of(full).view(kind).reshape(part_shape)
-        tensor = from_parts(name, format, shape, parts)
-        check_finite(self.path, name, tensor)
-        check_codes(self.path, name, tensor)
-        return tensor
+        return from_parts(name, format, shape, parts)
+
+    def _coded(self, part: str) -> StoredTensor:
+        """The part of a packed tensor: bytes."""
+        found = self._file.tensors.get(part)
+        if found is None:
+            raise Refused(f"{self._file.path.parent}: {part} is missing.", hint=_HINT)
+        if found.dtype != "U8" or len(found.shape) != 1:
+            raise Refused(
+                f"{self._file.path.parent}: {part} is {found.dtype} {list(found.shape)}, no bytes.", hint=_HINT
+            )
+        return found
 
     def close(self) -> None:
         self._file.close()
@@ -115,6 +161,15 @@ class ScrimpSource(Source):
 def directory_bytes(path: Path) -> int:
     """Bytes of all files of a store."""
     return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+
+
+def _packed(path: Path, declared: object) -> bool:
+    """Is the store under the entropy coder?"""
+    coding = declared.get("coding") if isinstance(declared, dict) else None
+    if coding not in (None, RANS):
+        raise Refused(f"{path} is stored with the coding {str(coding)[:20]!r}; this scrimp reads {RANS}.",
+                      hint="a newer scrimp may know it")  # fmt: skip
+    return coding == RANS
 
 
 def _formats(path: Path, declared: object) -> tuple[dict[str, Format], dict[str, tuple[int, int]]]:

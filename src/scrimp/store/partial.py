@@ -1,20 +1,20 @@
 """The directory a store grows in: a hidden sibling of OUT that survives interruptions and becomes OUT when complete.
 
-``.OUT.partial/`` holds ``model.safetensors`` at its full size and ``journal.jsonl``: first the fingerprint of the job,
-then a line for every finished tensor. A line is written only after the bytes it speaks of are on the disk.
+``.OUT.partial/`` holds ``model.safetensors``, of a plain store at its full size, and ``journal.jsonl``: first the
+fingerprint of the job, then a line for every finished tensor. A line is written only after the bytes it speaks of are
+on the disk.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 
@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from scrimp.errors import ScrimpError, UsageError
 from scrimp.formats import Format
 from scrimp.sizes import format_bytes
-from scrimp.store.layout import MODEL_FILE, Layout, Part
-from scrimp.tensors import DTYPES, QTensor, Stored, from_parts, part_types
+from scrimp.store.contents import Finished, contents_of
+from scrimp.store.layout import MODEL_FILE, CodedLayout, Layout
+from scrimp.tensors import QTensor
 
 JOURNAL = "journal.jsonl"
 SCRIMP_JSON = "scrimp.json"
@@ -40,17 +41,6 @@ _NO_PLACE = (
 )  # fmt: skip
 #: Finished tensors reach the disk at most this much later.
 _DURABLE_EVERY_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """What the journal says of a tensor: its errors against the source and the SHA-256 of each part."""
-
-    tensor: str
-    error: float
-    checksums: Mapping[str, str]
-    output_error: float | None = None
-    notes: Sequence[str] = ()
 
 
 def partial_of(out: Path) -> Path:
@@ -77,13 +67,13 @@ def check_out(out: Path) -> None:
 class Partial:
     """A store being written. Leaving it without :meth:`complete` keeps what is finished for the next attempt."""
 
-    def __init__(self, out: Path, layout: Layout, fingerprint: str, *, fresh: bool = False) -> None:
-        self.out, self.path, self.layout = out, partial_of(out), layout
+    def __init__(self, out: Path, layout: Layout | CodedLayout, fingerprint: str, *, fresh: bool = False) -> None:
+        self.out, self.path, self._contents = out, partial_of(out), contents_of(layout)
         self.finished: dict[str, Finished] = {}
         self._pending: list[str] = []
         self._synced = time.monotonic()
         check_out(out)
-        with _in_words(out, layout.file_bytes):
+        with _in_words(out, self._contents.file_bytes):
             self.path.mkdir(parents=True, exist_ok=True)
             self._journal = os.open(self.path / JOURNAL, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             self._data = -1
@@ -106,52 +96,43 @@ class Partial:
         notes: Sequence[str] = (),
     ) -> None:
         """Store one tensor at its place."""
-        stored = (
-            {name: tensor}
-            if isinstance(tensor, np.ndarray)
-            else {f"{name}.{part}": values for part, values in tensor.parts().items()}
-        )
-        checksums = {}
-        with _in_words(self.out, self.layout.file_bytes):
-            for part in self.layout.parts[name]:
-                raw = np.ascontiguousarray(stored[part.name]).reshape(-1).view(np.uint8)
-                assert raw.nbytes == part.nbytes, part.name
-                _write_all(self._data, raw.data, part.offset)
-                checksums[part.name] = hashlib.sha256(raw.data).hexdigest()
-            self.finished[name] = Finished(name, error, checksums, output_error, notes)
+        with _in_words(self.out, self._contents.file_bytes):
+            checksums, extent = self._contents.write(self._data, name, tensor, self.finished.values())
+            self.finished[name] = Finished(name, error, checksums, output_error, notes, extent)
             self._pending.append(json.dumps(asdict(self.finished[name])))
             if time.monotonic() - self._synced >= _DURABLE_EVERY_S:
                 self._make_durable()
 
     def read(self, name: str, format: Format, shape: tuple[int, int]) -> QTensor:
         """A finished matrix again. ScrimpError when the file no longer holds what was written."""
-        parts: dict[str, Stored] = {}
-        for part, (kind, dtype) in zip(self.layout.parts[name], part_types(format).items(), strict=True):
-            raw = self._read(name, part)
-            parts[kind] = raw.view(np.uint8 if dtype == "u8" else DTYPES[dtype]).reshape(part.shape)
-        return from_parts(name, format, shape, parts)
+        return self._contents.read(self._data, self.path, self.finished[name], format, shape)
 
     def read_vector(self, name: str) -> NDArray[np.float32]:
         """A finished vector again; errors as :meth:`read`."""
-        (part,) = self.layout.parts[name]
-        return self._read(name, part).view(np.float32)
+        return self._contents.read_vector(self._data, self.path, self.finished[name])
 
     def forget(self, names: Iterable[str]) -> None:
         """Finished tensors that are to be made anew: until they are written again the store does not hold them."""
-        if forgotten := [name for name in names if self.finished.pop(name, None)]:
-            self._pending.append(json.dumps({"forgotten": forgotten}))
-            self._make_durable()
+        unwanted = set(names)
+        if unwanted.isdisjoint(self.finished):
+            return
+        left = [entry for name, entry in self.finished.items() if name not in unwanted]
+        kept = {entry.tensor: entry for entry in self._contents.still_there(self._data, left) or ()}
+        self._pending.append(json.dumps({"forgotten": [name for name in self.finished if name not in kept]}))
+        self.finished = kept
+        self._make_durable()
 
     def add(self, save: Callable[[Path], object]) -> None:
         """Let ``save`` write further files into the directory."""
-        with _in_words(self.out, self.layout.file_bytes):
+        with _in_words(self.out, self._contents.file_bytes):
             save(self.path)
 
     def complete(self, texts: Mapping[str, str]) -> None:
         """Add the files of ``texts`` (name → content) and put the directory in the place of OUT."""
-        assert set(self.finished) == set(self.layout.parts)
-        with _in_words(self.out, self.layout.file_bytes):
+        assert self.finished.keys() == self._contents.names
+        with _in_words(self.out, self._contents.file_bytes):
             self._make_durable()
+            self._contents.finish(self._data, self.finished.values())
             for name, text in texts.items():
                 write_durably(self.path / name, text)
             (self.path / JOURNAL).unlink()
@@ -172,29 +153,24 @@ class Partial:
             self._make_durable()
         self._close()
 
-    def _read(self, name: str, part: Part) -> NDArray[np.uint8]:
-        raw = np.frombuffer(_read_all(self._data, part.nbytes, part.offset), np.uint8)
-        if hashlib.sha256(raw.data).hexdigest() != self.finished[name].checksums[part.name]:
-            raise ScrimpError(f"{self.path}: {part.name} is not what was written.", hint="start over with --fresh")
-        return raw
-
     def _resume(self, fingerprint: str) -> bool:
         """Read the journal of an earlier attempt at the same job; False when there is none."""
         lines = (self.path / JOURNAL).read_bytes().split(b"\n")
         if lines[0].decode(errors="replace") != fingerprint or not (self.path / MODEL_FILE).is_file():
             return False
         self._data = os.open(self.path / MODEL_FILE, os.O_RDWR)
-        if os.fstat(self._data).st_size != self.layout.file_bytes:
-            return False
+        told: dict[str, Finished] = {}
         for line in lines[1:]:
             with suppress(ValueError, TypeError):  # the last line may be cut off
-                told = json.loads(line)
-                if "forgotten" in told:
-                    for name in told["forgotten"]:
-                        self.finished.pop(name, None)
-                elif (entry := Finished(**told)).tensor in self.layout.parts:
-                    self.finished[entry.tensor] = entry
-        return True
+                entry = json.loads(line)
+                if "forgotten" in entry:
+                    for name in entry["forgotten"]:
+                        told.pop(name, None)
+                elif (finished := Finished(**entry)).tensor in self._contents.names:
+                    told[finished.tensor] = finished
+        found = self._contents.still_there(self._data, told.values())
+        self.finished = {entry.tensor: entry for entry in found or ()}
+        return found is not None
 
     def _begin(self, fingerprint: str) -> None:
         for left in self.path.iterdir():
@@ -202,8 +178,7 @@ class Partial:
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
         os.ftruncate(self._journal, 0)
         self._data = os.open(self.path / MODEL_FILE, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
-        _reserve(self._data, self.layout.file_bytes)
-        _write_all(self._data, memoryview(self.layout.header), 0)
+        self._contents.begin(self._data)
         os.fsync(self._data)
         _append(self._journal, f"{fingerprint}\n")
 
@@ -259,30 +234,6 @@ def _lock(descriptor: int, out: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         raise ScrimpError(f"Another scrimp is writing {out}.", hint="wait for it, or choose another -o") from None
-
-
-def _reserve(descriptor: int, size_bytes: int) -> None:
-    """Take the room now: a full disk is better known before the work than after it."""
-    try:
-        os.posix_fallocate(descriptor, 0, size_bytes)
-    except (AttributeError, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
-            raise
-        os.ftruncate(descriptor, size_bytes)  # this file system reserves nothing
-
-
-def _write_all(descriptor: int, raw: memoryview, offset: int) -> None:
-    while raw:
-        written = os.pwrite(descriptor, raw, offset)
-        raw, offset = raw[written:], offset + written
-
-
-def _read_all(descriptor: int, count: int, offset: int) -> bytes:
-    pieces = []
-    while count and (piece := os.pread(descriptor, count, offset)):
-        pieces.append(piece)
-        count, offset = count - len(piece), offset + len(piece)
-    return b"".join(pieces)
 
 
 def _append(descriptor: int, text: str) -> None:
