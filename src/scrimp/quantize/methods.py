@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from scrimp.calibrate.statistics import Statistics
 from scrimp.errors import UsageError, nearest
 from scrimp.formats import Format
-from scrimp.quantize import descent, gptq, hqq, refit, rtn
+from scrimp.quantize import awq, clip, descent, gptq, hqq, refit, rtn, smoothquant
 from scrimp.quantize.fold import Group, Scaling
 from scrimp.quantize.quantized import Quantized
 from scrimp.tensors import F32, QTensor
@@ -41,6 +41,7 @@ def _plain(scale: rtn.Scale) -> Quantize:
 _FIRST = {
     "rtn": Method(_plain("mse"), False, "nearest level, scales of least squared error"),
     "rtn:absmax": Method(_plain("absmax"), False, "nearest level, scales that clip nothing"),
+    "rtn:clip": Method(clip.quantize, True, "nearest level, scales of least output error; Lin et al. 2023"),
     "hqq": Method(hqq.quantize, False, "Badri & Shaji 2023, Half-Quadratic Quantization"),
     "gptq": Method(gptq.quantize, True, "Frantar et al. 2022, arXiv:2210.17323"),
 }
@@ -67,7 +68,10 @@ METHODS: dict[str, Method] = _FIRST | {
 
 
 #: What changes a network before its matrices are rounded; each by itself goes with the first method named here.
-REWRITES: dict[str, tuple[Rewrite, str, str]] = {}
+REWRITES: dict[str, tuple[Rewrite, str, str]] = {
+    "awq": (awq.search, "rtn:clip", "Lin et al. 2023, arXiv:2306.00978"),
+    "smoothquant": (smoothquant.search, "rtn", "Xiao et al. 2022, arXiv:2211.10438"),
+}
 
 
 def method(name: str) -> Method:
@@ -91,7 +95,7 @@ def _find(name: str) -> Method | None:
     if head not in REWRITES:
         return None
     rewrite, default, source = REWRITES[head]
-    found = METHODS.get(rest or default)
-    if found is None or name.endswith("+"):
+    found = _find(rest) if "+" in name else METHODS[default]
+    if found is None or found.rewrite is not None:
         return None
     return replace(found, calibrated=True, rewrite=rewrite, source=f"{source}; {found.source}")
