@@ -11,6 +11,7 @@ from scrimp import models
 from scrimp.engine import Engine
 from scrimp.formats import parse
 from scrimp.program import Op, Program
+from scrimp.quantize import rtn
 from scrimp.tensors import F32, from_floats
 
 CONFIG = {
@@ -37,13 +38,26 @@ class Network:
     def with_tensors(self, weights: Mapping[str, F32], vectors: Mapping[str, F32]) -> Network:
         return Network(self.program, {**self.weights, **weights}, {**self.vectors, **vectors})
 
-    def engine(self, arithmetic: str = "f32") -> Engine:
+    def engine(self) -> Engine:
         matrices = {name: from_floats(parse("f32"), weight) for name, weight in self.weights.items()}
-        return Engine(self.program, matrices, self.vectors, context=64, threads=1, isa="scalar",
-                      arithmetic=arithmetic)  # fmt: skip
+        return Engine(self.program, matrices, self.vectors, context=64, threads=1, isa="scalar", arithmetic="f32")
+
+    def logits_of(self, format: str) -> F32:
+        """Of a network whose linear layers are rounded to nearest, with int8 inputs: as a user runs it."""
+        read = {name for op in self.program.ops if op.kind == "linear" for name in op.weights}
+        matrices = {
+            name: rtn.quantize(weight, parse(format if name in read else "f32"))
+            for name, weight in self.weights.items()
+        }
+        engine = Engine(self.program, matrices, self.vectors, context=64, threads=1, isa="scalar")
+        return engine.forward(TOKENS, 0, all_logits=True)
 
     def logits(self) -> F32:
         return self.engine().forward(TOKENS, 0, all_logits=True)
+
+    def taps(self, *buffers: int) -> dict[int, F32]:
+        """Buffers ``(T, width)`` of one run over the tokens."""
+        return self.engine().run(TOKENS, 0, 0, len(self.program.ops), outputs=buffers)
 
     def in_float64(self) -> Network:
         wide = (

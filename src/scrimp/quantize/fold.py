@@ -175,4 +175,5 @@ def divided_statistics(statistics: Statistics, s: F32) -> Statistics:
         mean=statistics.mean / s,
         magnitude=statistics.magnitude / s,
         peak=statistics.peak / s,
+        sample=None if statistics.sample is None else statistics.sample / s,
     )

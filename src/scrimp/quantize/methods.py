@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from scrimp.calibrate.statistics import Statistics
 from scrimp.errors import UsageError, nearest
 from scrimp.formats import Format
-from scrimp.quantize import descent, ecsq, gptq, hqq, refit, rtn
+from scrimp.quantize import awq, clip, descent, ecsq, gptq, hqq, refit, rtn, smoothquant
 from scrimp.quantize.fold import Group, Scaling
 from scrimp.quantize.quantized import Quantized
 from scrimp.tensors import F32, QTensor
@@ -42,6 +42,7 @@ def _plain(scale: rtn.Scale) -> Quantize:
 _FIRST = {
     "rtn": Method(_plain("mse"), False, "nearest level, scales of least squared error"),
     "rtn:absmax": Method(_plain("absmax"), False, "nearest level, scales that clip nothing"),
+    "rtn:clip": Method(clip.quantize, True, "nearest level, scales of least output error; Lin et al. 2023"),
     "hqq": Method(hqq.quantize, False, "Badri & Shaji 2023, Half-Quadratic Quantization"),
     "gptq": Method(gptq.quantize, True, "Frantar et al. 2022, arXiv:2210.17323"),
 }
@@ -70,6 +71,8 @@ METHODS: dict[str, Method] = _FIRST | {
 #: What changes a network before its matrices are rounded; each by itself goes with the first method named here.
 REWRITES: dict[str, tuple[Rewrite, str, str]] = {
     "waterfill": (ecsq.waterfill, "ecsq:4", "reverse water-filling on the pivots of LDLQ, ours"),
+    "awq": (awq.search, "rtn:clip", "Lin et al. 2023, arXiv:2306.00978"),
+    "smoothquant": (smoothquant.search, "rtn", "Xiao et al. 2022, arXiv:2211.10438"),
 }
 
 
