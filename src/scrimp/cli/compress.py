@@ -110,7 +110,7 @@ def _announce(job: Job, prediction: Prediction) -> None:
         ("planned", "value"),
         [
             (
-                "size, at most" if job.packed else "size",
+                "size, at most" if job.packed and job.expected_bytes is None else "size",
                 f"{format_bytes(before)} → {format_bytes(prediction.file_bytes)}",
             ),
             ("bits per weight", f"{8 * before / job.plan.parameters:.2f} → {prediction.bits_per_weight:.2f}"),

@@ -172,7 +172,7 @@ def guess(weight: F32, levels: Levels, relative: F64, bits: float) -> float:
     step = float(np.sqrt(np.square(weight, dtype=np.float64).mean())) * 2.0 ** (2.05 - bits)
     for _ in range(4):
         step *= 2.0 ** (rate(weight, levels, step * relative, rows)[0] - bits)
-    return step
+    return float(step)
 
 
 def rate(weight: F32, levels: Levels, wanted: F64, rows: NDArray[np.intp]) -> tuple[float, float]:

@@ -15,19 +15,21 @@ from scrimp.engine.float_path import decoded_notes
 from scrimp.errors import Refused, UsageError
 from scrimp.progress import SILENT, Progress
 from scrimp.quantize import plan as plans
+from scrimp.quantize import survey
 from scrimp.quantize.apply import calibrates
 from scrimp.quantize.budget import fit
 from scrimp.quantize.predict import Prediction, predict
 from scrimp.quantize.report import CompressReport, TensorReport, record
 from scrimp.quantize.sensitivity import probe_windows
 from scrimp.quantize.spend import Spender
+from scrimp.quantize.survey import Surveyed
 from scrimp.quantize.walked import applicable, notes_of_walk
 from scrimp.quantize.wish import Wish
 from scrimp.sources import Source, open_source
 from scrimp.sources.catalogue import cache_directory
 from scrimp.sources.pull import locate
 from scrimp.store import documents
-from scrimp.store.layout import lay_out
+from scrimp.store.layout import ALIGNMENT, Layout, lay_out, lay_out_coded
 from scrimp.store.open import directory_bytes
 
 
@@ -41,6 +43,7 @@ class Job:
     calibration: Calibration | None = None  #: where a method of the plan wants Statistics
     planned: tuple[str, ...] = ()  #: how the plan was found
     packed: bool = False  #: stored under the entropy coder: sizes of before are upper bounds
+    expected_bytes: int | None = None  #: … where no survey of coded bytes was made
 
     @property
     def notes(self) -> list[str]:
@@ -49,7 +52,8 @@ class Job:
         return [*notes_of(self.source, self.plan), *walk, *self.planned]
 
     def predict(self) -> Prediction:
-        return predict(self.source, self.plan, file_bytes(self.source, self.plan), self.calibration)
+        expected = self.expected_bytes or file_bytes(self.source, self.plan)
+        return predict(self.source, self.plan, expected, self.calibration)
 
 
 def prepare(model: str | Path, wish: Wish, *, progress: Progress = SILENT) -> Job:
@@ -58,6 +62,7 @@ def prepare(model: str | Path, wish: Wish, *, progress: Progress = SILENT) -> Jo
     try:
         limit: int | None = None
         planned: tuple[str, ...] = ()
+        expected: int | None = None
         if wish.keep:
             plan = plans.keep(source)
         elif wish.body is not None:
@@ -65,41 +70,61 @@ def prepare(model: str | Path, wish: Wish, *, progress: Progress = SILENT) -> Jo
         else:
             parameters = sum(int(np.prod(info.shape)) for info in source.tensors.values())
             limit = wish.size_bytes if wish.bits is None else int(wish.bits * parameters / 8)
-            plan, planned = _solve(source, wish, limit, progress)
+            plan, planned, expected = _solve(source, wish, limit, progress)
         plan = applicable(plan, source)
-        return Job(source, plan, limit, _calibration(source, plan, wish), planned, wish.pack)
+        return Job(source, plan, limit, _calibration(source, plan, wish), planned, wish.pack, expected)
     except BaseException:
         source.close()
         raise
 
 
-def _solve(source: Source, wish: Wish, limit: int | None, progress: Progress) -> tuple[plans.Plan, tuple[str, ...]]:
-    """A size in bytes, or a loss where there is none → the plan, and how it was found."""
+def _solve(
+    source: Source, wish: Wish, limit: int | None, progress: Progress
+) -> tuple[plans.Plan, tuple[str, ...], int | None]:
+    """A size in bytes, or a loss where there is none → the plan, how it was found, and its bytes where it is packed."""
     overhead = _Overhead(source)
     if source.tokenizer.kind == "none":
-        if limit is None:
-            raise Refused("The source has no tokenizer, so that no text can be run through it to measure a loss.",
-                          hint="use --size or --format")  # fmt: skip
+        if limit is None or wish.pack:
+            raise Refused(
+                "The source has no tokenizer, so that no text can be run through it to measure a loss.",
+                hint="use --size without --pack, or --format",
+            )
         plan = fit(
             source, limit, overhead.file_bytes, method_name=wish.method, embedding=wish.ends, rules=wish.parsed_rules
         )
-        return plan, ("no tokenizer, so nothing was measured: one format for the whole body",)
+        return plan, ("no tokenizer, so nothing was measured: one format for the whole body",), None
+    surveyed = _survey(source, wish, progress) if wish.pack else None
     spender = Spender(
-        source, probe_windows(source), overhead.file_bytes, method_name=wish.method, embedding=wish.ends,
-        rules=wish.parsed_rules, remembered=_sensitivities_file(source), progress=progress,
+        source, probe_windows(source), overhead.file_bytes if surveyed is None else overhead.around_packed,
+        method_name=wish.method, embedding=wish.ends, rules=wish.parsed_rules,
+        remembered=_remembered(source, "sensitivities"), surveyed=surveyed, progress=progress,
     )  # fmt: skip
     if limit is not None:
         spent = spender.within(limit)
     else:
         assert wish.kl is not None
         spent = spender.losing(wish.kl)
-    return spent.plan, (spent.note,)
+    return spent.plan, (spent.note,), None if surveyed is None else spent.file_bytes
 
 
-def _sensitivities_file(source: Source) -> Path:
-    """Where the sensitivities of this very source are remembered."""
+def _survey(source: Source, wish: Wish, progress: Progress) -> dict[str, Surveyed]:
+    if wish.method != "rtn":
+        raise UsageError("A size or a loss with --pack is spent by ecsq at a rate for each matrix.",
+                         hint="leave --method out, or choose a --format")  # fmt: skip
+    calibration = _read_calibration(source, wish)
     shapes = {name: info.shape for name, info in source.tensors.items()}
-    return cache_directory() / "sensitivities" / f"{documents.fingerprint(source, plans.Plan(shapes, {}))}.json"
+    path = _remembered(source, "surveys", calibration.identity)
+    found = survey.recall(path, shapes)
+    if found is None:
+        found = survey.survey(source, shapes, calibration, progress=progress)
+        survey.remember(path, found)
+    return found
+
+
+def _remembered(source: Source, kind: str, identity: str = "") -> Path:
+    """Where measurements of this very source are kept."""
+    shapes = {name: info.shape for name, info in source.tensors.items()}
+    return cache_directory() / kind / f"{documents.fingerprint(source, plans.Plan(shapes, {}), identity)}.json"
 
 
 def _calibration(source: Source, plan: plans.Plan, wish: Wish) -> Calibration | None:
@@ -113,6 +138,10 @@ def _calibration(source: Source, plan: plans.Plan, wish: Wish) -> Calibration | 
     if source.tokenizer.kind == "none":
         raise Refused(f"The method {method} reads a text through the network, and this model has no tokenizer.",
                       hint="--tokenizer names one for llama2.c files; --method rtn needs none")  # fmt: skip
+    return _read_calibration(source, wish)
+
+
+def _read_calibration(source: Source, wish: Wish) -> Calibration:
     from scrimp.text.tokenizer import load
 
     parsed, _ = models.build(source.config)
@@ -140,17 +169,29 @@ class _Overhead:
                 self._tokenizer_bytes = directory_bytes(Path(directory))
 
     def file_bytes(self, plan: plans.Plan) -> int:
-        layout = lay_out(plan.shapes, {name: choice.format for name, choice in plan.choices.items()})
+        layout = self._layout(plan)
+        return layout.file_bytes + self._beside(plan, [part.name for parts in layout.parts.values() for part in parts])
+
+    def around_packed(self, plan: plans.Plan) -> int:
+        """All bytes but those of the matrices: their header, gaps between tensors, vectors as they are, other files."""
+        header = lay_out_coded(self._layout(plan)).header_bytes
+        vectors = sum(plan.tensor_bytes(name) for name in plan.shapes if name not in plan.choices)
+        return header + ALIGNMENT // 2 * len(plan.shapes) + vectors + self._beside(plan, list(plan.shapes))
+
+    @staticmethod
+    def _layout(plan: plans.Plan) -> Layout:
+        return lay_out(plan.shapes, {name: choice.format for name, choice in plan.choices.items()})
+
+    def _beside(self, plan: plans.Plan, parts: list[str]) -> int:
         walked = 1 / 3 if any(map(calibrates, plan.choices.values())) else None
         tensors = tuple(TensorReport(name, c.format.name, c.method, 1 / 3, walked) for name, c in plan.choices.items())
         report = CompressReport("", 0, 0.0, 0.0, 0, tensors, tuple(notes_of(self._source, plan)), 0)
-        checksums = {part.name: "0" * 64 for parts in layout.parts.values() for part in parts}
+        checksums = dict.fromkeys(parts, "0" * 64)
         hashes = {"0" * 64: "0" * 64} if self._source.file_bytes <= documents.HASH_BYTES else None
         text = documents.scrimp_json(self._source, plan, hashes, checksums, report.notes, record(report))
         config = documents.config_json(self._source, plan)
         return (
-            layout.file_bytes
-            + self._tokenizer_bytes
+            self._tokenizer_bytes
             + len(config.encode())
             + len(text.encode())
             + (_LOSS_BYTES if walked is None else _LOSS_BYTES + _WALK_BYTES)

@@ -6,8 +6,12 @@ the pivots' ``Σ R_kk²``. The network's loss for a given output error of one ma
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -25,14 +29,15 @@ from scrimp.quantize.sensitivity import PROBE, PROBE_ENDS, squared_error
 from scrimp.quantize.walked import route
 from scrimp.sources.source import Source
 from scrimp.store.coded import encode
+from scrimp.store.partial import write_durably
 from scrimp.tensors import F32, QTensor
 
 #: Codes at any rate: eight bits in memory, what they are worth in the file.
 FORMAT = parse("int8:row")
-#: Coded bits per weight that a plan may choose from, without the scales.
-RATES = tuple(float(bits) for bits in np.arange(1.25, 6.26, 0.25))
+#: Steps that rates are measured at, over the root mean square of the weights: 1.1 to 6.3 bits where they are normal.
+STEPS = tuple(float(step) for step in 2.2 * 2.0 ** (-0.4 * np.arange(14)))
 #: Rows of a matrix that a rate is measured on, at least.
-SAMPLE_ROWS = 256
+SAMPLE_ROWS = 128
 #: Windows of the calibration that the survey walks over.
 WINDOWS = 16
 
@@ -84,19 +89,17 @@ def _surveyed(
     name: str, stored: QTensor, weight: F32, original: Statistics | None, statistics: Statistics | None
 ) -> Surveyed:
     levels, aim = ecsq.levels_of_rows(weight, FORMAT), ecsq.objective(weight, statistics)
-    count = min(len(weight), max(SAMPLE_ROWS, len(weight) // 32))
+    count = min(len(weight), max(SAMPLE_ROWS, len(weight) // 64))
     rows = np.linspace(0, len(weight) - 1, count).astype(np.intp)
     pivots = float(np.square(aim.factor.diagonal()).sum())
     probed, squared = _probe_errors(name, decode(stored), original)
-    offers, step = [], 2.0 * float(np.sqrt(np.square(weight, dtype=np.float64).mean()))
-    for bits in RATES:
-        for _ in range(3):
-            got, missed = ecsq.rate(weight, levels, step * aim.relative, rows)
-            if abs(got - bits) < 0.01:
-                break
-            step *= 2.0 ** (got - bits)
-        nbytes = int(got * weight.size / 8) + 2 * len(weight)
-        offers.append(Offer(bits, nbytes, len(weight) * missed * step**2 * pivots / probed))
+    offers: list[Offer] = []
+    size = float(np.sqrt(np.square(weight, dtype=np.float64).mean()))
+    for step in (size * step for step in STEPS):
+        bits, missed = ecsq.rate(weight, levels, step * aim.relative, rows)
+        if ecsq.RATES[0] <= bits <= ecsq.RATES[1] and (not offers or bits > offers[-1].bits):
+            error = len(weight) * missed * step**2 * pivots / probed
+            offers.append(Offer(round(bits, 2), int(bits * weight.size / 8) + 2 * len(weight), error))
     return Surveyed(tuple(offers), len(encode(stored)), squared)
 
 
@@ -109,3 +112,29 @@ def _probe_errors(name: str, weight: F32, statistics: Statistics | None) -> tupl
         np.float32
     )
     return float(np.square(missed, dtype=np.float64).sum()) or 1.0, squared_error(weight, rounded)
+
+
+def remember(path: Path, found: Mapping[str, Surveyed]) -> None:
+    """Keep a survey for the next goal; where it can't be kept, it will be made again."""
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(path, json.dumps({name: asdict(surveyed) for name, surveyed in found.items()}))
+
+
+def recall(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Surveyed] | None:
+    """What was kept, or None where there is nothing, or not what a survey of these tensors holds."""
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        found = {
+            name: Surveyed(
+                tuple(Offer(**offer) for offer in entry["offers"]), entry["kept_bytes"], entry["probe_error"]
+            )
+            for name, entry in told.items()
+        }
+    except (OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError):
+        return None
+    if found.keys() != {name for name, shape in shapes.items() if len(shape) == 2}:
+        return None
+    numbers = [n for one in found.values() for n in (one.kept_bytes, one.probe_error)]
+    numbers += [n for one in found.values() for offer in one.offers for n in (offer.bits, offer.nbytes, offer.error)]
+    return found if all(type(n) in (int, float) and 0 <= n < math.inf for n in numbers) else None
