@@ -22,7 +22,7 @@ constexpr uint32_t kRange = uint32_t{1} << kRangeBits;
 constexpr uint32_t kRansLow = uint32_t{1} << 16;  // states are in [2^16, 2^32)
 constexpr int64_t kSymbols = 256;                 // codes are bytes
 
-// A stream that no encoder of ours writes.
+// A stream that no encoder of ours writes, or codes that its tables cannot say.
 struct Malformed : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
@@ -45,7 +45,7 @@ struct RansContexts {
   bool single() const { return tables.size() == 1; }
 };
 
-// Codes (rows, cols) of rows [begin, end), `begin` on a tile -> one segment. Every code must have a frequency.
+// Codes (rows, cols) of rows [begin, end), `begin` on a tile -> one segment. Malformed when a code has no frequency.
 std::vector<uint8_t> rans_encode(const uint8_t* codes, int64_t cols, int64_t begin, int64_t end,
                                  const RansContexts& contexts, const RansTables& tables);
 

@@ -108,13 +108,16 @@ def choose(codes: U8, levels: int, numbers: NDArray[Any] | None = None, *, share
 
     ``numbers (levels,)``: what the codes mean; their own order by default.
     """
-    no_rows, no_cols = np.zeros(codes.shape[0], np.uint8), np.zeros(codes.shape[1], np.uint8)
-    flat = _with(codes, levels, no_rows, no_cols, share)
-    best, best_bits = flat, _total(flat, share)
-    row_class, col_class = _classes(codes, levels, numbers)
+    no_rows, no_cols = (np.zeros(side, np.uint8) for side in codes.shape)
+    counts = _core.count_codes(codes, no_rows, no_cols)[:, :levels].astype(np.float64)
+    best = flat = _with(counts, no_rows, no_cols, share)
+    best_bits = _total(best, share)
+    row_class, col_class = _classes(codes, counts[0], numbers)
     for rows, cols in ((row_class, col_class), (row_class, no_cols), (no_rows, col_class)):
-        found = _with(codes, levels, rows, cols, share)
-        if len(found.stored) > 1 and (total := _total(found, share)) < best_bits:
+        found = _with(_core.count_codes(codes, rows, cols)[:, :levels].astype(np.float64), rows, cols, share)
+        if rows is row_class and cols is col_class and len(found.stored) == 1:
+            return flat  # both together tell nothing: neither will alone
+        if (total := _total(found, share)) < best_bits:
             best, best_bits = found, total
     return best
 
@@ -123,13 +126,14 @@ def _total(found: Contexts, share: float) -> float:
     return found.code_bits * share + 8 * len(found.side())
 
 
-def _classes(codes: U8, levels: int, numbers: NDArray[Any] | None) -> tuple[U8, U8]:
+def _classes(codes: U8, counts: F64, numbers: NDArray[Any] | None) -> tuple[U8, U8]:
+    """Of rows and columns, from the mean squares of what the codes mean, about the mean of all."""
+    levels = len(counts)
     values = np.arange(levels, dtype=np.float64) if numbers is None else np.asarray(numbers, np.float64)
-    values = np.where(np.isfinite(values), values, 0.0)
-    counts = _core.count_codes(codes, *(np.zeros(side, np.uint8) for side in codes.shape))[0, :levels]
-    values /= np.abs(values[counts > 0]).max() or 1.0
+    values = np.where(np.isfinite(values) & (counts > 0), values, 0.0)
+    values /= np.abs(values).max() or 1.0
     squares = np.zeros(LEVELS, np.float32)
-    squares[:levels] = np.where(counts > 0, np.minimum((values - (counts @ values) / counts.sum()) ** 2, 1.0), 0.0)
+    squares[:levels] = (values - (counts @ values) / counts.sum()) ** 2
     row_means, col_means = _core.spreads(codes, squares)
     return _quantized(row_means), _quantized(col_means)
 
@@ -144,9 +148,8 @@ def _quantized(means: F64) -> U8:
     return found
 
 
-def _with(codes: U8, levels: int, row_class: U8, col_class: U8, share: float) -> Contexts:
-    """The best tables for these classes."""
-    counts = _core.count_codes(codes, row_class, col_class)[:, :levels].astype(np.float64)
+def _with(counts: F64, row_class: U8, col_class: U8, share: float) -> Contexts:
+    """The best tables for classes in which codes occur so often: ``counts (classes, levels)``."""
     first, last = _window(counts.sum(axis=1))
     inner = counts[first:last].copy()
     inner[0] += counts[:first].sum(axis=0)

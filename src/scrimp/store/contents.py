@@ -129,7 +129,7 @@ class Streams:
         return {coded.part(name): hashlib.sha256(raw).hexdigest()}, (at, len(raw))
 
     def read(self, file: int, path: Path, done: Finished, format: Format, shape: tuple[int, int]) -> QTensor:
-        offset, size = _extent(done)
+        offset, size = extent_of(done)
         raw = _checked(file, path, coded.part(done.tensor), offset, size, done.checksums)
         return coded.decode_matrix(path, done.tensor, format, shape, raw)
 
@@ -142,14 +142,15 @@ class Streams:
         """Cut off what an interruption left behind the last tensor, and write the header."""
         entries = list(finished)
         os.ftruncate(file, max(map(_end, entries), default=self._layout.header_bytes))
-        places = [(coded.part(entry.tensor), *_extent(entry)) for entry in entries]
+        places = [(coded.part(entry.tensor), *extent_of(entry)) for entry in entries]
         header = coded_header(places, self._layout.header_bytes)
         assert len(header) == self._layout.header_bytes
         _write_all(file, memoryview(header), 0)
         os.fsync(file)
 
 
-def _extent(entry: Finished) -> tuple[int, int]:
+def extent_of(entry: Finished) -> tuple[int, int]:
+    """First byte and bytes of a coded tensor."""
     assert entry.extent is not None
     offset, size = entry.extent
     return offset, size
@@ -157,7 +158,7 @@ def _extent(entry: Finished) -> tuple[int, int]:
 
 def _end(entry: Finished) -> int:
     """Where the next one begins."""
-    offset, size = _extent(entry)
+    offset, size = extent_of(entry)
     return offset + size + -size % ALIGNMENT
 
 
