@@ -190,6 +190,13 @@ def test_a_plan_without_rewrites_changes_no_vector(stand_in, network, tmp_path, 
     assert not changed_vectors(tmp_path / "out", network)
 
 
+@pytest.mark.parametrize("method", ["awq", "smoothquant", "awq+gptq"])
+def test_the_prediction_knows_the_search(method, stretch, tmp_path, text):
+    path = write_network(tmp_path / "model")
+    with (job := prepare(path, Wish(method=method, format="int4:g32", calibrate=text))).source:
+        assert job.predict().seconds > 0
+
+
 @pytest.mark.parametrize("method", ["awq", "awq+rtn"])
 def test_awq_errs_less_than_rounding_in_every_layer(method, network, tmp_path, text, monkeypatch):
     """The oracle rounds the source's matrices, and multiplies with the inputs of the whole original network."""
