@@ -3,14 +3,16 @@
 import numpy as np
 import pytest
 from networks import write_network
-from test_statistics import assert_describes
+from test_statistics import assert_describes, whole_inputs
 from test_walked import Recorded, hybrid_inputs, windows_of
 
 from scrimp import models
 from scrimp.calibrate.split import split
+from scrimp.formats import parse
 from scrimp.model import Model
-from scrimp.quantize import walked
+from scrimp.quantize import rtn, walked
 from scrimp.quantize.compress import compress, run
+from scrimp.quantize.decoded import decode
 from scrimp.quantize.fold import Scaling, shared
 from scrimp.quantize.job import prepare
 from scrimp.quantize.methods import REWRITES
@@ -186,3 +188,42 @@ def test_matrices_that_want_different_things_are_not_rewritten(stretch, tmp_path
 def test_a_plan_without_rewrites_changes_no_vector(stand_in, network, tmp_path, text):
     compress(network, tmp_path / "out", calibrate=text, **{**HOW, "method": "stand-in"})
     assert not changed_vectors(tmp_path / "out", network)
+
+
+@pytest.mark.parametrize("method", ["awq", "smoothquant", "awq+gptq"])
+def test_the_prediction_knows_the_search(method, stretch, tmp_path, text):
+    path = write_network(tmp_path / "model")
+    with (job := prepare(path, Wish(method=method, format="int4:g32", calibrate=text))).source:
+        assert job.predict().seconds > 0
+
+
+@pytest.mark.parametrize("method", ["awq", "awq+rtn"])
+def test_awq_errs_less_than_rounding_in_every_layer(method, network, tmp_path, text, monkeypatch):
+    """The oracle rounds the source's matrices, and multiplies with the inputs of the whole original network."""
+    how = {"format": "int3:g32", "calibrate_windows": 5, "calibrate": text, "calibrate_prefix": "original"}
+    report = run(job := prepare(network, Wish(method=method, **how)), tmp_path / "out")
+    windows_of(monkeypatch, job.calibration)
+    told = {tensor.name: tensor.output_error for tensor in report.tensors}
+    with job.source as source:
+        for name, x in whole_inputs(source).items():
+            if "o_proj" in name or "down_proj" in name:  # groups of one matrix, whose rows nothing divides
+                weight = decode(source.read(name))
+                rounded = rtn.quantize(weight, parse("int3:g32")).dequantize().astype(np.float64)
+                plain = np.linalg.norm(x @ (weight - rounded).T) / np.linalg.norm(x @ weight.T)
+                assert told[name] <= plain * (1 + 1e-3)  # float32 inputs
+                assert told[name] < plain or any(name in note and "none errs less" in note for note in report.notes)
+    assert any("layernorm" in name for name in changed_vectors(tmp_path / "out", network))
+
+
+@pytest.mark.parametrize("method", ["awq+gptq+refit", "smoothquant", "smoothquant+gptq"])
+def test_rewrites_compose_and_an_interruption_changes_no_byte(method, network, tmp_path, text, monkeypatch):
+    monkeypatch.setitem(HOW, "method", method)
+    monkeypatch.setitem(HOW, "format", "int8:g32")
+    straight = compress(network, tmp_path / "straight", calibrate=text, **HOW)
+    interrupt(network, tmp_path / "out", text, 14, monkeypatch)
+    again = compress(network, tmp_path / "out", calibrate=text, **HOW)
+    assert again.tensors == straight.tensors
+    first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("straight", "out"))
+    assert first == second
+    expected = logits(network)
+    assert np.abs(logits(tmp_path / "out") - expected).mean() < 0.05 * np.abs(expected).mean()

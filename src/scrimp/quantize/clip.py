@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -21,8 +21,8 @@ from scrimp.quantize.refit import keep_better
 from scrimp.quantize.weighted import choose
 from scrimp.tensors import F32, Stored
 
-#: What the scale of least squared error is multiplied by: below 1 more is clipped.
-SHARES = (1.1, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)
+#: What the scales that are there are multiplied by, then the best of those: below 1 more is clipped.
+SHARES = ((1.1, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5), (1.03, 1.015, 0.985, 0.97))
 
 #: The scale and, where the format has one, the min of every block, as stored.
 Blocks = tuple[Stored, Stored | None]
@@ -33,7 +33,7 @@ def quantize(weight: F32, format: Format, statistics: Statistics | None) -> Quan
 
         scale of a group of a row = argmin (w_g - ŵ_g) H_gg (w_g - ŵ_g)ᵀ        ŵ_g nearest levels, H_gg of its inputs
 
-    over the scale that ``rtn`` chooses, the one of least error weighted by diag H, and shares of the better of both.
+    over the scale that ``rtn`` chooses, the one of least error weighted by diag H, and shares of the best of them.
     The paper leaves out queries and keys; here H decides everywhere.
 
     Shapes
@@ -89,8 +89,9 @@ def _search(w: F32, levels: Levels, given: Blocks, moments: F32, *, whole: bool)
         least = _error(w, levels, given, moments, whole=whole)
         weighted = choose(w, levels, np.ascontiguousarray(moments.diagonal()), whole=whole)
         best, least = _better(weighted, _error(w, levels, weighted, moments, whole=whole), best, least)
-        for trial in _shares(best, levels):
-            best, least = _better(trial, _error(w, levels, trial, moments, whole=whole), best, least)
+        for shares in SHARES:
+            for trial in _shares(best, shares, levels):
+                best, least = _better(trial, _error(w, levels, trial, moments, whole=whole), best, least)
     return best
 
 
@@ -104,11 +105,11 @@ def _better(trial: Blocks, error: F64, best: Blocks, least: F64) -> tuple[Blocks
     return (scales, mins), np.fmin(error, least)
 
 
-def _shares(base: Blocks, levels: Levels) -> Iterator[Blocks]:
+def _shares(base: Blocks, shares: Sequence[float], levels: Levels) -> Iterator[Blocks]:
     kind, (scales, mins) = levels.grid.kind, base
     exact = levels.value(scales).astype(np.float64)
     low = None if mins is None else to_f32(mins, kind).astype(np.float64)
-    for share in SHARES:
+    for share in shares:
         yield levels.grid.nearest(exact * share), None if low is None else to_nearest(low * share, kind)
 
 

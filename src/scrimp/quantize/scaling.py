@@ -61,7 +61,8 @@ def _bounded(values: F32) -> F32:
 
 def _centred(s: F32) -> F32:
     """Divided by the geometric mean of its ends: then neither the scales of weights nor the inputs drift."""
-    return (s / np.sqrt(s.max() * s.min())).astype(np.float32)
+    middle = float(np.sqrt(float(s.max()) * float(s.min())))
+    return (s / middle).astype(np.float32)
 
 
 def _total(weights: Mapping[str, F32], formats: Mapping[str, Format], s: F32, loss: Loss) -> float:
