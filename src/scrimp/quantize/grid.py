@@ -107,6 +107,12 @@ class Parts:
     scales: Stored  #: (groups, N), or (1, 1) for one scale per tensor
     mins: Stored | None
 
+    def rows(self, at: slice) -> Parts:
+        """The same of some of the rows."""
+        if self.scales.shape[1] < self.codes.shape[1]:
+            return Parts(self.codes[:, at], self.scales, self.mins)
+        return Parts(self.codes[:, at], self.scales[:, at], None if self.mins is None else self.mins[:, at])
+
     def where(self, rows: NDArray[np.bool_], other: Parts) -> Parts:
         """These rows of this one, the others of the other."""
         mins = None if self.mins is None or other.mins is None else _where(rows, self.mins, other.mins)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from scrimp.calibrate.statistics import Statistics
 from scrimp.errors import UsageError, nearest
 from scrimp.formats import Format
-from scrimp.quantize import descent, gptq, hqq, refit, rtn
+from scrimp.quantize import adaround, clipping, descent, gptq, hqq, refit, rtn, signround
 from scrimp.quantize.quantized import Quantized
 from scrimp.tensors import F32, QTensor
 
@@ -37,8 +37,12 @@ def _plain(scale: rtn.Scale) -> Quantize:
 _FIRST = {
     "rtn": Method(_plain("mse"), False, "nearest level, scales of least squared error"),
     "rtn:absmax": Method(_plain("absmax"), False, "nearest level, scales that clip nothing"),
+    "rtn:octav": Method(clipping.octav, False, "Sakr et al. 2022, arXiv:2206.06501"),
+    "rtn:percentile": Method(clipping.percentile, False, "nearest level, scales that clip one weight in a thousand"),
     "hqq": Method(hqq.quantize, False, "Badri & Shaji 2023, Half-Quadratic Quantization"),
     "gptq": Method(gptq.quantize, True, "Frantar et al. 2022, arXiv:2210.17323"),
+    "adaround": Method(adaround.quantize, True, "Nagel et al. 2020, arXiv:2004.10568"),
+    "signround": Method(signround.quantize, True, "Cheng et al. 2023, arXiv:2309.05516"),
 }
 _THEN: dict[str, tuple[Refine, str]] = {
     "refit": (refit.refine, "scales by least squares on the layer's output, ours"),
@@ -58,7 +62,7 @@ METHODS: dict[str, Method] = _FIRST | {
     f"{name}+{then}": _refined(first, *_THEN[then])
     for name, first in _FIRST.items()
     for then in _THEN
-    if name != "rtn:absmax"
+    if not name.startswith("rtn:")
 }
 
 
