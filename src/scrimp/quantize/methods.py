@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from scrimp.calibrate.statistics import Statistics
 from scrimp.errors import UsageError, nearest
 from scrimp.formats import Format
-from scrimp.quantize import adaround, clipping, descent, gptq, hqq, refit, rtn, signround
+from scrimp.quantize import adaround, clipping, descent, gptq, hqq, kmeans, refit, rtn, signround
 from scrimp.quantize.quantized import Quantized
 from scrimp.tensors import F32, QTensor
 
@@ -41,6 +41,7 @@ _FIRST = {
     "rtn:percentile": Method(clipping.percentile, False, "nearest level, scales that clip one weight in a thousand"),
     "hqq": Method(hqq.quantize, False, "Badri & Shaji 2023, Half-Quadratic Quantization"),
     "gptq": Method(gptq.quantize, True, "Frantar et al. 2022, arXiv:2210.17323"),
+    "kmeans": Method(kmeans.quantize, True, "Han et al. 2016, arXiv:1510.00149, under H"),
     "adaround": Method(adaround.quantize, True, "Nagel et al. 2020, arXiv:2004.10568"),
     "signround": Method(signround.quantize, True, "Cheng et al. 2023, arXiv:2309.05516"),
 }

@@ -9,7 +9,6 @@ from scrimp.errors import Refused, UsageError
 from scrimp.formats.code import F64
 from scrimp.tensors import F32
 
-
 #: Added to the diagonal of H, as a share of its mean.
 DAMPING = 0.01
 

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from scrimp.calibrate.statistics import Statistics
 from scrimp.formats import Format
-
 from scrimp.formats.format import SIGNED_SCALES
 from scrimp.formats.scale_types import to_f32, to_nearest
 from scrimp.quantize import rtn
