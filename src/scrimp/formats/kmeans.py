@@ -42,7 +42,8 @@ def learn(x: F32, weight: F32, bits: int, *, linear: bool = False) -> NDArray[np
     """``2^bits`` levels, ascending, float32, of least weighted squared error ``Σ weight·(x - level)²``.
 
     Starts at quantiles, or ``linear`` from end to end, and iterates "every level is the mean of the numbers nearest to
-    it"; prefix sums over the sorted sample make a step a few lookups. A level that loses all its numbers stays where it is.
+    it"; prefix sums over the sorted sample make a step a few lookups. A level that loses all its numbers stays where it
+    was.
     """
     order = np.argsort(x, kind="stable")
     x64, w64 = x[order].astype(np.float64), weight[order].astype(np.float64)

@@ -29,8 +29,8 @@ def refine(tensor: QTensor, weight: F32, statistics: Statistics | None) -> QTens
     Shapes
         weight (N, K), which ``tensor`` was made of; statistics of K inputs
     Error
-        No row errs more than before: one that would stays as it was. Levels that were learned are solved for in the end,
-        after which the sum never rises.
+        No row errs more than before: one that would stays as it was. Levels that were learned are solved for in the
+        end, which never raises the sum.
     Edge cases
         Inputs that were never active keep their codes.
     Source

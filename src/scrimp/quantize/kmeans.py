@@ -19,8 +19,8 @@ ROUNDS = 2
 def quantize(weight: F32, format: Format, statistics: Statistics | None) -> Quantized:
     """Levels, scales and codes of small ``tr((W - Ŵ) H (W - Ŵ)ᵀ)`` for formats that learn their levels:
 
-    1. Lloyd's iteration on the weights over their block's largest, from evenly spaced levels; input k counts R_kk², what
-       an error costs when later inputs make up for it (gptq.py).
+    1. Lloyd's iteration on the weights over their block's largest, from evenly spaced levels; input k counts R_kk²,
+       what an error costs when later inputs make up for it (gptq.py).
     2. GPTQ onto these levels: scales, then codes under the whole of H.
     3. The levels of least error for these codes (codebook.py), and GPTQ again, ``ROUNDS`` times while that helps.
 

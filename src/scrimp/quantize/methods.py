@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from scrimp.calibrate.statistics import Statistics
 from scrimp.errors import UsageError, nearest
 from scrimp.formats import Format
-from scrimp.quantize import adaround, clipping, descent, gptq, hqq, kmeans, refit, rtn, signround
+from scrimp.quantize import adaround, clipping, descent, gptq, hqq, kmeans, refit, rtn, signround, swap
 from scrimp.quantize.quantized import Quantized
 from scrimp.tensors import F32, QTensor
 
@@ -48,6 +48,7 @@ _FIRST = {
 _THEN: dict[str, tuple[Refine, str]] = {
     "refit": (refit.refine, "scales by least squares on the layer's output, ours"),
     "descent": (descent.refine, "Behdin et al. 2023, arXiv:2309.01885, with refitted scales"),
+    "swap": (swap.refine, "descent, then single codes with the scale that follows, ours"),
 }
 
 
