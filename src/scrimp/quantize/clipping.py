@@ -16,7 +16,7 @@ from scrimp.quantize.quantized import Quantized
 from scrimp.tensors import F32, Stored
 
 #: Newton steps; with one bit the iteration may circle.
-STEPS = 10
+STEPS = 20
 #: Percent of a block's magnitudes that "percentile" doesn't clip.
 PERCENT = 99.9
 
@@ -64,10 +64,12 @@ def _octav(w: F32, levels: Levels, whole: bool) -> tuple[Stored, None]:
             error = _errors(w, trial, levels, whole)
             best = np.where(error < least, trial, best).astype(best.dtype)
             least = np.fmin(error, least)
-        outside = size > clip
+        before, outside = clip, size > clip
         below = ((size > 0) & ~outside).sum(axis=0)
         clip = (size * outside).sum(axis=0) / np.maximum(inner * below + outside.sum(axis=0), 1e-300)
         clip = np.where(clip > 0, clip, size.mean(axis=0))  # nothing lies beyond the largest: the usual start
+        if (clip == before).all():
+            break
     return best, None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from scrimp.calibrate.statistics import Statistics
 from scrimp.errors import UsageError
 from scrimp.formats import Format
@@ -21,13 +23,14 @@ def quantize(weight: F32, format: Format, statistics: Statistics | None) -> Quan
 
     1. Lloyd's iteration on the weights over their block's largest, from evenly spaced levels; input k counts R_kk²,
        what an error costs when later inputs make up for it (gptq.py).
-    2. GPTQ onto these levels: scales, then codes under the whole of H.
+    2. GPTQ onto these levels, and onto those of ``rtn``: scales, then codes under the whole of H; the better one goes on.
     3. The levels of least error for these codes (codebook.py), and GPTQ again, ``ROUNDS`` times while that helps.
 
     Shapes
         weight (N, K), statistics of K inputs
     Error
-        Never more than after ``rtn``, whose tensor is kept where nothing better is found; a note says so.
+        Never more than after ``gptq``, nor than after ``rtn``, whose tensor is kept where nothing better is found; a
+        note says so.
     Edge cases
         UsageError for formats with levels of their own.
     Source
@@ -39,13 +42,15 @@ def quantize(weight: F32, format: Format, statistics: Statistics | None) -> Quan
             hint="use kmeans4:g64, or gptq",
         )
     moments = moments_of(statistics, weight, "kmeans")
-    levels = levels_for(weight, format, "kmeans").learned(codebook_of(weight, format, pivots(moments), linear=True))
-    made = gptq.quantize(weight, format, statistics, levels=levels)
+    blind = levels_for(weight, format, "kmeans")
+    seen = blind.learned(codebook_of(weight, format, pivots(moments), linear=True))
+    made = gptq.quantize(weight, format, statistics, levels=seen)
 
     def error(tensor: QTensor) -> float:
-        return float(row_errors(weight - tensor.dequantize().astype(float), moments).sum())
+        return float(row_errors(weight - tensor.dequantize().astype(np.float64), moments).sum())
 
-    best = codebook.refit(made.tensor, weight, moments)
+    starts = (made.tensor, gptq.quantize(weight, format, statistics, levels=blind).tensor)
+    best = codebook.refit(min(starts, key=error), weight, moments)
     least = error(best)
     for _ in range(ROUNDS):
         again = gptq.quantize(weight, format, statistics, levels=levels_of(best, "kmeans")).tensor
