@@ -18,6 +18,9 @@ FORMATS = (
     "q4_1", "flex16", "int4:g32@e4m3", "int4:g32@e8m0", "int16:g32",
 )  # fmt: skip
 
+#: Formats whose levels every tensor learns.
+LEARNED = ("kmeans2:row@f32", "kmeans3:g64", "kmeans4:g32@e4m3", "kmeans3:tensor", "kmeans2:g32@e8m0")
+
 
 def weights(rows: int, cols: int, seed: int = 0) -> F32:
     return (np.random.default_rng(seed).standard_t(6, (rows, cols)) / 16).astype(np.float32)

@@ -91,7 +91,7 @@ def test_a_weight_that_counts_for_nothing_decides_nothing() -> None:
     assert (choose(w, levels, importance)[0] == without).all()
 
 
-@pytest.mark.parametrize("name", ["f16", "bf16", "fp8_e4m3", "posit16_1", "smx6", "kmeans4", "e8m0:g32", "q4_k"])
+@pytest.mark.parametrize("name", ["f16", "bf16", "fp8_e4m3", "posit16_1", "smx6", "e8m0:g32", "q4_k"])
 def test_formats_without_codes_to_choose_are_refused_with_an_alternative(name: str) -> None:
     with pytest.raises(UsageError, match=r"gptq has nothing to work on.*use rtn"):
         levels_for(weights(4, 64), parse(name), "gptq")

@@ -8,9 +8,9 @@ import numpy as np
 
 from scrimp.calibrate.statistics import Statistics
 from scrimp.formats.code import F64, Codes
-from scrimp.quantize.gptq import DAMPING
+from scrimp.quantize import codebook
 from scrimp.quantize.grid import Levels, Parts, levels_of, parts_of
-from scrimp.quantize.objective import moments_of
+from scrimp.quantize.objective import damped, moments_of
 from scrimp.quantize.refit import keep_better, solve
 from scrimp.tensors import F32, QTensor
 
@@ -29,7 +29,8 @@ def refine(tensor: QTensor, weight: F32, statistics: Statistics | None) -> QTens
     Shapes
         weight (N, K), which ``tensor`` was made of; statistics of K inputs
     Error
-        No row errs more than before: one that would stays as it was.
+        No row errs more than before: one that would stays as it was. Levels that were learned are solved for in the
+        end, which never raises the sum.
     Edge cases
         Inputs that were never active keep their codes.
     Source
@@ -37,12 +38,12 @@ def refine(tensor: QTensor, weight: F32, statistics: Statistics | None) -> QTens
         refitted in between, ours
     """
     moments, levels = moments_of(statistics, weight, "descent"), levels_of(tensor, "descent")
-    damped = moments + DAMPING * moments.diagonal().mean() * np.eye(len(moments))
     parts = found = parts_of(tensor, levels)
     for _ in range(PASSES):
         found = solve(found, weight, moments, levels)
-        found = replace(found, codes=_visit(found, weight, damped, levels))
-    return keep_better(tensor, parts, found, weight, moments, levels)
+        found = replace(found, codes=_visit(found, weight, damped(moments), levels))
+    better = keep_better(tensor, parts, found, weight, moments, levels)
+    return better if levels.codebook is None else codebook.refit(better, weight, moments)
 
 
 def _visit(parts: Parts, weight: F32, moments: F64, levels: Levels) -> Codes:

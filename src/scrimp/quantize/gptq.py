@@ -13,14 +13,13 @@ from scrimp.formats.code import F64, Codes, code_type
 from scrimp.formats.scale_types import DTYPES
 from scrimp.quantize.blocks import row_chunks
 from scrimp.quantize.grid import Levels, levels_for
+from scrimp.quantize.objective import DAMPING as DAMPING
 from scrimp.quantize.objective import moments_of
 from scrimp.quantize.pool import pool
 from scrimp.quantize.quantized import Quantized
 from scrimp.quantize.weighted import choose
 from scrimp.tensors import F32, Stored
 
-#: Added to the diagonal of H, as a share of its mean.
-DAMPING = 0.01
 #: Each ten times the one before, if H still has no Cholesky factor.
 ATTEMPTS = 6
 #: Columns that are updated one by one; wider ranges by matrix products.
@@ -28,7 +27,13 @@ _LEAF = 16
 
 
 def quantize(
-    weight: F32, format: Format, statistics: Statistics | None, *, damping: float = DAMPING, ordered: bool = True
+    weight: F32,
+    format: Format,
+    statistics: Statistics | None,
+    *,
+    damping: float = DAMPING,
+    ordered: bool = True,
+    levels: Levels | None = None,
 ) -> Quantized:
     """Choose codes so that the layer's *output* errs least, ``tr((W - Ŵ) H (W - Ŵ)ᵀ)``::
 
@@ -45,13 +50,14 @@ def quantize(
         ordered: inputs by descending H_kk, the strongest first. All scales are then chosen at the start, so that only
         the order of work changes and no index is stored. Else a group's scale is chosen when its first input comes,
         from weights that hold the feedback so far; of SmolLM2-135M that leaves 10 to 43 % more error.
+        levels: where some were learned by another method.
     Edge cases
         An input that was never active (H_kk = 0) is rounded plainly and moves no other. Where H has no factor even with
         ``10^5`` times the damping, all weights are rounded plainly, and the result's notes say so.
     Source
         Frantar et al. 2022, arXiv:2210.17323, section 3; Chee et al. 2023, arXiv:2307.13304, section 3.2 and theorem 6
     """
-    levels = levels_for(weight, format, "gptq")
+    levels = levels_for(weight, format, "gptq") if levels is None else levels
     moments = moments_of(statistics, weight, "gptq")
     order = np.argsort(-moments.diagonal(), kind="stable") if ordered else np.arange(weight.shape[1])
     factor, used = factorize(moments[np.ix_(order, order)], damping)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scrimp.errors import Refused, UsageError
-from scrimp.formats import Format
-from scrimp.formats.code import Code, Codes, code_type
+from scrimp.formats import Format, kmeans
+from scrimp.formats.code import Code, Codes, code_type, listed
+from scrimp.formats.codebooks import Learned
 from scrimp.formats.rounding import to_codes, to_numbers
 from scrimp.formats.scale_types import divisor, from_f32, to_f32
 from scrimp.formats.scales import Grid, unit_of
@@ -24,6 +25,13 @@ class Levels:
     format: Format
     grid: Grid  #: the scales that can be stored; its unit is ``(N,)``, ``(1,)`` or None
     code: Code | None = field(default=None, repr=False)  #: a table that saturates where the element's own overflows
+    codebook: F32 | None = field(
+        default=None, repr=False
+    )  #: levels that were learned, by code; ``code`` is their table
+
+    def learned(self, codebook: F32) -> Levels:
+        """The same with other levels in place of those that were learned."""
+        return replace(self, code=listed(self.format.element.bits, codebook.astype(np.float64)), codebook=codebook)
 
     def codes(self, w: F32, scale: F32, low: F32 | None = None) -> Codes:
         """The nearest level; what lies beyond the last one gets the last one. ``scale`` and ``low`` as :meth:`value`
@@ -39,6 +47,8 @@ class Levels:
 
     def numbers(self, codes: Codes) -> F32:
         """What codes mean before scale and min."""
+        if self.codebook is not None:
+            return self.codebook.take(codes)
         return codes.astype(np.float32) if self.format.has_min else to_numbers(self.format.element, codes)
 
     def values(self, codes: Codes, scale: F32, low: F32 | None = None) -> F32:
@@ -59,11 +69,12 @@ class Levels:
         unit = self.grid.unit
         if unit is None or unit.size == 1:
             return self
-        return Levels(self.format, Grid(self.grid.kind, unit[at]), self.code)
+        return replace(self, grid=Grid(self.grid.kind, unit[at]))
 
     def tensor(self, codes: Codes, scales: Stored, mins: Stored | None = None) -> QTensor:
         """Codes ``(K, N)``, scales and mins ``(groups, N)`` as stored; ``(1, 1)`` for one scale per tensor."""
-        unit, extra = self.grid.unit, {}
+        unit = self.grid.unit
+        extra: dict[str, Stored] = {} if self.codebook is None else {"codebook": self.codebook}
         if unit is not None:
             name = "tensor_scale" if self.format.second == "tensor" else "row_scales"
             extra[name] = unit.reshape(-1, 1)
@@ -82,7 +93,8 @@ def levels_for(weight: F32, format: Format, method: str) -> Levels:
         raise Refused(f"{bad:,} of {weight.size:,} weights are NaN or infinite.", hint="the source is damaged")
     unit = unit_of(weight, format)
     assert format.scale is not None
-    return Levels(format, Grid(format.scale, None if unit is None else unit.reshape(-1)), _saturating(format))
+    levels = Levels(format, Grid(format.scale, None if unit is None else unit.reshape(-1)), _saturating(format))
+    return levels.learned(codebook_of(weight, format)) if learns(format) else levels
 
 
 def levels_of(tensor: QTensor, method: str) -> Levels:
@@ -96,7 +108,19 @@ def levels_of(tensor: QTensor, method: str) -> Levels:
         tiles = tensor.extra["row_scales"].astype(np.float32)
         unit = tiles.transpose(0, 2, 1).reshape(-1)[: tensor.shape[0]]
     assert format.scale is not None
-    return Levels(format, Grid(format.scale, unit), _saturating(format))
+    levels = Levels(format, Grid(format.scale, unit), _saturating(format))
+    return levels.learned(tensor.extra["codebook"].astype(np.float32)) if learns(format) else levels
+
+
+def learns(format: Format) -> bool:
+    """Whether each tensor learns the format's levels for itself."""
+    return isinstance(format.element.spec, Learned)
+
+
+def codebook_of(weight: F32, format: Format, importance: F32 | None = None, *, linear: bool = False) -> F32:
+    """Levels learned from ``weight (N, K)``, where an error at input k counts ``importance[k]``."""
+    found = kmeans.sample(weight, format.group(weight.shape[1]), whole=format.block == "tensor", importance=importance)
+    return kmeans.learn(*found, format.element.bits, linear=linear)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,6 +130,12 @@ class Parts:
     codes: Codes  #: (K, N)
     scales: Stored  #: (groups, N), or (1, 1) for one scale per tensor
     mins: Stored | None
+
+    def rows(self, at: slice) -> Parts:
+        """The same of some of the rows."""
+        if self.scales.shape[1] < self.codes.shape[1]:
+            return Parts(self.codes[:, at], self.scales, self.mins)
+        return Parts(self.codes[:, at], self.scales[:, at], None if self.mins is None else self.mins[:, at])
 
     def where(self, rows: NDArray[np.bool_], other: Parts) -> Parts:
         """These rows of this one, the others of the other."""
@@ -134,8 +164,6 @@ def refuse(format: Format, method: str) -> None:
         says, hint = "shifts pairs of weights together, which rounding one at a time can't", "use rtn, or mxfp6_e3m2"
     elif format.second == "super":
         says, hint = "chooses its scales in two levels", "use rtn, or int4z:g32"
-    elif format.element.name.startswith("kmeans"):
-        says, hint = "learns its levels while it rounds", "use rtn, or nf4"
     elif format.element.kind == "table" and format.element.code().negatives == "nan":
         says, hint = "has no negative numbers", "use rtn, or fp8_e4m3:g64"
     if says:
@@ -144,7 +172,7 @@ def refuse(format: Format, method: str) -> None:
 
 def _saturating(format: Format) -> Code | None:
     """Weights that error feedback pushes beyond the last level must not become infinite."""
-    if format.element.kind != "table":
+    if format.element.kind != "table" or learns(format):
         return None
     code = format.element.code()
     return None if code.beyond is None and code.infinite is None else code.overflowing("saturate")

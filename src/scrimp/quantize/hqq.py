@@ -7,11 +7,10 @@ import numpy as np
 from scrimp.calibrate.statistics import Statistics
 from scrimp.errors import UsageError
 from scrimp.formats import Format
-from scrimp.formats.code import F64, code_type
-from scrimp.formats.scale_types import DTYPES, at_least, at_most, to_f32, to_nearest
-from scrimp.quantize.blocks import row_chunks
+from scrimp.formats.code import F64
+from scrimp.formats.scale_types import at_least, at_most, to_f32, to_nearest
+from scrimp.quantize.by_block import nearest
 from scrimp.quantize.grid import Levels, levels_for
-from scrimp.quantize.pool import pool
 from scrimp.quantize.quantized import Quantized
 from scrimp.quantize.weighted import choose
 from scrimp.tensors import F32, Stored
@@ -46,26 +45,8 @@ def quantize(weight: F32, format: Format, statistics: Statistics | None = None) 
             f"{format.name}: hqq fits scales of evenly spaced levels.", hint="use rtn or gptq, or int4:g64"
         )
     levels = levels_for(weight, format, "hqq")
-    assert format.scale is not None
-    w = np.ascontiguousarray(weight.T, np.float32)
-    cols, rows = w.shape
-    whole, group = format.block == "tensor", format.group(cols)
-    shape = (1, 1) if whole else (format.groups(cols), rows)
-    codes = np.empty(w.shape, code_type(format.element.bits))
-    scales, mins = (np.zeros(shape, DTYPES[format.scale]) for _ in range(2))
-
-    def work(at: slice) -> None:
-        part = levels.rows(at)
-        for g, begin in enumerate(range(0, cols, group)):
-            block = np.ascontiguousarray(w[begin : begin + group, at])
-            scale, low = solve(block, part, whole=whole)
-            scales[g, at] = scale
-            if low is not None:
-                mins[g, at] = low
-            codes[begin : begin + group, at] = part.codes(block, part.value(scale), part.low(low))
-
-    list(pool().map(work, [slice(None)] if whole else row_chunks(rows, group)))
-    return Quantized(levels.tensor(codes, scales, mins if format.has_min else None))
+    parts = nearest(weight, levels, lambda w, _, part, whole: solve(w, part, whole=whole))
+    return Quantized(levels.tensor(parts.codes, parts.scales, parts.mins))
 
 
 def solve(w: F32, levels: Levels, *, whole: bool = False) -> tuple[Stored, Stored | None]:

@@ -8,7 +8,22 @@ from dataclasses import dataclass, replace
 from scrimp.calibrate.statistics import Statistics
 from scrimp.errors import UsageError, nearest
 from scrimp.formats import Format
-from scrimp.quantize import awq, clip, descent, ecsq, gptq, hqq, refit, rtn, smoothquant
+from scrimp.quantize import (
+    adaround,
+    awq,
+    clip,
+    clipping,
+    descent,
+    ecsq,
+    gptq,
+    hqq,
+    kmeans,
+    refit,
+    rtn,
+    signround,
+    smoothquant,
+    swap,
+)
 from scrimp.quantize.fold import Group, Scaling
 from scrimp.quantize.quantized import Quantized
 from scrimp.tensors import F32, QTensor
@@ -43,12 +58,18 @@ _FIRST = {
     "rtn": Method(_plain("mse"), False, "nearest level, scales of least squared error"),
     "rtn:absmax": Method(_plain("absmax"), False, "nearest level, scales that clip nothing"),
     "rtn:clip": Method(clip.quantize, True, "nearest level, scales of least output error; Lin et al. 2023"),
+    "rtn:octav": Method(clipping.octav, False, "Sakr et al. 2022, arXiv:2206.06501"),
+    "rtn:percentile": Method(clipping.percentile, False, "nearest level, scales that clip one weight in a thousand"),
     "hqq": Method(hqq.quantize, False, "Badri & Shaji 2023, Half-Quadratic Quantization"),
     "gptq": Method(gptq.quantize, True, "Frantar et al. 2022, arXiv:2210.17323"),
+    "kmeans": Method(kmeans.quantize, True, "Han et al. 2016, arXiv:1510.00149, under H"),
+    "adaround": Method(adaround.quantize, True, "Nagel et al. 2020, arXiv:2004.10568"),
+    "signround": Method(signround.quantize, True, "Cheng et al. 2023, arXiv:2309.05516"),
 }
 _THEN: dict[str, tuple[Refine, str]] = {
     "refit": (refit.refine, "scales by least squares on the layer's output, ours"),
     "descent": (descent.refine, "Behdin et al. 2023, arXiv:2309.01885, with refitted scales"),
+    "swap": (swap.refine, "descent, then single codes with the scale that follows, ours"),
 }
 
 
@@ -64,7 +85,7 @@ METHODS: dict[str, Method] = _FIRST | {
     f"{name}+{then}": _refined(first, *_THEN[then])
     for name, first in _FIRST.items()
     for then in _THEN
-    if name != "rtn:absmax"
+    if not name.startswith("rtn:")
 }
 
 

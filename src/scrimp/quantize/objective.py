@@ -9,6 +9,9 @@ from scrimp.errors import Refused, UsageError
 from scrimp.formats.code import F64
 from scrimp.tensors import F32
 
+#: Added to the diagonal of H, as a share of its mean.
+DAMPING = 0.01
+
 
 def row_errors(difference: F32 | F64, moments: F64) -> F64:
     """``d H dᵀ`` of every row ``d`` of ``W - Ŵ (N, K)``: ``(N,)``, summed in float64."""
@@ -29,3 +32,8 @@ def moments_of(statistics: Statistics | None, weight: F32, method: str) -> F64:
     if not np.isfinite(moments).all():
         raise Refused("the statistics hold NaN or infinity.", hint="calibrate again, on other text")
     return moments
+
+
+def damped(moments: F64) -> F64:
+    """H with ``DAMPING`` of its mean diagonal added: few tokens then don't pull weights far from where they were."""
+    return moments + DAMPING * moments.diagonal().mean() * np.eye(len(moments))

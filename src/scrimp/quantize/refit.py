@@ -10,6 +10,7 @@ from scrimp.calibrate.statistics import Statistics
 from scrimp.formats.code import F64, Codes
 from scrimp.formats.format import SIGNED_SCALES
 from scrimp.formats.scale_types import to_f32, to_nearest
+from scrimp.quantize import codebook
 from scrimp.quantize.grid import Levels, Parts, levels_of, parts_of
 from scrimp.quantize.objective import moments_of, row_errors
 from scrimp.tensors import F32, QTensor, Stored
@@ -33,7 +34,8 @@ def refine(tensor: QTensor, weight: F32, statistics: Statistics | None) -> QTens
     Shapes
         weight (N, K), which ``tensor`` was made of; statistics of K inputs
     Error
-        No row errs more than before: one that would, in values as they are decoded, stays as it was.
+        No row errs more than before: one that would, in values as they are decoded, stays as it was. Levels that were
+        learned are solved for in the end (codebook.py); rows share them, so there it is the sum that never rises.
     Edge cases
         A group whose codes all mean zero keeps its scale. One scale per tensor is solved for over all rows. The second
         scales of nvfp4 and vsq stay.
@@ -43,7 +45,8 @@ def refine(tensor: QTensor, weight: F32, statistics: Statistics | None) -> QTens
     moments, levels = moments_of(statistics, weight, "refit"), levels_of(tensor, "refit")
     parts = parts_of(tensor, levels)
     found = solve(parts, weight, moments, levels)
-    return keep_better(tensor, parts, found, weight, moments, levels)
+    better = keep_better(tensor, parts, found, weight, moments, levels)
+    return better if levels.codebook is None else codebook.refit(better, weight, moments)
 
 
 def keep_better(tensor: QTensor, parts: Parts, found: Parts, weight: F32, moments: F64, levels: Levels) -> QTensor:

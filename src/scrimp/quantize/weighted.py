@@ -98,6 +98,8 @@ def _candidates(problem: _Problem) -> tuple[F64, list[float]]:
     numbers = problem.levels.numbers(np.arange(format.element.levels, dtype=np.uint16))
     numbers = numbers[np.isfinite(numbers)]
     reaches = [reach for reach in (-float(numbers.min()), float(numbers.max())) if reach > 0]
+    if not reaches:  # a codebook learned from zeros
+        return np.zeros(low.shape), [1.0]
     start = np.maximum(-low, high) / min(reaches)
     if format.element.kind == "binary":
         return start, [0.5]
