@@ -1,4 +1,4 @@
-// The only file that knows Python: it checks types, shapes and ranges, releases the GIL, and nothing else.
+// With bind_rounding.cpp what knows Python: it checks types, shapes and ranges, releases the GIL, and nothing else.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
@@ -15,6 +15,7 @@
 #include <tuple>
 #include <vector>
 
+#include "bind_rounding.h"
 #include "dispatch.h"
 #include "engine.h"
 #include "packing.h"
@@ -345,6 +346,8 @@ NB_MODULE(_core, m) {
   m.def("explain_bus_errors", &explain_bus_errors,
         "From now on a file that shrinks under a mapping ends the process in words.");
   m.def("read_bandwidth", &bandwidth, "bytes"_a, "threads"_a, "repeats"_a = 5);
+
+  bind_rounding(m);
 
   nb::class_<HeldMatrix>(m, "Matrix")
       .def(
