@@ -119,7 +119,7 @@ def factorize(moments: F64, damping: float = DAMPING) -> tuple[F64 | None, float
         except np.linalg.LinAlgError:
             continue
         if np.isfinite(lower.diagonal()).all():
-            return lower[::-1, ::-1], share
+            return np.asarray(lower[::-1, ::-1], np.float64), share
     return None, share
 
 
@@ -163,7 +163,7 @@ class _State:
 
     @property
     def cols(self) -> int:
-        return self.weights.shape[1]
+        return len(self.factor.order)
 
     @property
     def size(self) -> int:
