@@ -1,5 +1,4 @@
-// With bind_coding.cpp the only file that knows Python: it checks types, shapes and ranges, releases the GIL, and
-// nothing else.
+// With the other bind_*.cpp what knows Python: it checks types, shapes and ranges, releases the GIL, and nothing else.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
@@ -17,6 +16,7 @@
 #include <vector>
 
 #include "bind_coding.h"
+#include "bind_rounding.h"
 #include "dispatch.h"
 #include "engine.h"
 #include "packing.h"
@@ -348,6 +348,7 @@ NB_MODULE(_core, m) {
         "From now on a file that shrinks under a mapping ends the process in words.");
   m.def("read_bandwidth", &bandwidth, "bytes"_a, "threads"_a, "repeats"_a = 5);
   bind_coding(m);
+  bind_rounding(m);
 
   nb::class_<HeldMatrix>(m, "Matrix")
       .def(

@@ -83,6 +83,37 @@ struct Attention {
   int64_t out_stride;
 };
 
+// How weights divided by their scale become levels: what formats/rounding.py does, as a method of calibration needs it.
+//
+//   integers (bounds == nullptr)   number = clip(round-to-nearest-even(x), least, most), code = number - least
+//   tables                         level = how many bounds are <= x; number and code of that level
+// A table has `levels` levels, a power of two, and `levels - 1` ascending bounds; those of no use are NaN.
+struct Rounding {
+  float least, most;
+  int64_t levels;
+  const float* bounds;
+  const float* numbers;
+  const uint16_t* codes;
+};
+
+// Rows of weights that are rounded together.
+constexpr int64_t kStripRows = 32;
+
+// The state of GPTQ's rounding: weights in strips of kStripRows rows, inputs in the order of work.
+struct Sweep {
+  Rounding rounding;
+  int64_t inputs;         // K
+  int64_t rows_padded;    // a multiple of kStripRows
+  int64_t begin, end;     // the inputs to round; all before are done
+  float* weights;         // [strips][K][kStripRows]; of inputs that are done w - value
+  const float* feedback;  // [K][K]: what input k takes, at [k][j], of the miss of input j < k
+  const int32_t* group;   // [K]: which scale an input has
+  const float* scales;    // [groups][rows_padded]
+  const float* divisors;  // same: the scales, infinity where they are zero
+  const float* lows;      // same, or null
+  uint16_t* codes;        // [strips][K][kStripRows]
+};
+
 struct Kernels {
   const char* isa;
 
@@ -126,6 +157,18 @@ struct Kernels {
   // KL(p || q) in nats of two rows of logits with known log-sum-exps: sum_i exp(p_i - lse_p) * ((p_i - lse_p) - (q_i -
   // lse_q)).
   double (*divergence)(const float* p, float lse_p, const float* q, float lse_q, int64_t n);
+
+  // Sums over the `inputs` weights of a block, each counting h: of (w - value)^2, number, number^2 and w * number, where
+  // number = round((w - low) / divisor) and value = number * scale + low. w[k * w_stride + m] is input k of block m;
+  // scales, divisors and lows (or null) have an entry per block; sums is [4][blocks].
+  void (*weighted_sums)(const Rounding& rounding, const float* w, int64_t w_stride, const float* importance,
+                        int64_t inputs, int64_t blocks, const float* scales, const float* divisors, const float* lows,
+                        float* sums);
+
+  // Rounds inputs [begin, end) of strips [strip_begin, strip_end), one input after the other:
+  //   t = w_k + sum_{j<k} feedback[k][j] * (w_j - value_j),  value_k = value of t (as above), then w_k - value_k
+  // replaces w_k. Rows don't influence each other.
+  void (*sweep)(const Sweep& sweep, int64_t strip_begin, int64_t strip_end);
 };
 
 extern const Kernels kScalarKernels;

@@ -1,4 +1,4 @@
-"""The compiled core: kernels, packing, the engine. ``core/bind.cpp`` is its source."""
+"""The compiled core: kernels, packing, the engine. ``core/bind*.cpp`` are its source."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -54,8 +54,42 @@ def score(
     threads: int = 1,
     isa: str = "scalar",
 ) -> dict[str, NDArray[Any]]: ...
+def weighted_sums(
+    rounding: Rounding,
+    w: NDArray[np.float32],
+    importance: NDArray[np.float32],
+    scales: NDArray[np.float32],
+    divisors: NDArray[np.float32],
+    lows: NDArray[np.float32] | None,
+    sums: NDArray[np.float32],
+    isa: str,
+) -> None: ...
+def sweep(
+    rounding: Rounding,
+    weights: NDArray[np.float32],
+    feedback: NDArray[np.float32],
+    group: NDArray[np.int32],
+    scales: NDArray[np.float32],
+    divisors: NDArray[np.float32],
+    lows: NDArray[np.float32] | None,
+    codes: NDArray[np.uint16],
+    begin: int,
+    end: int,
+    strip_begin: int,
+    strip_end: int,
+    isa: str,
+) -> None: ...
 def explain_bus_errors() -> None: ...
 def read_bandwidth(bytes: int, threads: int, repeats: int = 5) -> list[float]: ...
+
+#: Rows that :func:`sweep` rounds together.
+STRIP_ROWS: int
+
+class Rounding:
+    @staticmethod
+    def integers(least: float, most: float) -> Rounding: ...
+    @staticmethod
+    def table(bounds: NDArray[np.float32], numbers: NDArray[np.float32], codes: NDArray[np.uint16]) -> Rounding: ...
 
 class Matrix:
     def __init__(

@@ -17,6 +17,8 @@ constinit const Kernels kAvx2Kernels = {
     .attention = avx2::attention,
     .log_sum_exp = avx2::log_sum_exp,
     .divergence = avx2::divergence,
+    .weighted_sums = avx2::weighted_sums,
+    .sweep = avx2::sweep,
 };
 
 }  // namespace scrimp

@@ -25,5 +25,8 @@ void attention(const Attention& a, int64_t head_begin, int64_t head_end, int64_t
                uint8_t* scratch);
 float log_sum_exp(const float* x, int64_t n, int64_t* argmax);
 double divergence(const float* p, float lse_p, const float* q, float lse_q, int64_t n);
+void weighted_sums(const Rounding& rounding, const float* w, int64_t w_stride, const float* importance, int64_t inputs,
+                   int64_t blocks, const float* scales, const float* divisors, const float* lows, float* sums);
+void sweep(const Sweep& sweep, int64_t strip_begin, int64_t strip_end);
 
 }  // namespace scrimp::avx512

@@ -17,6 +17,8 @@ constinit const Kernels kAvx512Kernels = {
     .attention = avx512::attention,
     .log_sum_exp = avx512::log_sum_exp,
     .divergence = avx512::divergence,
+    .weighted_sums = avx512::weighted_sums,
+    .sweep = avx512::sweep,
 };
 
 }  // namespace scrimp

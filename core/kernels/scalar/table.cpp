@@ -17,6 +17,8 @@ constinit const Kernels kScalarKernels = {
     .attention = scalar::attention,
     .log_sum_exp = scalar::log_sum_exp,
     .divergence = scalar::divergence,
+    .weighted_sums = scalar::weighted_sums,
+    .sweep = scalar::sweep,
 };
 
 }  // namespace scrimp

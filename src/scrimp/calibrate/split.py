@@ -39,7 +39,7 @@ def split(program: Program) -> tuple[Block, ...]:
     """The blocks of a Program in order; together they hold each of its operations once."""
     blocks: list[Block] = []
     begin, crossing = 0, -1
-    for at, buffer in _borders(program):
+    for at, buffer in borders(program):
         ops = program.ops[begin:at]
         if any(op.weights for op in ops):  # a norm by itself joins what follows it
             blocks.append(_block(program, ops, crossing, buffer))
@@ -47,7 +47,7 @@ def split(program: Program) -> tuple[Block, ...]:
     return tuple(blocks)
 
 
-def _borders(program: Program) -> list[tuple[int, int]]:
+def borders(program: Program) -> list[tuple[int, int]]:
     """``(operations before it, the one buffer alive there)`` of every point where the Program can be cut."""
     last_read = {index: at for at, op in enumerate(program.ops) for index in op.inputs}
     last_read[program.output] = len(program.ops)

@@ -8,7 +8,7 @@ from scrimp.formats.code import F64
 from scrimp.tensors import F32
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Statistics:
     """Of the inputs ``X (T, K)`` that a linear layer saw, T tokens in all.
 

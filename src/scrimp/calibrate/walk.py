@@ -46,7 +46,8 @@ class Walk:
         """Run a block over all windows.
 
         ``collect`` returns the Statistics of what every matrix of the block multiplies with, one object for all that
-        read the same buffer. ``move`` makes the block's outputs the states. ``tick`` is called once per window.
+        read the same buffer. ``move`` makes the block's outputs the states; without it the block ends with the last
+        operation that is measured. ``tick`` is called once per window.
         """
         engine = self._engine(block, matrices, vectors)
         buffers = sorted(set(block.reads.values())) if collect else []
@@ -58,11 +59,12 @@ class Walk:
         if moving:
             shape = (count, length, block.program.widths[block.output])
             outputs = outputs if outputs is not None and outputs.shape == shape else hold(shape, self._directory)
+        last = _end(block, taps)
         still = np.zeros(length, np.int32)
         for at in range(count):
             tokens, given = (still, {0: self.states[at]}) if block.first and self.states is not None else (
                 self.windows[at], {})  # fmt: skip
-            found = engine.run(tokens, 0, block.first, len(block.program.ops), inputs=given, outputs=taps)
+            found = engine.run(tokens, 0, block.first, last, inputs=given, outputs=taps)
             if moving and outputs is not None:
                 outputs[at] = found[block.output]
             for buffer, total in sums.items():
@@ -92,6 +94,12 @@ class Walk:
             isa=pick_isa(),
             arithmetic="f32",
         )
+
+
+def _end(block: Block, buffers: list[int]) -> int:
+    """The operations before this one make all these buffers."""
+    makers = (at + 1 for at, op in enumerate(block.program.ops) if not set(op.outputs).isdisjoint(buffers))
+    return max(block.first, *makers, 0)
 
 
 def _reader(block: Block, buffer: int) -> str:

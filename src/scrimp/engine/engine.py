@@ -126,11 +126,15 @@ class Engine:
         right after its operation.
         """
         ids = np.ascontiguousarray(tokens, np.int32)
-        taps = {buffer: np.empty((ids.size, self.program.widths[buffer]), np.float32) for buffer in outputs}
-        logits = np.empty((ids.size, self.vocab), np.float32) if last == len(self.program.ops) else None
+        found = {buffer: np.empty((ids.size, self.program.widths[buffer]), np.float32) for buffer in outputs}
+        taps = {buffer: array for buffer, array in found.items() if buffer != self.program.output}
+        logits = None
+        if last == len(self.program.ops):
+            logits = found.get(self.program.output)
+            logits = np.empty((ids.size, self.vocab), np.float32) if logits is None else logits
         given = [(buffer, np.ascontiguousarray(array, np.float32)) for buffer, array in (inputs or {}).items()]
         self._core.run(ids, start, first, last, True, logits, given, list(taps.items()))
-        return taps
+        return found
 
     def profile(self) -> list[OpTime]:
         """Seconds of every operation since :meth:`reset_profile`."""

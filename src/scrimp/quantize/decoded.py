@@ -8,8 +8,12 @@ import numpy as np
 
 from scrimp.calibrate.statistics import Statistics
 from scrimp.engine.float_path import row_pieces, row_reader
+from scrimp.formats.code import F64
 from scrimp.quantize.pool import pool
 from scrimp.tensors import F32, QTensor
+
+#: Columns of H at a time, where half of it will do.
+_COLS_AT_ONCE = 192
 
 
 def decode(stored: QTensor) -> F32:
@@ -48,6 +52,17 @@ def output_error(weight: F32, stored: QTensor, statistics: Statistics) -> float:
     for rows in row_pieces(stored):
         exact = weight[rows].astype(np.float64)
         apart = exact - read(rows.start, rows.stop)
-        error += float(np.einsum("nk,nk->", apart @ moments, apart))
-        norm += float(np.einsum("nk,nk->", exact @ moments, exact))
+        error += _quadratic(apart, moments)
+        norm += _quadratic(exact, moments)
     return math.sqrt(max(0.0, error) / norm) if norm > 0 else 0.0
+
+
+def _quadratic(x: F64, moments: F64) -> float:
+    """``tr(X H Xᵀ)``; H is symmetric, so what lies below its diagonal counts twice above it."""
+    total = 0.0
+    for begin in range(0, x.shape[1], _COLS_AT_ONCE):
+        part = x[:, begin : begin + _COLS_AT_ONCE]
+        at = slice(begin, begin + _COLS_AT_ONCE)
+        total += 2 * float(np.einsum("nk,nk->", x[:, :begin] @ moments[:begin, at], part))
+        total += float(np.einsum("nk,nk->", part @ moments[at, at], part))
+    return total

@@ -19,7 +19,7 @@ from scrimp.formats import Format
 from scrimp.formats.code import F64
 from scrimp.formats.contexts import coded_bits
 from scrimp.quantize.fold import Group, Scaling
-from scrimp.quantize.gptq import DAMPING, factorize, sweep
+from scrimp.quantize.gptq import Factor, factored, rounded
 from scrimp.quantize.grid import Levels, levels_for
 from scrimp.quantize.objective import moments_of
 from scrimp.quantize.quantized import Quantized
@@ -49,10 +49,18 @@ FLOOR = 0.03
 class Objective:
     """What a matrix is rounded under: the factor of its moments and how fine each row is, relative to the others."""
 
-    factor: F64  #: R (K, K), with H = R Rᵀ in the order of work
-    order: NDArray[np.intp]  #: (K,): which input comes when
+    factor: Factor
     relative: F64  #: (N,), of geometric mean 1
-    notes: tuple[str, ...] = ()
+
+    @property
+    def pivots(self) -> float:
+        """``Σ R_kk²``: the output error of a row whose weights miss one each, after feedback."""
+        return float(self.factor.pivots.sum(dtype=np.float64))
+
+    def errors(self, missed: F32) -> F64:
+        """``(w - ŵ) H (w - ŵ)ᵀ`` of every row, over its step squared: ``(N,)``."""
+        seen = (missed[:, self.factor.order] @ self.factor.feedback.T) * np.sqrt(self.factor.pivots)
+        return np.asarray(np.square(seen, dtype=np.float64).sum(axis=1) / np.square(self.relative))
 
 
 def quantize(weight: F32, format: Format, statistics: Statistics | None, *, bits: float) -> Quantized:
@@ -73,18 +81,18 @@ def quantize(weight: F32, format: Format, statistics: Statistics | None, *, bits
     step = guess(weight, levels, aim.relative, bits)
     for _ in range(ATTEMPTS):
         scales = steps(weight, levels, step * aim.relative)
-        codes = sweep(weight, levels, aim.factor, aim.order, scales)
-        found = coded_bits(np.ascontiguousarray(codes.T), format.element.levels) / weight.size
+        tensor = rounded(weight, levels, aim.factor, scales)
+        found = coded_bits(tensor.codes(), format.element.levels) / weight.size
         if abs(found - bits) <= TOLERANCE:
             break
         step *= 2.0 ** (found - bits)
-    notes = aim.notes
+    notes = aim.factor.notes
     if abs(found - bits) > 10 * TOLERANCE:
         notes = (
             *notes,
             f"the codes take {found:.3f} bits per weight instead of {bits:g}: {format.name} has no others.",
         )
-    return Quantized(levels.tensor(codes, scales), notes)
+    return Quantized(tensor, notes)
 
 
 def levels_of_rows(weight: F32, format: Format) -> Levels:
@@ -99,25 +107,12 @@ def objective(weight: F32, statistics: Statistics | None) -> Objective:
     """Without Statistics all errors count alike."""
     relative, cols = np.ones(len(weight)), weight.shape[1]
     if statistics is None:
-        return Objective(np.eye(cols), np.arange(cols), relative)
+        return Objective(factored(np.eye(cols)), relative)
     moments = moments_of(statistics, weight, "ecsq")
     if statistics.logits and statistics.sample is not None:
         moments = moments + PLAIN * np.trace(moments) / cols * np.eye(cols)
         relative = _relative_steps(weight, statistics.sample)
-    order, factor, notes = factor_of(moments)
-    return Objective(factor, order, relative, notes)
-
-
-def factor_of(moments: F64) -> tuple[NDArray[np.intp], F64, tuple[str, ...]]:
-    """The order of work, strongest input first, and R of H in that order; the identity where H has no factor."""
-    order = np.argsort(-moments.diagonal(), kind="stable")
-    factor, used = factorize(moments[np.ix_(order, order)])
-    if factor is None:
-        note = f"H has no Cholesky factor with {used:g} of its mean diagonal added: all errors count alike."
-        return order, np.eye(len(order)), (note,)
-    if used > DAMPING:
-        return order, factor, (f"H needed {used:g} of its mean diagonal added before it had a Cholesky factor.",)
-    return order, factor, ()
+    return Objective(factored(moments), relative)
 
 
 def waterfill(
@@ -132,15 +127,15 @@ def waterfill(
     Source
         Reverse water-filling, Cover & Thomas, section 10.3, on the pivots of LDLQ: ours
     """
-    order, factor, notes = factor_of(statistics.moments)
+    factor = factored(statistics.moments)
     s = np.empty(group.width)
-    s[order] = np.clip(_normal(np.sqrt(factor.diagonal())), 1 / FURTHEST, FURTHEST)
+    s[factor.order] = np.clip(_normal(np.sqrt(np.sqrt(factor.pivots.astype(np.float64)))), 1 / FURTHEST, FURTHEST)
     peaks = np.max([np.abs(weight).max(axis=0) for weight in weights.values()], axis=0)
     squares = np.mean([np.square(weight, dtype=np.float64).mean(axis=0) for weight in weights.values()], axis=0)
     for _ in range(2):
         limit = LARGEST * np.sqrt((squares * s * s).mean())
         s = np.minimum(s, np.divide(limit, peaks, out=np.full(group.width, np.inf), where=peaks > 0))
-    return Scaling(s.astype(np.float32), notes)
+    return Scaling(s.astype(np.float32), factor.notes)
 
 
 def _relative_steps(weight: F32, inputs: F32) -> F64:

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
+from scrimp import _core
+from scrimp._core import STRIP_ROWS
 from scrimp.calibrate.statistics import Statistics
+from scrimp.engine import pick_isa
 from scrimp.formats import Format
-from scrimp.formats.code import F64, Codes, code_type
-from scrimp.formats.scale_types import DTYPES
+from scrimp.formats.code import F64, code_type
+from scrimp.formats.scale_types import DTYPES, divisor
 from scrimp.quantize.blocks import row_chunks
 from scrimp.quantize.grid import Levels, levels_for
+from scrimp.quantize.nearest import rounding_of
 from scrimp.quantize.objective import DAMPING as DAMPING
 from scrimp.quantize.objective import moments_of
 from scrimp.quantize.pool import pool
 from scrimp.quantize.quantized import Quantized
 from scrimp.quantize.weighted import choose
-from scrimp.tensors import F32, Stored
+from scrimp.tensors import F32, QTensor, Stored
 
 #: Each ten times the one before, if H still has no Cholesky factor.
 ATTEMPTS = 6
-#: Columns that are updated one by one; wider ranges by matrix products.
-_LEAF = 16
+
+T = TypeVar("T", bound=np.generic)
 
 
 def quantize(
@@ -58,8 +64,46 @@ def quantize(
         Frantar et al. 2022, arXiv:2210.17323, section 3; Chee et al. 2023, arXiv:2307.13304, section 3.2 and theorem 6
     """
     levels = levels_for(weight, format, "gptq") if levels is None else levels
-    moments = moments_of(statistics, weight, "gptq")
-    order = np.argsort(-moments.diagonal(), kind="stable") if ordered else np.arange(weight.shape[1])
+    moments_of(statistics, weight, "gptq")
+    assert statistics is not None
+    factor = _factor(statistics, damping, ordered)
+    state = _State.start(weight, levels, factor)
+    state.run(ahead=ordered or not isinstance(format.block, int))
+    return Quantized(state.tensor(), factor.notes)
+
+
+def rounded(weight: F32, levels: Levels, factor: Factor, scales: Stored) -> QTensor:
+    """``weight (N, K)`` with scales ``(groups, N)`` that are given, of a symmetric format."""
+    state = _State.start(weight, levels, factor)
+    state.scales[...] = scales
+    state.sweep(0, state.cols)
+    return state.tensor()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Factor:
+    """What all matrices that read the same inputs share."""
+
+    order: NDArray[np.intp]  #: which input comes when
+    feedback: F32  #: R_jk / R_kk at [k, j] (K, K): what input k takes of an earlier one's miss
+    pivots: F32  #: R_kk²
+    notes: tuple[str, ...]
+
+
+_FACTORS: WeakKeyDictionary[Statistics, dict[tuple[float, bool], Factor]] = WeakKeyDictionary()
+
+
+def _factor(statistics: Statistics, damping: float, ordered: bool) -> Factor:
+    """Made once: q, k and v have one and the same Statistics, and so have gate and up."""
+    known = _FACTORS.setdefault(statistics, {})
+    if (damping, ordered) not in known:
+        known[damping, ordered] = factored(statistics.moments, damping, ordered)
+    return known[damping, ordered]
+
+
+def factored(moments: F64, damping: float = DAMPING, ordered: bool = True) -> Factor:
+    """Of moments ``H (K, K)``; where they have no factor with any damping, of the identity, and the notes say so."""
+    order = np.argsort(-moments.diagonal(), kind="stable") if ordered else np.arange(len(moments))
     factor, used = factorize(moments[np.ix_(order, order)], damping)
     notes: tuple[str, ...] = ()
     if factor is None:
@@ -67,9 +111,9 @@ def quantize(
         factor = np.eye(len(order))
     elif used > damping:
         notes = (f"H needed {used:g} of its mean diagonal added before it had a Cholesky factor.",)
-    sweep = _Sweep.start(weight, levels, factor, order, ahead=ordered or not isinstance(format.block, int))
-    sweep.run(0, weight.shape[1])
-    return Quantized(levels.tensor(sweep.codes, sweep.scales, sweep.mins), notes)
+    diagonal = factor.diagonal()
+    feedback = np.ascontiguousarray((factor / diagonal).astype(np.float32).T)
+    return Factor(order, feedback, np.square(diagonal).astype(np.float32), notes)
 
 
 def factorize(moments: F64, damping: float = DAMPING) -> tuple[F64 | None, float]:
@@ -77,111 +121,113 @@ def factorize(moments: F64, damping: float = DAMPING) -> tuple[F64 | None, float
 
     Inputs that were never active get the mean of the others' diagonal: any number would do.
     """
-    damped = moments.copy()
-    diagonal = damped.diagonal()
+    damped = moments[::-1, ::-1].copy()
+    diagonal = damped.diagonal().copy()
     alive = diagonal > 0
     mean = float(diagonal[alive].mean()) if alive.any() else 1.0
-    np.fill_diagonal(damped, np.where(alive, diagonal, mean))
     share = damping
     for attempt in range(ATTEMPTS):
         share = damping * 10.0**attempt
+        np.fill_diagonal(damped, np.where(alive, diagonal, mean) + share * mean)
         try:
-            lower = np.linalg.cholesky((damped + share * mean * np.eye(len(damped)))[::-1, ::-1])
+            lower = np.linalg.cholesky(damped)
         except np.linalg.LinAlgError:
             continue
-        if np.isfinite(lower).all():
-            return np.ascontiguousarray(lower[::-1, ::-1]), share
+        if np.isfinite(lower.diagonal()).all():
+            return np.asarray(lower[::-1, ::-1], np.float64), share
     return None, share
 
 
-def sweep(weight: F32, levels: Levels, factor: F64, order: NDArray[np.intp], scales: Stored) -> Codes:
-    """The codes ``(K, N)`` for scales ``(groups, N)`` that are given; symmetric formats."""
-    state = _Sweep.start(weight, levels, factor, order, ahead=False)
-    state.scales[...] = scales
-    state.chosen[...] = True
-    state.run(0, weight.shape[1])
-    return state.codes
-
-
 @dataclass(frozen=True, slots=True, eq=False)
-class _Sweep:
-    """The state of the rounding. Inputs come first in all arrays, so that a column of W is contiguous."""
+class _State:
+    """Weights on their way to codes. Rows lie in strips, inputs in the order of work: ``(strips, K, STRIP_ROWS)``."""
 
     levels: Levels
-    original: F32  #: (K, N), in the order of work
-    target: F32  #: the weights with the feedback they have received
-    missed: F32  #: w - ŵ
-    feedback: F32  #: R_jk / R_kk (K, K)
-    pivots: F32  #: R_kk²
-    order: NDArray[np.intp]  #: which input comes when
-    codes: Codes  #: (K, N), in the order of the inputs
+    factor: Factor
+    rows: int  #: N; strips are padded with zeros
+    weights: F32  #: the original's; of inputs that are done w - ŵ
+    codes: NDArray[np.uint16]
     scales: Stored  #: (groups, N), or (1, 1)
     mins: Stored | None
-    chosen: NDArray[np.bool_]  #: (groups,)
 
     @classmethod
-    def start(cls, weight: F32, levels: Levels, factor: F64, order: NDArray[np.intp], *, ahead: bool) -> _Sweep:
+    def start(cls, weight: F32, levels: Levels, factor: Factor) -> _State:
         (rows, cols), format = weight.shape, levels.format
         assert format.scale is not None
-        original = np.ascontiguousarray(weight.T[order], np.float32)
+        strips = np.zeros((-(-rows // STRIP_ROWS), cols, STRIP_ROWS), np.float32)
+        for at, strip in enumerate(strips):
+            part = weight[at * STRIP_ROWS : (at + 1) * STRIP_ROWS]
+            strip[:, : len(part)] = part[:, factor.order].T
         shape = (1, 1) if format.block == "tensor" else (format.groups(cols), rows)
         scales, mins = (np.zeros(shape, DTYPES[format.scale]) for _ in range(2))
-        diagonal = factor.diagonal()
-        sweep = cls(
-            levels=levels,
-            original=original,
-            target=original.copy(),
-            missed=np.zeros_like(original),
-            feedback=(factor / diagonal).astype(np.float32),
-            pivots=np.square(diagonal).astype(np.float32),
-            order=order,
-            codes=np.empty((cols, rows), code_type(format.element.bits)),
-            scales=scales,
-            mins=mins if format.has_min else None,
-            chosen=np.zeros(len(scales), np.bool_),
-        )
-        for group in range(len(scales) if ahead else 0):
-            sweep.choose(group)
-        return sweep
+        codes = np.empty(strips.shape, np.uint16)
+        return cls(levels, factor, rows, strips, codes, scales, mins if format.has_min else None)
 
-    def choose(self, group: int) -> None:
-        """Scales of a group, from the weights as they are now."""
-        size = self.levels.format.group(len(self.order))
-        members = np.flatnonzero(self.order // size == group)
-        target, pivots = self.target[members], self.pivots[members]
-        self.chosen[group] = True
+    def run(self, *, ahead: bool) -> None:
+        """All scales first, or each when its group's turn comes: then inputs go in their own order."""
+        if ahead:
+            for group in range(len(self.scales)):
+                self.choose(group, self._members(self.weights, group))
+            self.sweep(0, self.cols)
+            return
+        for group, begin in enumerate(range(0, self.cols, self.size)):
+            end = min(begin + self.size, self.cols)
+            fed = self.factor.feedback[begin:end, :begin] @ self.weights[:, :begin]
+            self.choose(group, self._rows(self.weights[:, begin:end] + fed))
+            self.sweep(begin, end)
+
+    @property
+    def cols(self) -> int:
+        return len(self.factor.order)
+
+    @property
+    def size(self) -> int:
+        return self.levels.format.group(self.cols)
+
+    def choose(self, group: int, target: F32) -> None:
+        """Scales of a group, from its weights ``(G, N)`` as they are now."""
+        pivots = self.factor.pivots[self.factor.order // self.size == group]
         if self.levels.format.block == "tensor":
-            self.put(group, slice(None), *choose(target, self.levels, pivots, whole=True))
+            self._put(group, slice(None), *choose(target, self.levels, pivots, whole=True))
             return
 
         def work(rows: slice) -> None:
-            self.put(group, rows, *choose(target[:, rows], self.levels.rows(rows), pivots))
+            self._put(group, rows, *choose(target[:, rows], self.levels.rows(rows), pivots))
 
-        list(pool().map(work, row_chunks(target.shape[1], len(members))))
+        list(pool().map(work, row_chunks(target.shape[1], len(target))))
 
-    def put(self, group: int, rows: slice, scales: Stored, mins: Stored | None) -> None:
+    def sweep(self, begin: int, end: int) -> None:
+        """Round inputs ``begin … end`` of all rows; rows are independent, so any number of threads gives the same."""
+        scale, low = self._padded(self.levels.value(self.scales)), self.levels.low(self.mins)
+        low, over = None if low is None else self._padded(low), divisor(scale)
+        group = (self.factor.order // self.size).astype(np.int32)
+        rounding, isa, feedback = rounding_of(self.levels), pick_isa(), self.factor.feedback
+
+        def work(strip: int) -> None:
+            _core.sweep(rounding, self.weights, feedback, group, scale, over, low, self.codes, begin, end, strip,
+                        strip + 1, isa)  # fmt: skip
+
+        list(pool().map(work, range(len(self.weights))))
+
+    def tensor(self) -> QTensor:
+        codes = np.empty((self.rows, self.cols), code_type(self.levels.format.element.bits))
+        codes[:, self.factor.order] = self._rows(self.codes).T
+        return self.levels.tensor(codes.T, self.scales, self.mins)
+
+    def _put(self, group: int, rows: slice, scales: Stored, mins: Stored | None) -> None:
         self.scales[group, rows] = scales
         if self.mins is not None and mins is not None:
             self.mins[group, rows] = mins
 
-    def run(self, begin: int, end: int) -> None:
-        """Columns ``begin … end``, which hold the feedback of all before. Halved at powers of two, so that every group
-        is such a range and is complete when its scale is chosen."""
-        if end - begin > _LEAF:
-            middle = begin + (1 << (end - begin - 1).bit_length() - 1)
-            self.run(begin, middle)
-            self.target[middle:end] += self.feedback[begin:middle, middle:end].T @ self.missed[begin:middle]
-            self.run(middle, end)
-            return
-        size = self.levels.format.group(len(self.order))
-        for at in range(begin, end):
-            column = int(self.order[at])
-            group = column // size
-            if not self.chosen[group]:
-                self.choose(group)
-            scale = self.levels.value(self.scales[group])
-            low = self.levels.low(None if self.mins is None else self.mins[group])
-            codes = self.levels.codes(self.target[at], scale, low)
-            self.codes[column] = codes
-            self.missed[at] = self.original[at] - self.levels.values(codes, scale, low)
-            self.target[at + 1 : end] += self.feedback[at, at + 1 : end, None] * self.missed[at]
+    def _members(self, strips: F32, group: int) -> F32:
+        return self._rows(strips[:, np.flatnonzero(self.factor.order // self.size == group)])
+
+    def _rows(self, strips: NDArray[T]) -> NDArray[T]:
+        """Strips as ``(inputs, N)``."""
+        return strips.transpose(1, 0, 2).reshape(strips.shape[1], -1)[:, : self.rows]
+
+    def _padded(self, values: F32) -> F32:
+        """``(groups, N)`` or ``(1, 1)`` → a value for each row of all strips."""
+        wide = np.zeros((len(values), len(self.weights) * STRIP_ROWS), np.float32)
+        wide[:, : self.rows] = values
+        return wide

@@ -39,7 +39,7 @@ class Prediction:
 
 
 def predict(source: Source, plan: Plan, file_bytes: int, calibration: Calibration | None = None) -> Prediction:
-    """Quantizes some rows of one matrix per choice to see how long they take, and runs one block over one window."""
+    """Quantizes some rows of one matrix per choice to see how long they take, and runs one layer over a few windows."""
     base = peak_bytes()
     weights: defaultdict[Choice, dict[str, int]] = defaultdict(dict)
     for name, choice in plan.choices.items():
@@ -65,10 +65,18 @@ def predict(source: Source, plan: Plan, file_bytes: int, calibration: Calibratio
 
 
 def _seconds(source: Source, counts: dict[str, int], choice: Choice) -> float:
-    """For all matrices of one choice.
+    """For all matrices of one choice; where it calibrates, those of one width stand for each other."""
+    if not calibrates(choice):
+        return _sampled(source, counts, choice)
+    widths: defaultdict[int, dict[str, int]] = defaultdict(dict)
+    for name, count in counts.items():
+        widths[source.tensors[name].shape[1]][name] = count
+    return sum(_sampled(source, same, choice) for same in widths.values())
 
-    A method that calibrates works on the moments first, however many rows there are: two samples tell that apart.
-    """
+
+def _sampled(source: Source, counts: dict[str, int], choice: Choice) -> float:
+    """From one matrix. A method that calibrates works on the moments first, however many rows there are: two samples
+    tell that apart."""
     name = min(counts, key=lambda name: (counts[name] < _SAMPLE_WEIGHTS, abs(counts[name] - _SAMPLE_WEIGHTS)))
     total = sum(counts.values())
     began = time.perf_counter()
@@ -81,14 +89,19 @@ def _seconds(source: Source, counts: dict[str, int], choice: Choice) -> float:
     weight = row_reader(stored)(0, rows)
     if not calibrates(choice):
         return reading + total * _timed(weight, choice, None) / weight.size
-    ones = np.ones(cols, np.float32)
-    identity = Statistics(
-        cols, np.eye(cols), np.zeros(cols, np.float32), ones, ones, np.ones((SAMPLE_ROWS, cols), np.float32)
-    )
     few = max(1, rows // 4)
-    little, all_rows = (_timed(weight[:n], choice, identity) for n in (few, rows))
+    _timed(weight[:few], choice, _identity(cols))  # warms up
+    little, all_rows = (_timed(weight[:n], choice, _identity(cols)) for n in (few, rows))
     each = max(0.0, all_rows - little) / max(1, (rows - few) * cols)
     return reading + total * each + len(counts) * max(0.0, little - each * few * cols)
+
+
+def _identity(cols: int) -> Statistics:
+    """New ones for every trial, so that nothing made of them before is found again."""
+    ones = np.ones(cols, np.float32)
+    return Statistics(
+        cols, np.eye(cols), np.zeros(cols, np.float32), ones, ones, np.ones((SAMPLE_ROWS, cols), np.float32)
+    )
 
 
 def _timed(weight: F32, choice: Choice, statistics: Statistics | None) -> float:

@@ -1,4 +1,4 @@
-"""What the walk of a calibration will take: one block over one window is timed, and the largest things are counted."""
+"""What the walk of a calibration will take: one layer over a few windows is timed, and the largest things counted."""
 
 from __future__ import annotations
 
@@ -17,8 +17,12 @@ from scrimp.quantize.plan import Plan
 from scrimp.sources.source import Source
 from scrimp.tensors import F32, QTensor
 
-#: The best of so many windows counts, after one that warms up: what else runs now may not run later.
-_TIMED = 3
+#: The best of so many trials counts, after one that warms up: what else runs now may not run later.
+_TIMED = 2
+#: Windows of the longer trial.
+_WINDOWS = 3
+#: Blocks that are timed: a layer.
+_BLOCKS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,34 +45,50 @@ def walk_cost(source: Source, plan: Plan, calibration: Calibration) -> Cost:
 
 
 def _seconds(source: Source, plan: Plan, blocks: tuple[Block, ...], calibration: Calibration) -> float:
-    """The middle block stands for all: windows · weights · the time of one weight for one window."""
-    block = blocks[len(blocks) // 2]
-    if not block.first or not block.runs:
-        return 0.0
+    """The middle blocks, attention and feed-forward, stand for all: their time for each weight they multiply with.
+
+    What a block takes once, however many windows there are, is told apart from what each window takes.
+    """
+    few = [block for block in blocks if block.first and block.runs]
+    few = few[(len(few) - 1) // 2 :][:_BLOCKS]
+    passes = sum(_passes(source, block, calibration) for block in few)
+    share = sum(_size(plan, block) for block in few)
+    return passes * sum(_size(plan, block) for block in blocks if block.first) / share if share else 0.0
+
+
+def _passes(source: Source, block: Block, calibration: Calibration) -> float:
+    """Seconds of one block and all windows: measured, and run again where that makes the next one's inputs."""
+    quantized, (count, length) = calibration.prefix == "quantized", calibration.windows.shape
+    matrices, vectors = _weights(source, block)
+    width = block.program.matrices[STAND_IN][1]
+    states = np.random.default_rng(0).standard_normal((_WINDOWS, length, width), np.float32)
+
+    def timed(windows: int, collect: bool) -> float:
+        walk = Walk(np.zeros((windows, length), np.int32))
+        walk.states = states[:windows].copy()
+        began = time.perf_counter()
+        walk.run(block, matrices, vectors, collect=collect, move=not (collect and quantized))
+        return time.perf_counter() - began
+
+    timed(1, True)
+    seconds = 0.0
+    for collect in (True, False) if quantized else (True,):
+        one, more = (min(timed(windows, collect) for _ in range(_TIMED)) for windows in (1, _WINDOWS))
+        seconds += one + max(0.0, more - one) / (_WINDOWS - 1) * (count - 1)
+    return seconds
+
+
+def _weights(source: Source, block: Block) -> tuple[dict[str, QTensor], dict[str, F32]]:
     matrices: dict[str, QTensor] = {}
-    vectors: dict[str, F32] = {name: np.asarray(source.read(name), np.float32) for name in block.program.vectors}
     for name in block.runs:
         stored = source.read(name)
         assert isinstance(stored, QTensor)
         matrices[name] = stored
-    length = calibration.windows.shape[1]
-    width = block.program.matrices[STAND_IN][1]
-    states = np.random.default_rng(0).standard_normal((1, length, width), np.float32)
+    return matrices, {name: np.asarray(source.read(name), np.float32) for name in block.program.vectors}
 
-    def timed(collect: bool) -> float:
-        walk = Walk(np.zeros((1, length), np.int32))
-        walk.states = states.copy()
-        began = time.perf_counter()
-        walk.run(block, matrices, vectors, collect=collect, move=True)
-        return time.perf_counter() - began
 
-    timed(False)
-    passes = min(timed(True) for _ in range(_TIMED))
-    if calibration.prefix == "quantized":
-        passes += min(timed(False) for _ in range(_TIMED))
-    weights = sum(int(np.prod(plan.shapes[name])) for name in block.runs)
-    everything = sum(int(np.prod(plan.shapes[name])) for part in blocks for name in part.runs if part.first)
-    return passes * len(calibration.windows) * everything / weights
+def _size(plan: Plan, block: Block) -> int:
+    return sum(int(np.prod(plan.shapes[name])) for name in block.runs)
 
 
 def _sides(block: Block) -> list[int]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scrimp import _core, models
+from scrimp.calibrate.split import borders
 from scrimp.engine import Engine, default_threads, pick_isa
 from scrimp.engine.float_path import as_run
 from scrimp.errors import Refused
@@ -30,7 +32,7 @@ from scrimp.tensors import QTensor
 PROBE = parse("int3:g64")
 #: The ends of a network are too sensitive for that.
 PROBE_ENDS = parse("int4:g64")
-#: Tokens measured on: every matrix runs the whole network over them once.
+#: Tokens measured on: every matrix runs the network from its block on over them once.
 WINDOWS, CONTEXT = 2, 256
 #: Rows of a matrix on which the error of a format is estimated.
 SAMPLE_ROWS = 64
@@ -39,20 +41,25 @@ SAMPLE_ROWS = 64
 class Probe:
     """The network in memory with its reference logits; matrices are exchanged and the divergence measured.
 
-    Reference arithmetic (float32): what is measured is the weights' doing alone.
+    Reference arithmetic (float32): what is measured is the weights' doing alone. What comes before the first exchanged
+    matrix is not run again: hidden states are kept where the last measurement began, and only moved forward.
     """
 
     def __init__(self, source: Source, windows: NDArray[np.int32]) -> None:
         _, self._program = models.build(source.config)
         self.matrices, self._vectors, _ = read_tensors(source, self._program.matrices, self._program.vectors)
         self._windows, self._threads, self._isa = windows, default_threads(), pick_isa(None)
-        self._expected = [self._logits(self._engine({}), window) for window in windows]
+        self._original = self._engine({})
+        self._prefix = _START
+        self._expected = [self._logits(self._original, _START, at) for at in range(len(windows))]
 
     def divergence(self, changed: Mapping[str, QTensor]) -> float:
         """KL(original ‖ with ``changed`` in place), mean over tokens, nats; infinite where logits are not finite."""
+        self._prefix = self._before(changed)
         engine, total = self._engine(changed), 0.0
-        for window, expected in zip(self._windows, self._expected, strict=True):
-            found = _core.score(self._logits(engine, window), np.zeros(len(window), np.int32), expected,
+        for at, expected in enumerate(self._expected):
+            logits = self._logits(engine, self._prefix, at)
+            found = _core.score(logits, np.zeros(len(logits), np.int32), expected,
                                 threads=self._threads, isa=self._isa)  # fmt: skip
             total += float(np.mean(found["kl"]))
         return total / len(self._windows) if np.isfinite(total) else float("inf")
@@ -60,13 +67,40 @@ class Probe:
     def _engine(self, changed: Mapping[str, QTensor]) -> Engine:
         matrices = self.matrices | {name: as_run(tensor) for name, tensor in changed.items()}
         return Engine(
-            self._program, matrices, self._vectors, context=self._windows.shape[1],
+            self._program, matrices, self._vectors, context=self._windows.shape[1], chunk=self._windows.shape[1],
             threads=self._threads, isa=self._isa, arithmetic="f32",
         )  # fmt: skip
 
-    @staticmethod
-    def _logits(engine: Engine, window: NDArray[np.int32]) -> F32:
-        return engine.forward(window, 0, all_logits=True)
+    def _before(self, changed: Collection[str]) -> _Prefix:
+        """The last border of blocks before any of these matrices is used."""
+        ops = self._program.ops
+        used = next((at for at, op in enumerate(ops) if not set(op.weights).isdisjoint(changed)), len(ops))
+        first, buffer = max((b for b in borders(self._program) if b[0] <= min(used, len(ops) - 1)), default=(0, -1))
+        begin = self._prefix if self._prefix.first <= first else _START
+        if begin.first == first:
+            return begin
+        moved = []
+        for at, window in enumerate(self._windows):
+            given = {begin.buffer: begin.states[at]} if begin.states else {}
+            moved.append(self._original.run(window, 0, begin.first, first, inputs=given, outputs=[buffer])[buffer])
+        return _Prefix(first, buffer, tuple(moved))
+
+    def _logits(self, engine: Engine, prefix: _Prefix, at: int) -> F32:
+        given = {prefix.buffer: prefix.states[at]} if prefix.states else {}
+        end, output = len(self._program.ops), self._program.output
+        return engine.run(self._windows[at], 0, prefix.first, end, inputs=given, outputs=[output])[output]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Prefix:
+    """Where the original network stands before operation ``first``: of each window what ``buffer`` holds there."""
+
+    first: int
+    buffer: int
+    states: tuple[F32, ...]
+
+
+_START = _Prefix(0, -1, ())
 
 
 def sensitivities(probe: Probe, *, progress: Progress = SILENT) -> dict[str, float]:

@@ -91,14 +91,13 @@ def _surveyed(
     levels, aim = ecsq.levels_of_rows(weight, FORMAT), ecsq.objective(weight, statistics)
     count = min(len(weight), max(SAMPLE_ROWS, len(weight) // 64))
     rows = np.linspace(0, len(weight) - 1, count).astype(np.intp)
-    pivots = float(np.square(aim.factor.diagonal()).sum())
     probed, squared = _probe_errors(name, decode(stored), original)
     offers: list[Offer] = []
     size = float(np.sqrt(np.square(weight, dtype=np.float64).mean()))
     for step in (size * step for step in STEPS):
         bits, missed = ecsq.rate(weight, levels, step * aim.relative, rows)
         if ecsq.RATES[0] <= bits <= ecsq.RATES[1] and (not offers or bits > offers[-1].bits):
-            error = len(weight) * missed * step**2 * pivots / probed
+            error = len(weight) * missed * step**2 * aim.pivots / probed
             offers.append(Offer(round(bits, 2), int(bits * weight.size / 8) + 2 * len(weight), error))
     return Surveyed(tuple(offers), len(encode(stored)), squared)
 
@@ -108,10 +107,7 @@ def _probe_errors(name: str, weight: F32, statistics: Statistics | None) -> tupl
     relative error of its weights."""
     aim = ecsq.objective(weight, statistics)
     rounded = method("rtn")(weight, PROBE_ENDS if name in ENDS else PROBE).dequantize()
-    missed = ((weight - rounded)[:, aim.order] / aim.relative[:, None].astype(np.float32)) @ aim.factor.astype(
-        np.float32
-    )
-    return float(np.square(missed, dtype=np.float64).sum()) or 1.0, squared_error(weight, rounded)
+    return float(aim.errors(weight - rounded).sum()) or 1.0, squared_error(weight, rounded)
 
 
 def remember(path: Path, found: Mapping[str, Surveyed]) -> None:

@@ -12,10 +12,11 @@ from itertools import product
 
 import numpy as np
 
-from scrimp.formats.code import F64, Codes
+from scrimp.formats.code import F64
 from scrimp.formats.format import SIGNED_SCALES
 from scrimp.formats.scale_types import at_least, at_most, to_f32, to_nearest
 from scrimp.quantize.grid import Levels
+from scrimp.quantize.nearest import weighted_sums
 from scrimp.tensors import F32, Stored
 
 #: Fits after the scan, each to the codes of the best before it.
@@ -62,25 +63,26 @@ class _Problem:
         low, high = self.w.min(axis=0).astype(np.float64), self.w.max(axis=0).astype(np.float64)
         return (low.min(keepdims=True), high.max(keepdims=True)) if self.whole else (low, high)
 
-    def codes(self, scales: Stored, mins: Stored | None = None) -> Codes:
-        return self.levels.codes(self.w, self.levels.value(scales), self.levels.low(mins))
+    def sums(self, scales: Stored, mins: Stored | None = None) -> F64:
+        """``Σh(w - ŵ)²``, ``Σhq``, ``Σhq²`` and ``Σhwq`` of every block, q as in ``ŵ = scale·q + min``: ``(4, M)``."""
+        found = weighted_sums(self.w, self.levels, self.h, self.levels.value(scales), self.levels.low(mins))
+        return found.sum(axis=1, keepdims=True) if self.whole else found
 
     def error(self, scales: Stored, mins: Stored | None = None) -> F64:
-        off = self.levels.values(self.codes(scales, mins), self.levels.value(scales), self.levels.low(mins))
-        off -= self.w
-        return np.where(np.isfinite(found := self.total(np.square(off, out=off))), found, np.inf)
+        found = self.sums(scales, mins)[0]
+        return np.where(np.isfinite(found), found, np.inf)
 
 
 def _scaled(problem: _Problem) -> Stored:
-    grid, levels, w = problem.levels.grid, problem.levels, problem.w
+    grid = problem.levels.grid
     start, ratios = _candidates(problem)
     best = grid.up(start)
     error = problem.error(best)
     for ratio in ratios:
         best, error = _better(problem, grid.nearest(start * ratio), best, error)
     for _ in range(FITS):
-        q = levels.numbers(problem.codes(best))
-        fit = problem.total(w * q) / problem.total(q * q)
+        _, _, squares, products = problem.sums(best)
+        fit = products / squares
         if grid.kind not in SIGNED_SCALES:
             fit = np.maximum(fit, 0)
         best, error = _better(problem, grid.nearest(np.where(np.isfinite(fit), fit, 0)), best, error)
@@ -140,8 +142,7 @@ def _affine(problem: _Problem) -> tuple[Stored, Stored]:
         start, end = middle + (low - middle) * below, middle + (high - middle) * above
         attempt((end - start) / top, start)
     for _ in range(FITS):
-        q = problem.codes(scales, mins).astype(np.float32)
-        first, second, moment = problem.total(q), problem.total(q * q), problem.total(problem.w * q)
+        _, first, second, moment = problem.sums(scales, mins)
         slope = (moment - middle * first) / (second - first * first / problem.mass)
         attempt(slope, middle - slope * first / problem.mass)
     return scales, mins

@@ -1,0 +1,111 @@
+// Rounding weights to the levels of a format: the sums that choose a scale, and GPTQ's rounding with feedback.
+// Included inside the namespace of an instruction set, after product.inl.
+//
+// A value is rounded as the format decodes it, number * scale, then + low: no fused operation there. Sums are chains of
+// fused multiply-adds in the order of the inputs.
+
+struct Rounded {
+  Vec number;
+  float code[kLanes];
+};
+
+inline Rounded round_to(const Rounding& r, Vec x) {
+  Rounded found;
+  if (r.bounds == nullptr) {
+    found.number = min(max(round_even(x), broadcast(r.least)), broadcast(r.most));
+    store(found.code, found.number - broadcast(r.least));
+    return found;
+  }
+  float lanes[kLanes];
+  store(lanes, x);
+  for (float& lane : lanes) {
+    int64_t level = 0;
+    for (int64_t half = r.levels / 2; half > 0; half /= 2) level += r.bounds[level + half - 1] <= lane ? half : 0;
+    found.code[&lane - lanes] = static_cast<float>(r.codes[level]);
+    lane = r.numbers[level];
+  }
+  found.number = load(lanes);
+  return found;
+}
+
+// The sums of kVecs vectors of blocks, of which `blocks` are there.
+template <int kVecs>
+void sums_of(const Rounding& r, const float* w, int64_t w_stride, const float* importance, int64_t inputs,
+             int64_t blocks, const float* scales, const float* divisors, const float* lows, float* sums,
+             int64_t sums_stride) {
+  const Vec zero = broadcast(0.0F);
+  const auto part = [&](const float* p, int v) {
+    const int64_t left = blocks - v * kLanes;
+    return left >= kLanes ? load(p + v * kLanes) : left > 0 ? load_first(p + v * kLanes, left, zero) : zero;
+  };
+  Vec scale[kVecs], divisor[kVecs], low[kVecs], found[4][kVecs];
+  for (int v = 0; v < kVecs; ++v) {
+    scale[v] = part(scales, v);
+    divisor[v] = part(divisors, v);
+    low[v] = lows != nullptr ? part(lows, v) : zero;
+    for (auto& sum : found) sum[v] = zero;
+  }
+  for (int64_t k = 0; k < inputs; ++k) {
+    const Vec h = broadcast(importance[k]);
+#pragma GCC unroll 4
+    for (int v = 0; v < kVecs; ++v) {
+      const Vec weight = part(w + k * w_stride, v);
+      const Vec number = round_to(r, (weight - low[v]) / divisor[v]).number;
+      const Vec off = number * scale[v] + low[v] - weight;
+      const Vec share = h * number;
+      found[0][v] = fma(h * off, off, found[0][v]);
+      found[1][v] = found[1][v] + share;
+      found[2][v] = fma(share, number, found[2][v]);
+      found[3][v] = fma(share, weight, found[3][v]);
+    }
+  }
+  for (int i = 0; i < 4; ++i)
+    for (int v = 0; v < kVecs; ++v) {
+      const int64_t left = blocks - v * kLanes;
+      if (left > 0) store_first(sums + i * sums_stride + v * kLanes, found[i][v], left < kLanes ? left : kLanes);
+    }
+}
+
+inline void weighted_sums_body(const Rounding& r, const float* w, int64_t w_stride, const float* importance,
+                               int64_t inputs, int64_t blocks, const float* scales, const float* divisors,
+                               const float* lows, float* sums) {
+  constexpr int kVecs = 2;  // a cache line of weights, or two
+  for (int64_t m = 0; m < blocks; m += kVecs * kLanes)
+    sums_of<kVecs>(r, w + m, w_stride, importance, inputs, blocks - m, scales + m, divisors + m,
+                   lows != nullptr ? lows + m : nullptr, sums + m, blocks);
+}
+
+// Inputs that feed each other one by one; what they get of all before comes by a product. A multiple of kProductTokens.
+constexpr int64_t kLeaf = 24;
+static_assert(kStripRows % kLanes == 0);
+
+inline void sweep_strip(const Sweep& s, int64_t strip) {
+  constexpr int64_t kVecs = kStripRows / kLanes;
+  float* weights = s.weights + strip * s.inputs * kStripRows;
+  uint16_t* codes = s.codes + strip * s.inputs * kStripRows;
+  float target[kLeaf * kStripRows];
+  for (int64_t begin = s.begin; begin < s.end; begin += kLeaf) {
+    const int64_t end = s.end - begin < kLeaf ? s.end : begin + kLeaf;
+    const float* feedback = s.feedback + begin * s.inputs;
+    memcpy(target, weights + begin * kStripRows, static_cast<size_t>((end - begin) * kStripRows) * sizeof(float));
+    if (begin > 0)
+      product(weights, kStripRows, kStripRows, begin, feedback, s.inputs, end - begin, target, kStripRows, true);
+    for (int64_t k = begin; k < end; ++k) {
+      const int64_t at = s.group[k] * s.rows_padded + strip * kStripRows;
+      for (int64_t v = 0; v < kVecs; ++v) {
+        const int64_t row = v * kLanes;
+        const Vec low = s.lows != nullptr ? load(s.lows + at + row) : broadcast(0.0F);
+        const Vec wanted = load(target + (k - begin) * kStripRows + row);
+        const Rounded found = round_to(s.rounding, (wanted - low) / load(s.divisors + at + row));
+        float* weight = weights + k * kStripRows + row;
+        const Vec missed = load(weight) - (found.number * load(s.scales + at + row) + low);
+        store(weight, missed);
+        for (int64_t i = 0; i < kLanes; ++i) codes[k * kStripRows + row + i] = static_cast<uint16_t>(found.code[i]);
+        for (int64_t j = k + 1; j < end; ++j) {
+          float* to = target + (j - begin) * kStripRows + row;
+          store(to, fma(broadcast(s.feedback[j * s.inputs + k]), missed, load(to)));
+        }
+      }
+    }
+  }
+}
