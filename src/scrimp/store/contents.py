@@ -134,7 +134,7 @@ class Streams:
         return coded.decode_matrix(path, done.tensor, format, shape, raw)
 
     def read_vector(self, file: int, path: Path, done: Finished) -> NDArray[np.float32]:
-        offset, size = _extent(done)
+        offset, size = extent_of(done)
         raw = _checked(file, path, coded.part(done.tensor), offset, size, done.checksums)
         return coded.decode_vector(path, done.tensor, raw)
 
