@@ -1,0 +1,195 @@
+"""End to end: what costs no bytes follows the gradient of KL(original ‖ student) on the original's own text."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from scrimp.progress import SILENT, Progress
+from scrimp.tensors import F32, QTensor
+from scrimp.train.executor import run
+from scrimp.train.next_token_kl import next_token_kl
+from scrimp.train.settings import Settings, share_of_rate
+from scrimp.train.student import Student
+from scrimp.train.teacher import Teacher
+
+#: How often the held-out windows are measured in a run, and how often in a row without gain before it ends.
+EVALUATIONS, PATIENCE = 20, 8
+#: Adam's memory: of gradients, and of their squares.
+BETAS = (0.9, 0.98)
+#: Largest norm of the gradient of one kind of parameters.
+CLIP = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lessons:
+    """``windows (W, T)`` of token ids, and which of them are learned from and which only measured."""
+
+    windows: NDArray[np.int32]
+    learned: NDArray[np.int64]
+    held_out: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Held-out KL in nats after so many steps and seconds."""
+
+    step: int
+    seconds: float
+    kl: float
+
+
+@dataclass(slots=True)
+class Course:
+    """Where a run is: all that a checkpoint must hold besides what learns and Adam's memory of it."""
+
+    step: int = 0
+    seconds: float = 0.0
+    curve: list[Point] = field(default_factory=list)
+    best: dict[str, QTensor | F32] = field(default_factory=dict)  #: the tensors of the lowest point
+    ended: str = ""  #: why it ended before its time
+
+    @property
+    def lowest(self) -> Point:
+        return min(self.curve, key=lambda point: point.kl)
+
+
+def adam(student: Student, settings: Settings) -> torch.optim.Adam:
+    """One group per kind of parameter, each with a rate of its own."""
+    groups = [
+        {"params": list(named.values()), "lr": settings.rates[kind], "name": kind}
+        for kind, named in student.parameters().items()
+    ]
+    return torch.optim.Adam(groups, betas=BETAS, eps=1e-12, fused=True)
+
+
+def learn(
+    student: Student,
+    teacher: Teacher,
+    lessons: Lessons,
+    settings: Settings,
+    optimizer: torch.optim.Adam,
+    course: Course,
+    *,
+    save: Callable[[Course], None] = lambda course: None,
+    progress: Progress = SILENT,
+) -> Course:
+    """Run to the end of the settings' steps or minutes; ``save`` is called after each measurement.
+
+    The best point, with its tensors, is in the course that is returned; the student itself is where the run ended.
+    """
+    clock = _Clock(settings, course)
+    progress.start("recovering", 1.0)
+    shown = 0.0
+    while not course.ended:
+        done = clock.done()
+        if done * EVALUATIONS >= len(course.curve) or done >= 1:
+            _measure(student, teacher, lessons, course)
+            course.seconds = clock.seconds()
+            save(course)
+            if done >= 1:
+                break
+            continue
+        if not _step(student, teacher, lessons, settings, optimizer, course.step, share_of_rate(done)):
+            course.ended = f"the loss was not finite at step {course.step}"
+            break
+        course.step += 1
+        course.seconds = clock.seconds()
+        progress.advance(clock.done() - shown, _told(course))
+        shown = clock.done()
+    progress.finish()
+    return course
+
+
+class _Clock:
+    """How much of a run is over: by steps where their number was given, else by time, interruptions not counted."""
+
+    def __init__(self, settings: Settings, course: Course) -> None:
+        self._settings, self._course = settings, course
+        self._began = time.monotonic() - course.seconds
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def done(self) -> float:
+        if self._settings.steps is not None:
+            return self._course.step / self._settings.steps
+        return min(1.0, self.seconds() / (60 * self._settings.minutes))
+
+
+def _step(
+    student: Student,
+    teacher: Teacher,
+    lessons: Lessons,
+    settings: Settings,
+    optimizer: torch.optim.Adam,
+    step: int,
+    share: float,
+) -> bool:
+    """One step of Adam; False, and nothing changed, when the loss or a gradient is not finite."""
+    optimizer.zero_grad(set_to_none=True)
+    chosen = batch(lessons.learned, settings, step)
+    total = 0.0
+    for window in chosen:
+        loss = divergence(student, teacher, lessons, window[None]) / len(chosen)
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += float(loss.detach())
+    norms = [torch.nn.utils.clip_grad_norm_(group["params"], CLIP) for group in optimizer.param_groups]
+    if not all(np.isfinite(float(value)) for value in (total, *norms)):
+        return False
+    for group in optimizer.param_groups:
+        group["lr"] = settings.rates[group["name"]] * share
+    optimizer.step()
+    student.clip()
+    return True
+
+
+def batch(learned: NDArray[np.int64], settings: Settings, step: int) -> NDArray[np.int64]:
+    """The windows of a step: every window once per round, each round in an order of its own."""
+    count = min(settings.windows_per_step, len(learned))
+    found = []
+    for at in range(step * count, (step + 1) * count):
+        round_, place = divmod(at, len(learned))
+        found.append(learned[np.random.default_rng((settings.seed, round_)).permutation(len(learned))[place]])
+    return np.array(found)
+
+
+def divergence(student: Student, teacher: Teacher, lessons: Lessons, chosen: NDArray[np.int64]) -> Tensor:
+    """Mean KL of the next token over some windows, nats."""
+    tokens = torch.from_numpy(lessons.windows[chosen].astype(np.int64))
+    (hidden,) = run(student.network, tokens, (student.hidden,), last=-1)
+    read = student.network.activations(hidden)
+    return next_token_kl(read, student.head, teacher.hidden(chosen), teacher.head)
+
+
+def held_out_kl(student: Student, teacher: Teacher, lessons: Lessons) -> float:
+    with torch.no_grad():
+        found = [float(divergence(student, teacher, lessons, window[None])) for window in lessons.held_out]
+    return float(np.mean(found))
+
+
+def _measure(student: Student, teacher: Teacher, lessons: Lessons, course: Course) -> None:
+    kl = held_out_kl(student, teacher, lessons)
+    if not course.curve or kl < course.lowest.kl:
+        course.best = student.tensors()
+    course.curve.append(Point(course.step, course.seconds, kl))
+    since = len(course.curve) - 1 - course.curve.index(course.lowest)
+    if since >= PATIENCE:
+        course.ended = f"{PATIENCE} measurements in a row without gain"
+
+
+def _told(course: Course) -> str:
+    if not course.curve:
+        return ""
+    return f"held-out KL {course.curve[0].kl:.4f} → {course.curve[-1].kl:.4f}"
+
+
+def flat(parameters: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """kind → name → values, as ``kind/name`` → values."""
+    return {f"{kind}/{name}": values for kind, named in parameters.items() for name, values in named.items()}

@@ -1,0 +1,48 @@
+"""What a recovery may change, for how long, and how fast."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from scrimp.errors import UsageError
+
+#: Steps of Adam, in the units of each kind of parameter (quantized_weight.py, student.py). Found on SmolLM2-135M.
+RATES: Mapping[str, float] = MappingProxyType({"scales": 2e-3, "mins": 2e-3, "vectors": 2e-3, "codes": 2e-3})
+#: Share of the run in which the rate rises from 0, and what is left of it at the end.
+WARM_UP, LAST = 0.05, 0.02
+MAX_MINUTES = 7 * 24 * 60
+MAX_STEPS = 10**7
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """``steps`` instead of ``minutes`` makes the result the same on every run of one machine."""
+
+    minutes: float = 60.0
+    steps: int | None = None
+    codes: bool = False  #: learn the codes as well
+    ends: bool = False  #: embedding and head as well
+    windows_per_step: int = 2
+    seed: int = 0
+    rates: Mapping[str, float] = field(default_factory=lambda: RATES)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.minutes <= MAX_MINUTES:
+            raise UsageError(f"{self.minutes:g} minutes are out of range.", hint="for example --minutes 60")
+        if self.steps is not None and not 1 <= self.steps <= MAX_STEPS:
+            raise UsageError(f"{self.steps:,} steps are out of range.", hint=f"1 … {MAX_STEPS:,} are possible")
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"rates": dict(self.rates)}
+
+
+def share_of_rate(done: float) -> float:
+    """The rate at ``done`` (0 … 1) of the run over the highest: linear up, then half a cosine down."""
+    if done < WARM_UP:
+        return done / WARM_UP
+    fall = (min(done, 1.0) - WARM_UP) / (1 - WARM_UP)
+    return LAST + (1 - LAST) * (1 + math.cos(math.pi * fall)) / 2
