@@ -83,14 +83,14 @@ def compress(
             output.note(f"interrupted; what was finished waits in {partial_of(out)}: the same command continues there")
             raise
         if not json:
-            _tell(report)
+            tell(report)
             output.notes(report.notes[len(job.notes) :])
         if measure:
             report = measure_loss(job, report, text, max_tokens=max_tokens, progress=progress)
         if json:
             output.print_json(report.to_json())
         elif report.loss is not None:
-            _tell_loss(report)
+            tell_loss(report)
     if report.loss is None or not report.loss.perplexity.broken:
         return 0
     output.note("BROKEN: word counts alone predict this text better. Use more bits, or another method.")
@@ -123,7 +123,7 @@ def _planned(job: Job, prediction: Prediction) -> dict[str, object]:
     return {"out": None, "dry_run": True, **prediction.to_json(), "notes": list(job.notes), "tensors": tensors}
 
 
-def _tell(report: CompressReport) -> None:
+def tell(report: CompressReport) -> None:
     from scrimp.cli import output
     from scrimp.sizes import format_bytes, format_seconds
 
@@ -148,7 +148,7 @@ def _tell(report: CompressReport) -> None:
     output.print_table(("written", report.out), rows)
 
 
-def _tell_loss(report: CompressReport) -> None:
+def tell_loss(report: CompressReport) -> None:
     from scrimp.cli import output
     from scrimp.cli.eval import lines
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ class ScrimpSource(Source):
         shapes: dict[str, tuple[int, int]],
     ) -> None:
         self._file, self._formats = file, formats
+        self.formats: Mapping[str, Format] = formats  #: of every matrix
         infos: dict[str, TensorInfo] = {}
         claimed: set[str] = set()
         for name, format in formats.items():

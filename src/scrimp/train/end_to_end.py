@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +14,9 @@ from torch import Tensor
 
 from scrimp.progress import SILENT, Progress
 from scrimp.tensors import F32, QTensor
+from scrimp.train.adam import Adam
 from scrimp.train.executor import run
+from scrimp.train.lessons import Lessons
 from scrimp.train.next_token_kl import next_token_kl
 from scrimp.train.settings import Settings, share_of_rate
 from scrimp.train.student import Student
@@ -21,19 +24,6 @@ from scrimp.train.teacher import Teacher
 
 #: How often the held-out windows are measured in a run, and how often in a row without gain before it ends.
 EVALUATIONS, PATIENCE = 20, 8
-#: Adam's memory: of gradients, and of their squares.
-BETAS = (0.9, 0.98)
-#: Largest norm of the gradient of one kind of parameters.
-CLIP = 1.0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Lessons:
-    """``windows (W, T)`` of token ids, and which of them are learned from and which only measured."""
-
-    windows: NDArray[np.int32]
-    learned: NDArray[np.int64]
-    held_out: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +50,12 @@ class Course:
         return min(self.curve, key=lambda point: point.kl)
 
 
-def adam(student: Student, settings: Settings) -> torch.optim.Adam:
-    """One group per kind of parameter, each with a rate of its own."""
-    groups = [
-        {"params": list(named.values()), "lr": settings.rates[kind], "name": kind}
-        for kind, named in student.parameters().items()
-    ]
-    return torch.optim.Adam(groups, betas=BETAS, eps=1e-12, fused=True)
-
-
 def learn(
     student: Student,
     teacher: Teacher,
     lessons: Lessons,
     settings: Settings,
-    optimizer: torch.optim.Adam,
+    optimizer: Adam,
     course: Course,
     *,
     save: Callable[[Course], None] = lambda course: None,
@@ -128,24 +109,21 @@ def _step(
     teacher: Teacher,
     lessons: Lessons,
     settings: Settings,
-    optimizer: torch.optim.Adam,
+    optimizer: Adam,
     step: int,
     share: float,
 ) -> bool:
     """One step of Adam; False, and nothing changed, when the loss or a gradient is not finite."""
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.forget_gradients()
     chosen = batch(lessons.learned, settings, step)
     total = 0.0
     for window in chosen:
         loss = divergence(student, teacher, lessons, window[None]) / len(chosen)
         loss.backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())
-    norms = [torch.nn.utils.clip_grad_norm_(group["params"], CLIP) for group in optimizer.param_groups]
-    if not all(np.isfinite(float(value)) for value in (total, *norms)):
+    if not all(map(math.isfinite, (total, *optimizer.norms().values()))):
         return False
-    for group in optimizer.param_groups:
-        group["lr"] = settings.rates[group["name"]] * share
-    optimizer.step()
+    optimizer.step(step + 1, {kind: rate * share for kind, rate in settings.rates.items()})
     student.clip()
     return True
 
@@ -171,7 +149,7 @@ def divergence(student: Student, teacher: Teacher, lessons: Lessons, chosen: NDA
 def held_out_kl(student: Student, teacher: Teacher, lessons: Lessons) -> float:
     with torch.no_grad():
         found = [float(divergence(student, teacher, lessons, window[None])) for window in lessons.held_out]
-    return float(np.mean(found))
+    return max(0.0, float(np.mean(found)))
 
 
 def _measure(student: Student, teacher: Teacher, lessons: Lessons, course: Course) -> None:
@@ -188,8 +166,3 @@ def _told(course: Course) -> str:
     if not course.curve:
         return ""
     return f"held-out KL {course.curve[0].kl:.4f} → {course.curve[-1].kl:.4f}"
-
-
-def flat(parameters: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """kind → name → values, as ``kind/name`` → values."""
-    return {f"{kind}/{name}": values for kind, named in parameters.items() for name, values in named.items()}

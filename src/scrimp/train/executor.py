@@ -1,4 +1,4 @@
-"""A Program in torch: the same operations the engine runs, with gradients. Every architecture, since only operations count.
+"""A Program in torch: the operations the engine runs, with gradients. Only operations count, no architecture.
 
 ``B`` windows of ``T`` tokens each, all from position 0; a buffer is ``(B, T, width)`` float32.
 """

@@ -18,9 +18,7 @@ from scrimp.train.quantized_weight import FixedWeight, QuantizedWeight
 TOKENS_AT_ONCE = 256
 
 
-def next_token_kl(
-    hidden: Tensor, head: QuantizedWeight | FixedWeight, target: Tensor, target_head: Tensor
-) -> Tensor:
+def next_token_kl(hidden: Tensor, head: QuantizedWeight | FixedWeight, target: Tensor, target_head: Tensor) -> Tensor:
     """Mean over the tokens of ``Σ p (log p - log q)`` in nats, ``p = softmax(target Pᵀ)``, ``q = softmax(hidden Wᵀ)``.
 
     Shapes

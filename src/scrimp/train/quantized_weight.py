@@ -1,6 +1,6 @@
 """A stored matrix as a weight with gradients: what is trained is what is stored, rounding of the scales included.
 
-``W = scale · number (+ min)``. Codes stay, or are rounded from a latent value with the gradient passed straight through.
+``W = scale · number (+ min)``. Codes stay, or are rounded from latent values with the gradient passed straight through.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ class FixedWeight:
 
 
 class _Product(Function):
-    """``x Wᵀ``. W is made again for the way back: that costs a hundredth of a product and saves a copy of the network."""
+    """``x Wᵀ``. W is made again for the way back: that costs a hundredth of a product, and saves a copy of all."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: QuantizedWeight, *parameters: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
@@ -37,7 +37,8 @@ class Settings:
             raise UsageError(f"{self.steps:,} steps are out of range.", hint=f"1 … {MAX_STEPS:,} are possible")
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"rates": dict(self.rates)}
+        document = {one.name: getattr(self, one.name) for one in fields(self)}
+        return document | {"rates": dict(self.rates)}
 
 
 def share_of_rate(done: float) -> float:

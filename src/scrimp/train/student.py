@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from scrimp.errors import Refused
+from scrimp.formats import Format
 from scrimp.program import Program
 from scrimp.quantize.decoded import decode
 from scrimp.sources.source import Source
@@ -64,6 +65,11 @@ class Student:
         if self.vectors.parameters:
             found["vectors"] = self.vectors.parameters
         return found
+
+    def format(self, name: str) -> Format:
+        """How a matrix is stored."""
+        weight = self.matrices[name]
+        return weight.format if isinstance(weight, QuantizedWeight) else self.fixed[name].format
 
     def clip(self) -> None:
         for weight in self.matrices.values():
