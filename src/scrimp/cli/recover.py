@@ -26,7 +26,13 @@ def recover(
     ] = None,
     codes: Annotated[bool, typer.Option("--codes", help="learn the codes too, not only scales, mins, norms")] = False,
     ends: Annotated[bool, typer.Option("--ends", help="learn embedding and head too")] = False,
-    calibrate: Annotated[Path | None, typer.Option(help="UTF-8 text to learn from; one ships with scrimp")] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(help="UTF-8 text to learn from; without, one that ships with scrimp and what the original writes"),
+    ] = None,
+    write: Annotated[
+        int | None, typer.Option(min=0, help="windows of text that the original writes to learn from")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="of the order of the windows")] = 0,
     text: Annotated[Path | None, typer.Option(help="UTF-8 text to measure the loss on; one ships with scrimp")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="tokens of the text to measure on")] = DEFAULT_TOKENS,
@@ -52,7 +58,7 @@ def recover(
     for given in (text, calibrate):
         if given is not None:
             read_text(given)  # a text that cannot be read is better known now
-    settings = Settings(minutes=minutes, steps=steps, codes=codes, ends=ends, seed=seed)
+    settings = Settings(minutes=minutes, steps=steps, codes=codes, ends=ends, written=write, seed=seed)
     progress = bar.progress()
     try:
         report = training.recover(

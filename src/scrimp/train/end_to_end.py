@@ -24,6 +24,8 @@ from scrimp.train.teacher import Teacher
 
 #: How often the held-out windows are measured in a run, and how often in a row without gain before it ends.
 EVALUATIONS, PATIENCE = 20, 8
+#: Share of the time that measuring may take.
+MEASURING = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +72,16 @@ def learn(
     shown = 0.0
     while not course.ended:
         done = clock.done()
-        if done * EVALUATIONS >= len(course.curve) or done >= 1:
-            _measure(student, teacher, lessons, course)
-            course.seconds = clock.seconds()
+        measured = bool(course.curve) and course.curve[-1].step == course.step
+        if not measured and (done >= clock.due or not course.curve):
+            _measure(student, teacher, lessons, course, clock)
             save(course)
-            if done >= 1:
-                break
-            continue
-        if not _step(student, teacher, lessons, settings, optimizer, course.step, share_of_rate(done)):
-            course.ended = f"the loss was not finite at step {course.step}"
+        elif done >= 1:
             break
-        course.step += 1
+        elif _step(student, teacher, lessons, settings, optimizer, course.step, share_of_rate(done)):
+            course.step += 1
+        else:
+            course.ended = f"the loss was not finite at step {course.step}"
         course.seconds = clock.seconds()
         progress.advance(clock.done() - shown, _told(course))
         shown = clock.done()
@@ -94,14 +95,26 @@ class _Clock:
     def __init__(self, settings: Settings, course: Course) -> None:
         self._settings, self._course = settings, course
         self._began = time.monotonic() - course.seconds
+        self.due = 0.0  #: the share of the run that is over when the next measurement is wanted
+        if course.curve:
+            self.wait(0.0)
 
     def seconds(self) -> float:
         return time.monotonic() - self._began
 
     def done(self) -> float:
+        return self._share(self._course.step, self.seconds())
+
+    def wait(self, took_s: float) -> None:
+        """A measurement was made and took so long: measuring shall not take more than its share of the time."""
+        last = self._course.curve[-1]
+        pause = 0.0 if self._settings.steps is not None else self._share(0, took_s) / MEASURING
+        self.due = min(1.0, self._share(last.step, last.seconds) + max(1 / EVALUATIONS, pause))
+
+    def _share(self, step: int, seconds: float) -> float:
         if self._settings.steps is not None:
-            return self._course.step / self._settings.steps
-        return min(1.0, self.seconds() / (60 * self._settings.minutes))
+            return step / self._settings.steps
+        return min(1.0, seconds / (60 * self._settings.minutes))
 
 
 def _step(
@@ -152,13 +165,15 @@ def held_out_kl(student: Student, teacher: Teacher, lessons: Lessons) -> float:
     return max(0.0, float(np.mean(found)))
 
 
-def _measure(student: Student, teacher: Teacher, lessons: Lessons, course: Course) -> None:
+def _measure(student: Student, teacher: Teacher, lessons: Lessons, course: Course, clock: _Clock) -> None:
+    began = clock.seconds()
     kl = held_out_kl(student, teacher, lessons)
     if not course.curve or kl < course.lowest.kl:
         course.best = student.tensors()
+    course.seconds = clock.seconds()
     course.curve.append(Point(course.step, course.seconds, kl))
-    since = len(course.curve) - 1 - course.curve.index(course.lowest)
-    if since >= PATIENCE:
+    clock.wait(course.seconds - began)
+    if len(course.curve) - 1 - course.curve.index(course.lowest) >= PATIENCE:
         course.ended = f"{PATIENCE} measurements in a row without gain"
 
 

@@ -37,14 +37,17 @@ class Lessons:
         return hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts)).hexdigest()
 
 
-def read(tokenizer: Tokenizer, context: int, text: str | Path | None = None) -> Lessons:
+def read(tokenizer: Tokenizer, context: int, text: str | Path | None = None, *, written: I32 | None = None) -> Lessons:
     """Windows of a text: a string, a file, or None for what ships with scrimp without the part that losses are
-    measured on. Refused when there are fewer than two."""
+    measured on; and behind them what the original has ``written``. Refused when there are fewer than two."""
     found = calibration_windows.read(tokenizer, context, text, windows=WINDOWS)
     count, length = found.windows.shape
     named = str(text) if isinstance(text, Path) else "the text that ships with scrimp" if text is None else "a text"
     said = f"recovery read {count} windows of {length} tokens of {named}"
-    return of([found.windows], (said, *found.notes[1:]))
+    if written is None or not len(written):
+        return of([found.windows], (said, *found.notes[1:]))
+    more = f"recovery read {len(written)} windows that the original wrote itself"
+    return of([found.windows, written], (said, *found.notes[1:], more))
 
 
 def of(parts: Sequence[I32], notes: tuple[str, ...]) -> Lessons:

@@ -32,7 +32,7 @@ from scrimp.store.open import ScrimpSource, directory_bytes, open_store
 from scrimp.store.partial import SCRIMP_JSON, Partial, check_out
 from scrimp.tensors import F32, QTensor
 from scrimp.text.tokenizer import load as load_tokenizer
-from scrimp.train import checkpoint, lessons
+from scrimp.train import checkpoint, lessons, own_text
 from scrimp.train.adam import Adam
 from scrimp.train.end_to_end import Course, learn
 from scrimp.train.lessons import Lessons
@@ -70,7 +70,7 @@ def recover(
     with _open(Path(store)) as small:
         original, notes = open_original(small, reference)
         with original:
-            read = _lessons(small, calibrate)
+            read = _lessons(small, original, calibrate, chosen, progress)
             course = _course(small, original, read, chosen, out, fresh=fresh, progress=progress)
             recovery = _told(course, chosen)
             plan = _plan(small, gained=recovery.gained)
@@ -94,9 +94,21 @@ def _open(path: Path) -> ScrimpSource:
     return small
 
 
-def _lessons(small: Source, calibrate: str | Path | None) -> Lessons:
+def _lessons(
+    small: Source, original: Source, calibrate: str | Path | None, settings: Settings, progress: Progress
+) -> Lessons:
+    """The text, and what the original writes besides."""
     parsed, _ = models.build(small.config)
-    return lessons.read(load_tokenizer(small.tokenizer, rows=parsed.vocab), parsed.context, calibrate)
+    tokenizer = load_tokenizer(small.tokenizer, rows=parsed.vocab)
+    read = lessons.read(tokenizer, parsed.context, calibrate)
+    count, length = settings.windows_to_write(has_text=calibrate is not None), read.windows.shape[1]
+    if not count:
+        return read
+    progress.start("writing text", count * length)
+    bos = tokenizer.bos_id if tokenizer.add_bos else None
+    written = own_text.write(original, count, length, bos=bos, seed=settings.seed, tick=progress.advance)
+    progress.finish()
+    return lessons.read(tokenizer, parsed.context, calibrate, written=written)
 
 
 def _course(
