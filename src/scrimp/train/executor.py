@@ -121,7 +121,7 @@ def _linear(run: Run, op: Op, inputs: list[Tensor]) -> tuple[Tensor, ...]:
 
 
 def _rope(run: Run, op: Op, inputs: list[Tensor]) -> tuple[Tensor, ...]:
-    x = inputs[0].unflatten(-1, op.ints)  # (B, T, H, D)
+    x = inputs[0].view(*inputs[0].shape[:2], *op.ints)  # (B, T, H, D)
     positions = torch.arange(run.start, run.start + x.shape[1], dtype=torch.float32)
     angles = (positions[:, None] * torch.tensor(op.floats, dtype=torch.float32))[:, None, :]
     cos, sin = angles.cos(), angles.sin()
@@ -131,7 +131,7 @@ def _rope(run: Run, op: Op, inputs: list[Tensor]) -> tuple[Tensor, ...]:
 
 def _attention(run: Run, op: Op, inputs: list[Tensor]) -> tuple[Tensor, ...]:
     cache, heads, kv_heads, head_dim = op.ints
-    q, k, v = (x.unflatten(-1, (-1, head_dim)).transpose(1, 2) for x in inputs)  # (B, H, T, D)
+    q, k, v = (x.view(*x.shape[:2], -1, head_dim).transpose(1, 2) for x in inputs)  # (B, H, T, D)
     shape, start = q.shape, run.start
     if run.past is not None:
         k, v = run.past.extend(cache, k, v)
