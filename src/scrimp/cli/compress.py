@@ -40,6 +40,10 @@ def compress(
     text: Annotated[Path | None, typer.Option(help="UTF-8 text to measure the loss on; one ships with scrimp")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="tokens of the text to measure on")] = DEFAULT_TOKENS,
     no_loss: Annotated[bool, typer.Option("--no-loss", help="don't measure the loss")] = False,
+    recover: Annotated[
+        bool, typer.Option("--recover", help="then train as `scrimp recover` does; needs torch")
+    ] = False,
+    recover_minutes: Annotated[float, typer.Option(min=0, help="of that training")] = 60.0,
     tokenizer: Annotated[Path | None, typer.Option(help="the tok*.bin of a llama2.c model")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what it would take")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="don't continue an interrupted attempt")] = False,
@@ -47,6 +51,7 @@ def compress(
 ) -> int:
     """Make a model smaller; says size, time and memory first, then the loss it measured. Resumes by itself."""
     from scrimp.cli import bar, output
+    from scrimp.cli.recover import check_recovery, recovered
     from scrimp.errors import UsageError
     from scrimp.measure.windows import read_text
     from scrimp.quantize.compress import check_loss, measure_loss, run
@@ -56,6 +61,8 @@ def compress(
 
     if out is None and not dry_run:
         raise UsageError("There is no directory to write to.", hint="name one with -o")
+    if recover:
+        check_recovery(recover_minutes)
     if text is not None:
         read_text(text)  # a text that cannot be read is better known now
     if out is not None:
@@ -82,6 +89,8 @@ def compress(
             progress.finish()
             output.note(f"interrupted; what was finished waits in {partial_of(out)}: the same command continues there")
             raise
+        if recover:
+            report = recovered(job, report, recover_minutes, calibrate, progress, fresh=fresh)
         if not json:
             tell(report)
             output.notes(report.notes[len(job.notes) :])

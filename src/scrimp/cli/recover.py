@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from scrimp.quantize.report import Recovery
+    from scrimp.progress import Progress
+    from scrimp.quantize.job import Job
+    from scrimp.quantize.report import CompressReport, Recovery
 
 #: Tokens that the loss is measured on unless more are asked for.
 DEFAULT_TOKENS = 4096
@@ -96,3 +98,36 @@ def tell_recovery(recovery: Recovery) -> None:
     output.print_table(
         ("step", "time", "held-out KL"), [(f"{s:,}", format_seconds(t), f"{kl:.4f}") for s, t, kl in shown]
     )
+
+
+def check_recovery(minutes: float) -> None:
+    """What `compress --recover` needs, asked before the work: torch, and a time that is one."""
+    from scrimp.train.torch_extra import require_torch
+
+    require_torch()
+    from scrimp.train.settings import Settings
+
+    Settings(minutes=minutes)
+
+
+def recovered(
+    job: Job, report: CompressReport, minutes: float, calibrate: Path | None, progress: Progress, *, fresh: bool
+) -> CompressReport:
+    """The directory that was just written, trained in place."""
+    from dataclasses import replace
+
+    from scrimp.cli import output
+    from scrimp.train import recover as training
+    from scrimp.train.settings import Settings
+
+    out = Path(report.out)
+    try:
+        with training.open_small(out) as small:
+            found = training.recover_store(
+                small, job.source, out, Settings(minutes=minutes), calibrate=calibrate, fresh=fresh, progress=progress
+            )
+    except KeyboardInterrupt:
+        progress.finish()
+        output.note(f"interrupted; {out} is complete, and `scrimp recover {out} -o {out}` trains on")
+        raise
+    return replace(found, seconds=report.seconds + found.seconds, resumed=report.resumed)

@@ -17,7 +17,7 @@ from scrimp.text.tokenizer import Tokenizer
 I32 = NDArray[np.int32]
 
 #: Windows that are run at most: their hidden states are kept.
-WINDOWS = 2048
+WINDOWS = 1024
 #: Windows that are only measured on: these many, but no more than this share.
 HELD_OUT, HELD_OUT_SHARE = 8, 1 / 4
 

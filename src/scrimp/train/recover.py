@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,27 +64,46 @@ def recover(
     ``text`` the one that the loss is measured on. Where the held-out KL doesn't fall, ``out`` holds what ``store`` does
     and the report says so. An interrupted call with the same arguments goes on where it was; ``fresh`` starts over.
     """
-    began, out = time.perf_counter(), Path(out)
-    chosen = settings or Settings()
-    check_out(out)
-    with _open(Path(store)) as small:
-        original, notes = open_original(small, reference)
+    with open_small(Path(store)) as small:
+        original, odd = open_original(small, reference)
         with original:
-            read = _lessons(small, original, calibrate, chosen, progress)
-            course = _course(small, original, read, chosen, out, fresh=fresh, progress=progress)
-            recovery = _told(course, chosen)
-            plan = _plan(small, gained=recovery.gained)
-            before = read_json(small.path / SCRIMP_JSON).get("notes", [])
-            said = (*map(str, before), *notes, *read.notes, *_sentences(recovery))
-            report = _write(small, original, plan, course.best, CompressReport(
-                str(out), 0, 0.0, 0.0, 0, (), said, 0, recovery=recovery))  # fmt: skip
-            checkpoint.checkpoint_of(out).unlink(missing_ok=True)
-            report = replace(report, seconds=time.perf_counter() - began, rss_peak_bytes=peak_bytes())
-            job = Job(original, plan, None)
-            return measure_loss(job, report, text, max_tokens=max_tokens, progress=progress) if measure else report
+            chosen = settings or Settings()
+            report = recover_store(
+                small, original, Path(out), chosen, calibrate=calibrate, notes=odd, fresh=fresh, progress=progress
+            )
+            if not measure:
+                return report
+            job = Job(original, _plan(small, gained=False), None)
+            return measure_loss(job, report, text, max_tokens=max_tokens, progress=progress)
 
 
-def _open(path: Path) -> ScrimpSource:
+def recover_store(
+    small: ScrimpSource,
+    original: Source,
+    out: Path,
+    settings: Settings,
+    *,
+    calibrate: str | Path | None = None,
+    notes: Sequence[str] = (),
+    fresh: bool = False,
+    progress: Progress = SILENT,
+) -> CompressReport:
+    """As :func:`recover`, of an open store and its original; the loss is not measured."""
+    began = time.perf_counter()
+    check_out(out)
+    read = _lessons(small, original, calibrate, settings, progress)
+    course = _course(small, original, read, settings, out, fresh=fresh, progress=progress)
+    recovery = _told(course, settings)
+    before = read_json(small.path / SCRIMP_JSON).get("notes", [])
+    said = (*map(str, before), *notes, *read.notes, *_sentences(recovery))
+    report = CompressReport(str(out), 0, 0.0, 0.0, 0, (), said, 0, recovery=recovery)
+    report = _write(small, original, _plan(small, gained=recovery.gained), course.best, report)
+    checkpoint.checkpoint_of(out).unlink(missing_ok=True)
+    return replace(report, seconds=time.perf_counter() - began, rss_peak_bytes=peak_bytes())
+
+
+def open_small(path: Path) -> ScrimpSource:
+    """A store that can be recovered: Refused when it is none, or has no tokenizer."""
     if not (path / SCRIMP_JSON).is_file():
         raise Refused(f"{path} is no compressed model.", hint="scrimp compress MODEL -o DIR makes one")
     small = open_store(path)
