@@ -46,6 +46,10 @@ def compress(
     text: Annotated[Path | None, typer.Option(help="UTF-8 text to measure the loss on; one ships with scrimp")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="tokens of the text to measure on")] = DEFAULT_TOKENS,
     no_loss: Annotated[bool, typer.Option("--no-loss", help="don't measure the loss")] = False,
+    recover: Annotated[
+        bool, typer.Option("--recover", help="then train as `scrimp recover` does; needs torch")
+    ] = False,
+    recover_minutes: Annotated[float, typer.Option(min=0, help="of that training")] = 60.0,
     tokenizer: Annotated[Path | None, typer.Option(help="the tok*.bin of a llama2.c model")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what it would take")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="don't continue an interrupted attempt")] = False,
@@ -53,6 +57,7 @@ def compress(
 ) -> int:
     """Make a model smaller; says size, time and memory first, then the loss it measured. Resumes by itself."""
     from scrimp.cli import bar, output
+    from scrimp.cli.recover import check_recovery, recovered
     from scrimp.errors import UsageError
     from scrimp.measure.windows import read_text
     from scrimp.quantize.compress import check_loss, measure_loss, run
@@ -62,6 +67,8 @@ def compress(
 
     if out is None and not dry_run:
         raise UsageError("There is no directory to write to.", hint="name one with -o")
+    if recover:
+        check_recovery(recover_minutes)
     if text is not None:
         read_text(text)  # a text that cannot be read is better known now
     if out is not None:
@@ -88,15 +95,17 @@ def compress(
             progress.finish()
             output.note(f"interrupted; what was finished waits in {partial_of(out)}: the same command continues there")
             raise
+        if recover:
+            report = recovered(job, report, recover_minutes, calibrate, progress, fresh=fresh)
         if not json:
-            _tell(report)
+            tell(report)
             output.notes(report.notes[len(job.notes) :])
         if measure:
             report = measure_loss(job, report, text, max_tokens=max_tokens, progress=progress)
         if json:
             output.print_json(report.to_json())
         elif report.loss is not None:
-            _tell_loss(report)
+            tell_loss(report)
     if report.loss is None or not report.loss.perplexity.broken:
         return 0
     output.note("BROKEN: word counts alone predict this text better. Use more bits, or another method.")
@@ -132,7 +141,7 @@ def _planned(job: Job, prediction: Prediction) -> dict[str, object]:
     return {"out": None, "dry_run": True, **prediction.to_json(), "notes": list(job.notes), "tensors": tensors}
 
 
-def _tell(report: CompressReport) -> None:
+def tell(report: CompressReport) -> None:
     from scrimp.cli import output
     from scrimp.sizes import format_bytes, format_seconds
 
@@ -157,7 +166,7 @@ def _tell(report: CompressReport) -> None:
     output.print_table(("written", report.out), rows)
 
 
-def _tell_loss(report: CompressReport) -> None:
+def tell_loss(report: CompressReport) -> None:
     from scrimp.cli import output
     from scrimp.cli.eval import lines
 

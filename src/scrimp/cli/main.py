@@ -16,6 +16,7 @@ VERBS: dict[str, str] = {
     "pull": "download a catalogue model, verify it, say where it lies",
     "inspect": "what is in a model: shapes, formats, bytes, entropy",
     "compress": "make a model smaller and measure the loss",
+    "recover": "bring a compressed model nearer to its original, at the same size",
     "run": "stream a completion",
     "chat": "talk to a model",
     "eval": "perplexity, divergence from the original, tasks",

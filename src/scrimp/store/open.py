@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ class ScrimpSource(Source):
         packed: bool = False,
     ) -> None:
         self._file, self._formats, self.packed = file, formats, packed
+        self.formats: Mapping[str, Format] = formats  #: of every matrix
         infos: dict[str, TensorInfo] = {}
         claimed: set[str] = set()
         for name, format in formats.items():

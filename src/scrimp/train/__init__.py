@@ -1,0 +1,1 @@
+"""What needs gradients: recovery of a compressed network. Needs torch (``pip install 'scrimp[train]'``)."""

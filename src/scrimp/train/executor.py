@@ -1,0 +1,163 @@
+"""A Program in torch: the operations the engine runs, with gradients. Only operations count, no architecture.
+
+``B`` windows of ``T`` tokens each; a buffer is ``(B, T, width)`` float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from scrimp.program import Op, Program
+
+
+class Weight(Protocol):
+    """A matrix ``(N, K)`` that multiplies, and whose rows embed."""
+
+    def product(self, x: Tensor) -> Tensor:
+        """``x Wᵀ``: (…, K) → (…, N)."""
+
+    def rows(self, tokens: Tensor) -> Tensor:
+        """(…) token ids → (…, K)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A Program with its weights. ``activations`` rounds what the products read, as the engine's int8 path does."""
+
+    program: Program
+    matrices: Mapping[str, Weight]
+    vectors: Mapping[str, Tensor]
+    activations: Callable[[Tensor], Tensor] = lambda x: x
+
+
+@dataclass(slots=True)
+class Past:
+    """Keys and values of the tokens so far, for a text that is written token by token."""
+
+    room: int  #: positions there is room for
+    length: int = 0
+    caches: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)  #: (B, kv_heads, room, head_dim) each
+
+    def extend(self, cache: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Put ``(B, kv_heads, T, head_dim)`` behind what there is; returns all of both."""
+        if cache not in self.caches:
+            shape = (*k.shape[:2], self.room, k.shape[3])
+            self.caches[cache] = (k.new_zeros(shape), v.new_zeros(shape))
+        end = self.length + k.shape[2]
+        for stored, new in zip(self.caches[cache], (k, v), strict=True):
+            stored[:, :, self.length : end] = new
+        return self.caches[cache][0][:, :, :end], self.caches[cache][1][:, :, :end]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What operations see besides their inputs: ``tokens (B, T)``, at the positions behind ``past``."""
+
+    network: Network
+    tokens: Tensor
+    past: Past | None = None
+
+    @property
+    def start(self) -> int:
+        return 0 if self.past is None else self.past.length
+
+
+def run(
+    network: Network,
+    tokens: Tensor,
+    outputs: tuple[int, ...],
+    *,
+    first: int = 0,
+    last: int | None = None,
+    inputs: Mapping[int, Tensor] | None = None,
+    past: Past | None = None,
+) -> tuple[Tensor, ...]:
+    """Operations ``[first, last)`` on ``tokens (B, T)``; returns the buffers of ``outputs``.
+
+    ``inputs`` are buffers put in place first. With a ``past`` that is not empty T must be 1; it grows by the tokens.
+    A buffer is let go after its last reader.
+    """
+    assert past is None or not past.length or tokens.shape[1] == 1
+    ops = network.program.ops[first:last]
+    last_read = {index: at for at, op in enumerate(ops) for index in (*op.inputs, *op.outputs)}
+    last_read |= dict.fromkeys(outputs, len(ops))
+    buffers, this = dict(inputs or {}), Run(network, tokens, past)
+    for at, op in enumerate(ops):
+        made = OPERATIONS[op.kind](this, op, [buffers[index] for index in op.inputs])
+        buffers.update(zip(op.outputs, made, strict=True))
+        for index in {*op.inputs, *op.outputs}:
+            if last_read[index] <= at:
+                del buffers[index]
+    if past is not None:
+        past.length += tokens.shape[1]
+    return tuple(buffers[index] for index in outputs)
+
+
+Operation = Callable[[Run, Op, list[Tensor]], tuple[Tensor, ...]]
+
+
+def _embed(run: Run, op: Op, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+    return (run.network.matrices[op.weights[0]].rows(run.tokens),)
+
+
+def _rms_norm(run: Run, op: Op, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+    vector = run.network.vectors[op.vectors[0]]
+    return (functional.rms_norm(inputs[0], vector.shape, vector, op.floats[0]),)
+
+
+def _linear(run: Run, op: Op, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+    x = run.network.activations(inputs[0])
+    made = [run.network.matrices[name].product(x) for name in op.weights]
+    for at, name in enumerate(op.vectors):
+        if name:
+            made[at] = made[at] + run.network.vectors[name]
+    return tuple(made)
+
+
+def _rope(run: Run, op: Op, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+    x = inputs[0].view(*inputs[0].shape[:2], *op.ints)  # (B, T, H, D)
+    positions = torch.arange(run.start, run.start + x.shape[1], dtype=torch.float32)
+    angles = (positions[:, None] * torch.tensor(op.floats, dtype=torch.float32))[:, None, :]
+    cos, sin = angles.cos(), angles.sin()
+    a, b = x.chunk(2, dim=-1)
+    return (torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).flatten(-2),)
+
+
+def _attention(run: Run, op: Op, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+    cache, heads, kv_heads, head_dim = op.ints
+    q, k, v = (x.view(*x.shape[:2], -1, head_dim).transpose(1, 2) for x in inputs)  # (B, H, T, D)
+    shape, start = q.shape, run.start
+    if run.past is not None:
+        k, v = run.past.extend(cache, k, v)
+    if start:  # one token, that sees all: query heads of one key head stand where tokens do
+        q = q.reshape(len(q), kv_heads, heads // kv_heads, head_dim)
+    else:
+        k, v = (x.repeat_interleave(heads // kv_heads, dim=1) for x in (k, v))
+    found = functional.scaled_dot_product_attention(q, k, v, is_causal=not start, scale=op.floats[0])
+    return (found.reshape(shape).transpose(1, 2).flatten(-2),)
+
+
+def _swiglu(run: Run, op: Op, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+    return (functional.silu(inputs[0]) * inputs[1],)
+
+
+def _add(run: Run, op: Op, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+    return (inputs[0] + inputs[1],)
+
+
+#: One function per operation of ``program.KINDS``.
+OPERATIONS: dict[str, Operation] = {
+    "embed": _embed,
+    "rms_norm": _rms_norm,
+    "linear": _linear,
+    "rope": _rope,
+    "attention": _attention,
+    "swiglu": _swiglu,
+    "add": _add,
+}

@@ -1,0 +1,18 @@
+"""torch is an extra: whoever trains asks here first, and gets one sentence when it is missing."""
+
+from __future__ import annotations
+
+import importlib
+
+from scrimp.engine import default_threads
+from scrimp.errors import ScrimpError
+
+
+def require_torch() -> None:
+    """ScrimpError when torch cannot be imported; else torch takes as many threads as the engine does."""
+    try:
+        torch = importlib.import_module("torch")
+    except ImportError as error:
+        why = "is not installed" if isinstance(error, ModuleNotFoundError) else "cannot be imported"
+        raise ScrimpError(f"Training needs torch, which {why}.", hint="pip install 'scrimp[train]'") from error
+    torch.set_num_threads(min(default_threads(), torch.get_num_threads()))

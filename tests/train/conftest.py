@@ -1,0 +1,11 @@
+"""One thread: many tests run at once, and the results must not depend on how many cores there are."""
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setenv("SCRIMP_THREADS", "1")
+    torch.set_num_threads(1)

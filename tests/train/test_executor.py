@@ -1,0 +1,130 @@
+"""The torch executor against the engine: the same operations, written twice by different hands."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from networks_for_training import CONFIG, QWEN2, engine_of, network_of, program_of, random_weights
+from torch import Tensor
+
+from scrimp.program import KINDS, Op
+from scrimp.train import executor
+from scrimp.train.executor import Network, Past, Run, run
+
+TOKENS = np.random.default_rng(0).integers(0, 50, 32)
+#: Unit roundoff of float32.
+U = 2.0**-24
+#: Relative size of a disturbance that is small to the network and large to float64.
+DELTA = 1e-6
+
+
+def in_float64(network: Network) -> Network:
+    for weight in network.matrices.values():
+        weight._dense = weight._dense.double()
+    return Network(network.program, network.matrices, {name: v.double() for name, v in network.vectors.items()})
+
+
+def roundings(op: Op, widths: list[int]) -> int:
+    """Roundings in a row that an operation's result may go through in float32."""
+    inner = (
+        {"linear": widths[op.inputs[0]], "rms_norm": widths[op.inputs[0]] + 4, "rope": 2 * len(TOKENS)}
+        if op.inputs
+        else {}
+    )
+    if op.kind == "attention":
+        return op.ints[3] + 2 * len(TOKENS) + 4
+    return inner.get(op.kind, 4)
+
+
+def bound_of(network: Network, tokens: Tensor, exact: Tensor, monkeypatch: pytest.MonkeyPatch) -> float:
+    """First-order error analysis: each operation's roundings times what a disturbance of its result does to the logits.
+
+    The disturbance has random signs and full size; roundings have, in the worst case, full size too.
+    """
+    total = 0.0
+    signs = torch.Generator().manual_seed(1)
+    for target in network.program.ops:
+        plain = executor.OPERATIONS[target.kind]
+
+        def disturbed(this: Run, op: Op, inputs: list[Tensor], target=target, plain=plain) -> tuple[Tensor, ...]:
+            made = plain(this, op, inputs)
+            if op is not target:
+                return made
+            return tuple(
+                x + DELTA * x.abs().amax() * (2.0 * torch.randint(2, x.shape, generator=signs) - 1) for x in made
+            )
+
+        monkeypatch.setitem(executor.OPERATIONS, target.kind, disturbed)
+        (found,) = run(network, tokens, (network.program.output,))
+        monkeypatch.setitem(executor.OPERATIONS, target.kind, plain)
+        total += float((found - exact).abs().max()) / DELTA * roundings(target, network.program.widths) * U
+    return total
+
+
+@pytest.mark.parametrize("config", [CONFIG, QWEN2], ids=["llama", "qwen2, tied, with biases"])
+def test_the_logits_are_the_engines(config, monkeypatch):
+    program = program_of(config)
+    weights = random_weights(program)
+    tokens = torch.from_numpy(TOKENS)[None]
+    single = run(network_of(program, *weights), tokens, (program.output,))[0][0]
+    double = in_float64(network_of(program, *weights))
+    (exact,) = run(double, tokens, (program.output,))
+    bound = bound_of(double, tokens, exact, monkeypatch)
+    engine = engine_of(program, *weights, arithmetic="f32").forward(TOKENS, 0, all_logits=True)
+    assert bound < 1e-3 * float(exact.abs().max()), "the bound says nothing"
+    assert float((single.double() - exact[0]).abs().max()) <= bound
+    assert np.abs(engine - exact[0].numpy()).max() <= bound
+
+
+def test_every_operation_of_a_program_has_a_function():
+    assert executor.OPERATIONS.keys() == KINDS.keys()
+
+
+def test_token_by_token_is_as_all_at_once():
+    program = program_of(CONFIG)
+    network = in_float64(network_of(program, *random_weights(program)))
+    tokens = torch.from_numpy(np.stack([TOKENS, TOKENS[::-1].copy()]))
+    (whole,) = run(network, tokens, (program.output,))
+    past = Past(len(TOKENS))
+    pieces = [run(network, tokens[:, at : at + 1], (program.output,), past=past)[0] for at in range(len(TOKENS))]
+    # float64 throughout but for the angles of the rotation, which are the same float32 numbers both ways
+    assert float((torch.cat(pieces, dim=1) - whole).abs().max()) < 1e-10
+
+
+def test_a_slice_of_the_operations_continues_from_a_buffer():
+    program = program_of(CONFIG)
+    network = network_of(program, *random_weights(program))
+    tokens = torch.from_numpy(TOKENS)[None]
+    (whole,) = run(network, tokens, (program.output,))
+    border = next(op.outputs[0] for op in program.ops if op.kind == "add")
+    at = next(i for i, op in enumerate(program.ops) if border in op.outputs) + 1
+    (middle,) = run(network, tokens, (border,), last=at)
+    (rest,) = run(network, tokens, (program.output,), first=at, inputs={border: middle})
+    assert torch.equal(rest, whole)
+
+
+def test_gradients_are_finite_differences():
+    """In float64, of the mean of the squared logits, for a norm of the first layer and a weight of the second."""
+    program = program_of(QWEN2)
+    network = in_float64(network_of(program, *random_weights(program)))
+    tokens = torch.from_numpy(TOKENS)[None, :8]
+    norm = network.vectors["model.layers.0.input_layernorm.weight"].requires_grad_()
+    down = network.matrices["model.layers.1.mlp.down_proj.weight"]
+    down._dense.requires_grad_()
+
+    def loss() -> Tensor:
+        return run(network, tokens, (program.output,))[0].square().mean()
+
+    loss().backward()
+    for values in (norm, down._dense):
+        direction = torch.randn(values.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+        slope = float((values.grad * direction).sum())
+        sides = []
+        for step in (1e-5, -1e-5):
+            with torch.no_grad():
+                values += step * direction
+                sides.append(float(loss()))
+                values -= step * direction
+        # a central difference errs by its step squared times the third derivative, here of the order of the slope
+        assert (sides[0] - sides[1]) / 2e-5 == pytest.approx(slope, rel=1e-6)
