@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,8 +34,10 @@ from scrimp.tensors import F32, QTensor
 
 #: Codes at any rate: eight bits in memory, what they are worth in the file.
 FORMAT = parse("int8:row")
-#: Steps that rates are measured at, over the root mean square of the weights: 1.1 to 6.3 bits where they are normal.
-STEPS = tuple(float(step) for step in 2.2 * 2.0 ** (-0.4 * np.arange(14)))
+#: Steps that rates are measured at, over the root mean square of the weights: 1 to 7 bits where they are normal …
+STEPS = tuple(2.2 * 2.0**-octave for octave in range(7))
+#: … and how many offers lie in an octave: in between bits are linear in the logarithm of the step, as the error's is.
+PER_OCTAVE = 4
 #: Rows of a matrix that a rate is measured on, at least.
 SAMPLE_ROWS = 128
 #: Windows of the calibration that the survey walks over.
@@ -92,14 +94,22 @@ def _surveyed(
     count = min(len(weight), max(SAMPLE_ROWS, len(weight) // 64))
     rows = np.linspace(0, len(weight) - 1, count).astype(np.intp)
     probed, squared = _probe_errors(name, decode(stored), original)
-    offers: list[Offer] = []
-    size = float(np.sqrt(np.square(weight, dtype=np.float64).mean()))
-    for step in (size * step for step in STEPS):
-        bits, missed = ecsq.rate(weight, levels, step * aim.relative, rows)
-        if ecsq.RATES[0] <= bits <= ecsq.RATES[1] and (not offers or bits > offers[-1].bits):
-            error = len(weight) * missed * step**2 * aim.pivots / probed
-            offers.append(Offer(round(bits, 2), int(bits * weight.size / 8) + 2 * len(weight), error))
+    size = float(np.sqrt(np.square(weight, dtype=np.float64).mean())) or 1.0
+    measured = [(*ecsq.rate(weight, levels, size * step * aim.relative, rows), size * step) for step in STEPS]
+    bits = _between([bits for bits, _, _ in measured])
+    errors = np.exp2(_between([float(np.log2(max(missed, 1e-30) * step**2)) for _, missed, step in measured]))
+    offers = [
+        Offer(round(rate, 2), int(rate * weight.size / 8) + 2 * len(weight), len(weight) * error * aim.pivots / probed)
+        for rate, error in zip(bits.tolist(), errors.tolist(), strict=True)
+        if ecsq.RATES[0] <= rate <= ecsq.RATES[1]
+    ]
     return Surveyed(tuple(offers), len(encode(stored)), squared)
+
+
+def _between(values: Sequence[float]) -> F64:
+    """Values at every octave → at every step of ``PER_OCTAVE``."""
+    at = np.arange((len(values) - 1) * PER_OCTAVE + 1) / PER_OCTAVE
+    return np.interp(at, np.arange(len(values)), values)
 
 
 def _probe_errors(name: str, weight: F32, statistics: Statistics | None) -> tuple[float, float]:
