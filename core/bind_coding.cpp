@@ -65,6 +65,16 @@ void check_sides(int64_t rows, int64_t cols, int64_t segment_rows, int threads) 
   require(threads >= 1 && threads <= 1024, "threads out of range");
 }
 
+Array<uint16_t> frequencies_of(const Codes& stored) {
+  const auto tables = static_cast<int64_t>(stored.shape(0)), levels = static_cast<int64_t>(stored.shape(1));
+  require(levels >= 1 && levels <= kSymbols, "1 ... 256 levels");
+  auto out = new_array<uint16_t>({stored.shape(0), stored.shape(1)});
+  for (int64_t at = 0; at < tables; ++at) {
+    stored_frequencies(stored.data() + at * levels, levels, out.data() + at * levels);
+  }
+  return out;
+}
+
 nb::tuple encode(const Codes& codes, const Bytes& row_class, const Bytes& col_class, const Bytes& tables,
                  const Frequencies& frequencies, int64_t segment_rows, int threads) {
   const auto rows = static_cast<int64_t>(codes.shape(0)), cols = static_cast<int64_t>(codes.shape(1));
@@ -140,6 +150,8 @@ nb::tuple measured_spreads(const Codes& codes, const Squares& squares) {
 void bind_coding(nb::module_& m) {
   m.attr("RANGE_BITS") = kRangeBits;
   nb::exception<Malformed>(m, "Malformed", PyExc_ValueError);
+  m.attr("HIGHEST_BYTE") = kHighestByte;
+  m.def("frequencies", &frequencies_of, "stored"_a, "Tables (tables, levels) as they are stored -> frequencies.");
   m.def("rans_encode", &encode, "codes"_a, "row_class"_a, "col_class"_a, "tables"_a, "frequencies"_a, "segment_rows"_a,
         "threads"_a = 1);
   m.def("rans_decode", &decode, "stream"_a, "ends"_a, "shape"_a, "row_class"_a, "col_class"_a, "tables"_a,

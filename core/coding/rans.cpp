@@ -30,6 +30,32 @@ RansTables::RansTables(const uint16_t* frequencies, int64_t tables, int64_t leve
   }
 }
 
+void stored_frequencies(const uint8_t* stored, int64_t levels, uint16_t* frequencies) {
+  constexpr uint64_t kEighths[8] = {65536, 71468, 77936, 84990, 92682, 101070, 110218, 120194};  // 2^16 2^(i/8)
+  uint64_t weights[kSymbols], sum = 0, present = 0;
+  for (int64_t level = 0; level < levels; ++level) {
+    const int byte = stored[level];
+    if (byte > kHighestByte) throw Malformed("a table holds a byte that is no frequency");
+    weights[level] = byte < 2 ? 0 : kEighths[(byte - 2) % 8] << (byte - 2) / 8;
+    sum += weights[level];
+    present += byte > 0;
+  }
+  if (present == 0) throw Malformed("a table holds nothing");
+  if (sum == 0) {  // all are the rarest: the range is shared evenly
+    for (int64_t level = 0; level < levels; ++level) weights[level] = stored[level];
+    sum = present;
+  }
+  const uint64_t room = kRange - present;
+  uint64_t left = kRange;
+  for (int64_t level = 0; level < levels; ++level) {
+    const uint64_t frequency = stored[level] ? 1 + weights[level] * room / sum : 0;
+    frequencies[level] = static_cast<uint16_t>(frequency);
+    left -= frequency;
+  }
+  const auto heaviest = std::max_element(weights, weights + levels) - weights;
+  frequencies[heaviest] = static_cast<uint16_t>(frequencies[heaviest] + left);
+}
+
 std::vector<uint8_t> rans_encode(const uint8_t* codes, int64_t cols, int64_t begin, int64_t end,
                                  const RansContexts& contexts, const RansTables& tables) {
   std::vector<uint16_t> words;  // last first

@@ -36,6 +36,13 @@ struct RansTables {
   RansTables(const uint16_t* frequencies, int64_t tables, int64_t levels);
 };
 
+// A table as it is stored, a byte per level, -> frequencies that sum to 2^14: 0 where a level never occurs, else
+//   f = 1 + floor(w (2^14 - n) / sum w)   of the n levels that occur, what is left over to the first of the heaviest
+// with the weight w = 0 for byte 1 and 2^((byte - 2) / 8) from 2 to kHighestByte, in integers: the same everywhere.
+// Malformed for a byte above that, and for a table in which nothing occurs.
+constexpr int kHighestByte = 2 + 8 * kRangeBits;
+void stored_frequencies(const uint8_t* stored, int64_t levels, uint16_t* frequencies);
+
 // Which table codes the weight at (row, col): tables[row_class[row] + col_class[col]].
 struct RansContexts {
   const uint8_t* row_class;     // (rows)

@@ -14,9 +14,11 @@ def unpack_codes(
 ) -> NDArray[np.uint8]: ...
 
 RANGE_BITS: int
+HIGHEST_BYTE: int
 
 class Malformed(ValueError): ...
 
+def frequencies(stored: NDArray[np.uint8]) -> NDArray[np.uint16]: ...
 def rans_encode(
     codes: NDArray[np.uint8],
     row_class: NDArray[np.uint8],

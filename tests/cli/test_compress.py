@@ -206,3 +206,33 @@ def test_python_and_the_command_line_do_the_same(model, text, tmp_path, capsys):
     assert report.loss.to_json()["nll"] == typed["loss"]["nll"]
     typed_bytes, called_bytes = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("typed", "called"))
     assert typed_bytes == called_bytes
+
+
+def test_pack_makes_it_smaller_and_changes_nothing_else(model, tmp_path, capsys, parameters):
+    arguments = (model, "--format", "int4:g32", "--no-loss")
+    plain = run_json(capsys, *arguments, "-o", tmp_path / "plain")
+    packed = run_json(capsys, *arguments, "-o", tmp_path / "packed", "--pack")
+    assert packed["file_bytes"] == sum(path.stat().st_size for path in (tmp_path / "packed").iterdir())
+    assert packed["file_bytes"] < plain["file_bytes"]
+    assert packed["bits_per_weight"] == 8 * packed["file_bytes"] / parameters
+    assert packed["tensors"] == plain["tensors"]
+    with scrimp.open(tmp_path / "plain") as one, scrimp.open(tmp_path / "packed") as other:
+        assert (one.logits([1, 2, 3]) == other.logits([1, 2, 3])).all()
+
+
+def test_what_is_told_before_packing_is_an_upper_bound(model, tmp_path, capsys):
+    planned = run_json(capsys, model, "--format", "int4:g32", "--pack", "--dry-run")
+    assert run("--format", "int4:g32", "--pack", "--dry-run", model) == 0
+    assert "size, at most" in capsys.readouterr().out
+    written = run_json(capsys, model, "--format", "int4:g32", "--pack", "-o", tmp_path / "out", "--no-loss")
+    assert written["file_bytes"] <= planned["file_bytes"]
+
+
+def test_a_quantized_source_is_packed_without_loss(model, tmp_path, capsys):
+    run_json(capsys, model, "--format", "int4:g32", "-o", tmp_path / "plain", "--no-loss")
+    packed = run_json(capsys, tmp_path / "plain", "--keep", "--pack", "-o", tmp_path / "packed", "--no-loss")
+    assert all(tensor["error"] == 0 for tensor in packed["tensors"])
+    back = run_json(capsys, tmp_path / "packed", "--keep", "-o", tmp_path / "back", "--no-loss")
+    assert back["file_bytes"] > packed["file_bytes"]
+    files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("plain", "back")]
+    assert files[0] == files[1]

@@ -112,22 +112,14 @@ def test_every_truncation_is_malformed() -> None:
             _core.rans_decode(STREAM[:size], [min(end, size) for end in ENDS], (40, 30), *ARGUMENTS, (4,))
 
 
-def test_a_flipped_bit_is_malformed_or_the_stream_of_other_codes() -> None:
-    """Every step is a bijection, so that a stream is refused, or it is what the encoder writes for what it decodes to.
-    Almost all are refused: 16 states must come out right. (A checksum beside the stream finds the others.)"""
-    refused = 0
+def test_every_flipped_bit_of_this_stream_is_malformed() -> None:
+    """A lane that went astray ends in the right state by chance only: one time in 65,536. (A checksum beside the stream
+    finds those.)"""
     for at in range(8 * len(STREAM)):
         damaged = STREAM.copy()
         damaged[at // 8] ^= 1 << at % 8
-        try:
-            planes = _core.rans_decode(damaged, ENDS, (40, 30), *ARGUMENTS, (4,))
-        except ValueError:
-            refused += 1
-            continue
-        again, ends = _core.rans_encode(_core.unpack_codes(planes, (4,), (40, 30)), *ARGUMENTS)
-        assert (again == damaged).all()
-        assert ends == ENDS
-    assert refused >= 8 * len(STREAM) * 0.9
+        with pytest.raises(ValueError, match=r"segment|state"):
+            _core.rans_decode(damaged, ENDS, (40, 30), *ARGUMENTS, (4,))
 
 
 @settings(max_examples=300, deadline=None)

@@ -52,6 +52,19 @@ def test_every_format_comes_back_and_never_grows(name: str, shape: tuple[int, in
     assert len(data) <= tensor.nbytes + SECTION_BYTES * numbers
 
 
+@pytest.mark.parametrize(
+    "name", ["int4:g64", "int4z:g32", "int6:row", "int2:g32", "ternary", "nf4:g64", "q4_k", "mxfp4", "bf16"]
+)
+def test_a_size_is_predicted_within_half_a_percent_and_from_a_sample_of_rows(name: str) -> None:
+    tensor = encoded(name, (1024, 512))
+    written = len(coded.encode(tensor))
+    assert abs(coded.predicted_bytes(tensor) - written) <= 0.005 * written
+    # the rows of this matrix differ by design, so that a quarter of them is a sample of another spread
+    even = encode_weight(np.random.default_rng(1).standard_normal((1024, 512)).astype(np.float32), parse(name))
+    sample = even.tiles(0, 16)
+    assert abs(coded.predicted_bytes(sample, rows=1024) - len(coded.encode(even))) <= 0.01 * even.nbytes
+
+
 def test_threads_and_segments_change_nothing() -> None:
     tensor = encoded("int3:g64", (2100, 512))  # three segments
     one, many = coded.encode(tensor), coded.encode(tensor, threads=4)
@@ -147,8 +160,8 @@ HAND_MADE = [
     (blob(body=bytes(16)), "another size"),
     (blob(body=bytes(100_000)), "another size"),
     (blob(deflated=b""), "another size"),
-    (blob(body=bytes([0]) + bytes(16)), "no counts make"),
-    (blob(body=bytes([0]) + bytes([200]) * 16), "no counts make"),
+    (blob(body=bytes([0]) + bytes(16)), "holds nothing"),
+    (blob(body=bytes([0]) + bytes([200]) * 16), "no frequency"),
     (blob(body=bytes([5]) + bytes([9]) * 16), "no such table"),
     (blob(classes=2, flags=1, body=bytes([0, 0]) + bytes([2] * 16) + bytes([9]) * 16), "no table"),
     (blob(sizes=(60,)), "segments of 60 bytes in 64"),

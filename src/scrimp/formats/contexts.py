@@ -90,11 +90,22 @@ def coded_bits(codes: U8, levels: int, numbers: NDArray[Any] | None = None, *, r
     return found.code_bits * share + 8 * side + overhead_bits(whole, codes.shape[1])
 
 
-def number_bits(values: NDArray[Any]) -> float:
-    """Bits that scales or other numbers take, each byte of them coded by itself or, where that is less, raw."""
+def number_bits(values: NDArray[Any], *, share: float = 1.0) -> float:
+    """Bits that scales or other numbers take, each byte of them coded by itself or, where that is less, raw.
+
+    Each number stands for ``share`` like it.
+    """
     by_byte = np.ascontiguousarray(values).reshape(-1).view(np.uint8).reshape(-1, values.itemsize)
-    lanes = [lanes_of(np.ascontiguousarray(by_byte[:, at])) for at in range(values.itemsize)]
-    return sum(min(8.0 * len(by_byte), coded_bits(lane, LEVELS)) for lane in lanes)
+    return sum(_lane_bits(np.ascontiguousarray(by_byte[:, at]), share) for at in range(values.itemsize))
+
+
+def _lane_bits(data: U8, share: float) -> float:
+    raw = 8.0 * len(data) * share
+    if len(data) < TILE_ROWS:
+        return raw
+    lanes = lanes_of(data)
+    overhead = overhead_bits(TILE_ROWS, int(lanes.shape[1] * share))
+    return min(raw, _total(choose(lanes, LEVELS, share=share), share) + overhead)
 
 
 def lanes_of(data: U8) -> U8:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from scrimp.errors import Refused
 from scrimp.formats import Format
-from scrimp.formats.contexts import LEVELS, lanes_of
+from scrimp.formats.contexts import LEVELS, coded_bits, lanes_of, number_bits
 from scrimp.formats.packing import TILE_ROWS
 from scrimp.formats.rounding import to_numbers
 from scrimp.store.layout import CODED
@@ -24,6 +24,10 @@ from scrimp.tensors import DTYPES, PLANE_PARTS, QTensor, Stored, from_parts, par
 U8 = NDArray[np.uint8]
 #: No tensor is coded into less than this share of its bytes: so no small file can ask for memory without end.
 LARGEST_RATIO = 256
+#: Kind and sizes of a section, about.
+_SECTION_BITS = 8 * 5
+#: Parts that a matrix has once, however many rows.
+_WHOLE = ("tensor_scale", "codebook")
 
 
 def part(name: str) -> str:
@@ -46,6 +50,19 @@ def encode(tensor: QTensor | NDArray[np.float32], threads: int = 1) -> bytes:
     pieces += map(_bytewise, parts.values())
     found = b"".join(pieces)
     return found + bytes(max(0, least_bytes(tensor.nbytes) - len(found)))
+
+
+def predicted_bytes(tensor: QTensor, *, rows: int | None = None) -> float:
+    """What :func:`encode` will take, without coding; with ``rows`` the tensor is a sample of a matrix of so many."""
+    parts, bits = tensor.parts(), 0.0
+    share = 1.0 if rows is None else rows / tensor.shape[0]
+    if _codes_are_bytes(tensor.format):
+        raw = 8.0 * share * sum(parts.pop(name).nbytes for name in PLANE_PARTS if name in parts)
+        codes = np.ascontiguousarray(tensor.codes(), np.uint8)
+        bits = min(raw, coded_bits(codes, tensor.format.element.levels, _numbers(tensor), rows=rows)) + _SECTION_BITS
+    for name, values in parts.items():
+        bits += number_bits(values, share=1.0 if name in _WHOLE else share) + _SECTION_BITS * values.itemsize
+    return bits / 8
 
 
 def decode_matrix(path: Path, name: str, format: Format, shape: tuple[int, int], data: U8, threads: int = 1) -> QTensor:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,7 +99,7 @@ def decode(payload: U8, shape: tuple[int, int], levels: int, widths: Sequence[in
     sizes = [reader.varint() for _ in range(-(-shape[0] // per_segment))]
     if sum(sizes) != reader.rest():
         raise Damaged(f"has segments of {sum(sizes):,} bytes in {reader.rest():,}")
-    stream, ends = reader.take(reader.rest()), np.cumsum(sizes).tolist()
+    stream, ends = reader.take(reader.rest()), list(accumulate(sizes))
     try:
         return _core.rans_decode(stream, ends, shape, row_class, col_class, tables,
                                  frequencies.frequencies(stored), per_segment, widths, threads)  # fmt: skip
@@ -128,9 +129,12 @@ def _read_side(reader: Reader, shape: tuple[int, int], levels: int) -> tuple[U8,
         raise Damaged("has tables that do not inflate") from None
     if len(body) != sum(sizes) or not inflate.eof or inflate.unused_data:
         raise Damaged(f"has tables of another size than {sum(sizes):,} bytes")
-    tables, row_class, col_class, steps = np.split(np.frombuffer(body, np.uint8), np.cumsum(sizes)[:-1])
-    stored = np.cumsum(steps.reshape(count, stored_levels), axis=0, dtype=np.uint8)
-    if int(stored.max()) > frequencies.HIGHEST or not stored.any(axis=1).all():
-        raise Damaged("has a table that no counts make")
-    none = [np.zeros(side, np.uint8) for side in shape]
-    return row_class if rows else none[0], col_class if cols else none[1], tables, stored
+    found, ends = np.frombuffer(body, np.uint8), list(accumulate(sizes))
+    tables, row_class, col_class, steps = (found[end - size : end] for size, end in zip(sizes, ends, strict=True))
+    stored = np.add.accumulate(steps.reshape(count, stored_levels), axis=0, dtype=np.uint8)
+    return (
+        row_class if rows else np.zeros(shape[0], np.uint8),
+        col_class if cols else np.zeros(shape[1], np.uint8),
+        tables,
+        stored,
+    )
