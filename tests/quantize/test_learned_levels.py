@@ -39,7 +39,7 @@ def test_values_are_those_of_the_stored_tensor_bit_for_bit(name: str) -> None:
     assert (tensor.dequantize() == values.T).all()
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.integers(0, 2**31), st.integers(1, 6), st.integers(1, 60), st.integers(1, 70), st.sampled_from(LEARNED),
        st.floats(-6, 3))  # fmt: skip
 def test_solving_for_levels_never_hurts(seed: int, rows: int, cols: int, tokens: int, name: str, size: float) -> None:

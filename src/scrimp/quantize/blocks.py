@@ -71,8 +71,8 @@ def group_blocks(weight: F32, group: int) -> Blocks:
     return Blocks((np.ascontiguousarray(weight.reshape(-1, group).T),))
 
 
-def row_chunks(rows: int, cols: int) -> list[slice]:
-    """Rows in chunks of about ``PIECE`` weights; two rows or more each wherever there are two."""
-    count = max(1, rows // max(2, PIECE // cols))
+def row_chunks(rows: int, cols: int, piece: int = PIECE) -> list[slice]:
+    """Rows in chunks of about ``piece`` weights; two rows or more each wherever there are two."""
+    count = max(1, rows // max(2, piece // cols))
     edges = [rows * i // count for i in range(count + 1)]
     return [slice(begin, end) for begin, end in pairwise(edges)]

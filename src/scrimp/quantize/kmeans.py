@@ -23,7 +23,7 @@ def quantize(weight: F32, format: Format, statistics: Statistics | None) -> Quan
 
     1. Lloyd's iteration on the weights over their block's largest, from evenly spaced levels; input k counts R_kk²,
        what an error costs when later inputs make up for it (gptq.py).
-    2. GPTQ onto these levels, and onto those of ``rtn``: scales, then codes under the whole of H; the better one goes on.
+    2. GPTQ onto these levels, and onto those of ``rtn``: scales, then codes under the whole of H; the better goes on.
     3. The levels of least error for these codes (codebook.py), and GPTQ again, ``ROUNDS`` times while that helps.
 
     Shapes
