@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from scrimp.calibrate.statistics import Statistics
-from scrimp.errors import UsageError
 from scrimp.formats import Format
 from scrimp.quantize import codebook, gptq, rtn
 from scrimp.quantize.grid import codebook_of, learns, levels_for, levels_of
@@ -32,15 +31,14 @@ def quantize(weight: F32, format: Format, statistics: Statistics | None) -> Quan
         Never more than after ``gptq``, nor than after ``rtn``, whose tensor is kept where nothing better is found; a
         note says so.
     Edge cases
-        UsageError for formats with levels of their own.
+        Formats with levels of their own, such as the embedding's beside a body of kmeans3, are left to GPTQ, and a note
+        says so.
     Source
         Han et al. 2016, arXiv:1510.00149, section 3 (linear start: section 3.2); under H ours
     """
     if not learns(format):
-        raise UsageError(
-            f"{format.name} has levels of its own: kmeans has none to learn.",
-            hint="use kmeans4:g64, or gptq",
-        )
+        found = gptq.quantize(weight, format, statistics)
+        return Quantized(found.tensor, (*found.notes, f"{format.name} has levels of its own: gptq chose its codes"))
     moments = moments_of(statistics, weight, "kmeans")
     blind = levels_for(weight, format, "kmeans")
     seen = blind.learned(codebook_of(weight, format, pivots(moments), linear=True))
