@@ -41,7 +41,7 @@ def test_no_block_is_worse_than_at_either_start(name: str) -> None:
     for g, begin in enumerate(range(0, 136, group)):
         block = np.ascontiguousarray(weight.T[begin : begin + group])
         for start in (
-            hqq._plain(block, levels, whole),
+            hqq._plain(block.reshape(-1, 1) if whole else block, levels),
             hqq.choose(block, levels, np.ones(len(block), np.float32), whole=whole),
         ):
             scale, low = levels.value(start[0]), levels.low(start[1])

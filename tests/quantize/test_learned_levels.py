@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layers import LEARNED, of_inputs, output_error, statistics, weights
+from layers import LEARNED, assert_same, of_inputs, output_error, statistics, weights
 
 from scrimp.errors import UsageError
 from scrimp.formats import parse
@@ -39,7 +39,7 @@ def test_values_are_those_of_the_stored_tensor_bit_for_bit(name: str) -> None:
     assert (tensor.dequantize() == values.T).all()
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.integers(0, 2**31), st.integers(1, 6), st.integers(1, 60), st.integers(1, 70), st.sampled_from(LEARNED),
        st.floats(-6, 3))  # fmt: skip
 def test_solving_for_levels_never_hurts(seed: int, rows: int, cols: int, tokens: int, name: str, size: float) -> None:
@@ -73,8 +73,10 @@ def test_an_input_that_counts_for_nothing_teaches_nothing() -> None:
     np.testing.assert_allclose(levels, again, rtol=1e-5)
 
 
-def test_kmeans_is_for_levels_that_are_learned() -> None:
-    with pytest.raises(UsageError, match=r"int4:g64 has levels of its own.*kmeans4:g64"):
-        method("kmeans")(weights(4, 64), parse("int4:g64"), statistics(64))
+def test_formats_with_levels_of_their_own_are_left_to_gptq() -> None:
+    weight, stats, format = weights(4, 64), statistics(64), parse("int8:g64")
+    found = method("kmeans").run(weight, format, stats)
+    assert found.notes == ("int8:g64 has levels of its own: gptq chose its codes",)
+    assert_same(found.tensor, method("gptq")(weight, format, stats))
     with pytest.raises(UsageError, match="kmeans needs statistics"):
         method("kmeans")(weights(4, 64), parse("kmeans4:g64"))

@@ -41,9 +41,10 @@ def test_no_row_errs_more_than_after_rounding_to_nearest(name: str, module: Modu
     never_more(weights(10, 72), name, statistics(72), module)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.integers(0, 2**31), st.integers(1, 5), st.integers(1, 40), st.integers(1, 50),
-       st.sampled_from([*FORMATS, *LEARNED]), st.sampled_from(METHODS), st.floats(-6, 3), st.sampled_from([1, 300]))  # fmt: skip
+       st.sampled_from([*FORMATS, *LEARNED]), st.sampled_from(METHODS), st.floats(-6, 3),
+       st.sampled_from([1, 300]))  # fmt: skip
 def test_singular_moments_dead_inputs_and_outliers_hurt_nothing(
     seed: int, rows: int, cols: int, tokens: int, name: str, module: ModuleType, size: float, outlier: float
 ) -> None:
@@ -91,16 +92,18 @@ def test_rows_where_the_search_finds_nothing_stay_plain_and_are_told(
 
 def test_adaround_goes_to_one_of_the_two_levels_around_a_weight() -> None:
     weight, given = weights(16, 64), statistics(64)
-    parts = adaround.weighted_start(
-        weight, levels := levels_of(rtn.quantize(weight, parse("nf4:g32")), "x"), given.moments
-    )
+    levels = levels_of(rtn.quantize(weight, parse("nf4:g32")), "x")
+    parts = adaround.weighted_start(weight, levels, given.moments)
     between = adaround.choices(np.ascontiguousarray(weight.T), parts, levels)
-    found = adaround.quantize(weight, parse("nf4:g32"), given).tensor.dequantize().T
     below, above = between.below, between.below + between.span
     inside = (np.minimum(below, above) <= weight.T) & (np.maximum(below, above) >= weight.T)
     assert inside.mean() > 0.95, "but for the clipped ones"
-    near_one = np.minimum(np.abs(found - below), np.abs(found - above)) <= 2.0**-22 * np.abs(found)
-    assert near_one[:, (found == found).all(axis=0)].mean() == 1.0
+    found = adaround.quantize(weight, parse("nf4:g32"), given).tensor
+    learned = (levels.value(parts.scales) == found.row_scales().T).all(axis=0)
+    assert learned.sum() > 8, "the others stayed as rtn has them"
+    off = np.minimum(*(np.abs(found.dequantize().T - level) for level in (below, above)))
+    # above was made of below + span, which rounds once
+    assert (off <= 2.0**-23 * np.abs(above - below) + 2.0**-24 * np.abs(above))[:, learned].all()
 
 
 @pytest.mark.parametrize("module", METHODS)

@@ -11,7 +11,7 @@ from scrimp.calibrate.statistics import Statistics
 from scrimp.formats import Format
 from scrimp.formats.code import F64, Codes, code_type
 from scrimp.quantize import rtn
-from scrimp.quantize.blocks import row_chunks
+from scrimp.quantize.blocks import FRESH, row_chunks
 from scrimp.quantize.fallback import or_plain
 from scrimp.quantize.grid import Levels, Parts, levels_of, refuse
 from scrimp.quantize.importance import weighted_start
@@ -64,7 +64,7 @@ def quantize(weight: F32, format: Format, statistics: Statistics | None) -> Quan
     def work(at: slice) -> None:
         codes[:, at] = _anneal(w[:, at], start.rows(at), levels.rows(at), h)
 
-    list(pool().map(work, row_chunks(len(weight), weight.shape[1])))
+    list(pool().map(work, row_chunks(len(weight), weight.shape[1], FRESH)))
     return or_plain(plain, Parts(codes, start.scales, start.mins), weight, moments, levels)
 
 

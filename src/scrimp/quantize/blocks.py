@@ -15,6 +15,9 @@ from scrimp.tensors import F32
 
 #: Weights a thread works on at a time: 512 kB of float32, which with its scratch stays in cache.
 PIECE = 1 << 17
+#: The same for work that makes many arrays as large as its weights: beyond 256 kB each is fresh pages from the system,
+#: and clearing them takes longer than what is done with them.
+FRESH = 1 << 16
 
 #: (weights (G, M), scratch of the same shape) → (k, M): k sums over each of the M columns.
 Sums = Callable[[F32, F32], NDArray[np.floating[Any]]]
@@ -71,8 +74,8 @@ def group_blocks(weight: F32, group: int) -> Blocks:
     return Blocks((np.ascontiguousarray(weight.reshape(-1, group).T),))
 
 
-def row_chunks(rows: int, cols: int) -> list[slice]:
-    """Rows in chunks of about ``PIECE`` weights; two rows or more each wherever there are two."""
-    count = max(1, rows // max(2, PIECE // cols))
+def row_chunks(rows: int, cols: int, piece: int = PIECE) -> list[slice]:
+    """Rows in chunks of about ``piece`` weights; two rows or more each wherever there are two."""
+    count = max(1, rows // max(2, piece // cols))
     edges = [rows * i // count for i in range(count + 1)]
     return [slice(begin, end) for begin, end in pairwise(edges)]

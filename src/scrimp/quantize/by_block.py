@@ -8,7 +8,7 @@ import numpy as np
 
 from scrimp.formats.code import code_type
 from scrimp.formats.scale_types import DTYPES
-from scrimp.quantize.blocks import row_chunks
+from scrimp.quantize.blocks import FRESH, row_chunks
 from scrimp.quantize.grid import Levels, Parts
 from scrimp.quantize.pool import pool
 from scrimp.tensors import F32, Stored
@@ -39,5 +39,5 @@ def nearest(weight: F32, levels: Levels, solve: Solve) -> Parts:
                 mins[g, at] = low
             codes[inputs, at] = part.codes(block, part.value(scale), part.low(low))
 
-    list(pool().map(work, [slice(None)] if whole else row_chunks(rows, group)))
+    list(pool().map(work, [slice(None)] if whole else row_chunks(rows, group, FRESH)))
     return Parts(codes, scales, mins if format.has_min else None)

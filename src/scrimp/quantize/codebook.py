@@ -18,8 +18,8 @@ RIDGE = 1e-6
 def refit(tensor: QTensor, weight: F32, moments: F64) -> QTensor:
     """The levels of least ``tr((W - Ŵ) H (W - Ŵ)ᵀ)`` for the codes and scales of ``tensor``::
 
-        ŵ = θ B      B of a row: a row per level, the scales of the weights that have its code, zero elsewhere
-        θ (Σ B H Bᵀ + ridge) = Σ w H Bᵀ + ridge·(θ as it is)      summed over all rows, which share their levels
+        ŵ = t B      B of a row: a row per level, the scales of the weights that have its code, zero elsewhere
+        t (Σ B H Bᵀ + ridge) = Σ w H Bᵀ + ridge·(t as it is)      summed over all rows, which share their levels
 
     Ascending again, with the codes renumbered. The *whole* tensor errs no more than before, or stays as it was; single
     rows may err more.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from scrimp.calibrate.statistics import Statistics
-from scrimp.errors import UsageError
 from scrimp.formats import Format
 from scrimp.quantize import codebook, gptq, rtn
 from scrimp.quantize.grid import codebook_of, learns, levels_for, levels_of
@@ -23,7 +22,7 @@ def quantize(weight: F32, format: Format, statistics: Statistics | None) -> Quan
 
     1. Lloyd's iteration on the weights over their block's largest, from evenly spaced levels; input k counts R_kk²,
        what an error costs when later inputs make up for it (gptq.py).
-    2. GPTQ onto these levels, and onto those of ``rtn``: scales, then codes under all of H; the better goes on.
+    2. GPTQ onto these levels, and onto those of ``rtn``: scales, then codes under the whole of H; the better goes on.
     3. The levels of least error for these codes (codebook.py), and GPTQ again, ``ROUNDS`` times while that helps.
 
     Shapes
@@ -32,15 +31,14 @@ def quantize(weight: F32, format: Format, statistics: Statistics | None) -> Quan
         Never more than after ``gptq``, nor than after ``rtn``, whose tensor is kept where nothing better is found; a
         note says so.
     Edge cases
-        UsageError for formats with levels of their own.
+        Formats with levels of their own, such as the embedding's beside a body of kmeans3, are left to GPTQ, and a note
+        says so.
     Source
         Han et al. 2016, arXiv:1510.00149, section 3 (linear start: section 3.2); under H ours
     """
     if not learns(format):
-        raise UsageError(
-            f"{format.name} has levels of its own: kmeans has none to learn.",
-            hint="use kmeans4:g64, or gptq",
-        )
+        found = gptq.quantize(weight, format, statistics)
+        return Quantized(found.tensor, (*found.notes, f"{format.name} has levels of its own: gptq chose its codes"))
     moments = moments_of(statistics, weight, "kmeans")
     blind = levels_for(weight, format, "kmeans")
     seen = blind.learned(codebook_of(weight, format, pivots(moments), linear=True))

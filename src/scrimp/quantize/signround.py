@@ -12,7 +12,7 @@ from scrimp.formats import Format
 from scrimp.formats.format import SIGNED_SCALES
 from scrimp.formats.scale_types import to_f32, to_nearest
 from scrimp.quantize import rtn
-from scrimp.quantize.blocks import row_chunks
+from scrimp.quantize.blocks import FRESH, row_chunks
 from scrimp.quantize.fallback import or_plain
 from scrimp.quantize.grid import Levels, Parts, levels_of, refuse
 from scrimp.quantize.importance import weighted_start
@@ -63,7 +63,7 @@ def quantize(weight: F32, format: Format, statistics: Statistics | None) -> Quan
             if mins is not None and found.mins is not None:
                 mins[:, at] = found.mins
 
-    list(pool().map(work, row_chunks(len(weight), weight.shape[1])))
+    list(pool().map(work, row_chunks(len(weight), weight.shape[1], FRESH)))
     return or_plain(plain, Parts(codes, scales, mins), weight, moments, levels)
 
 

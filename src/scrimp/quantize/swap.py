@@ -11,7 +11,7 @@ from scrimp.calibrate.statistics import Statistics
 from scrimp.formats.code import F64, Codes
 from scrimp.formats.format import SIGNED_SCALES
 from scrimp.quantize import descent, refit
-from scrimp.quantize.blocks import row_chunks
+from scrimp.quantize.blocks import FRESH, row_chunks
 from scrimp.quantize.grid import Levels, Parts, levels_of, parts_of
 from scrimp.quantize.objective import damped, moments_of
 from scrimp.quantize.pool import pool
@@ -57,7 +57,7 @@ def refine(tensor: QTensor, weight: F32, statistics: Statistics | None) -> QTens
         found = _visit(w[:, at], parts.rows(at), levels, h)
         codes[:, at], scales[:, at] = found.codes, found.scales
 
-    list(pool().map(work, row_chunks(len(weight), weight.shape[1])))
+    list(pool().map(work, row_chunks(len(weight), weight.shape[1], FRESH)))
     found = refit.solve(replace(parts, codes=codes, scales=scales), weight, moments, levels)
     kept = refit.keep_better(better, parts, found, weight, moments, levels)
     return refit.refine(kept, weight, statistics)
