@@ -1,4 +1,4 @@
-// Rounding with feedback for Python, beside bind.cpp: it checks types, shapes and ranges, releases the GIL, no more.
+// What calibrated methods need, for Python, beside bind.cpp: it checks types, shapes and ranges, releases the GIL, no more.
 #include "bind_rounding.h"
 
 #include <nanobind/ndarray.h>
@@ -10,6 +10,7 @@
 #include <string>
 
 #include "dispatch.h"
+#include "moments.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -104,6 +105,25 @@ void sweep(const HeldRounding& rounding, Out<float, 3> weights, In<float, 2> fee
   kernels.sweep(state, strip_begin, strip_end);
 }
 
+void add_moments_of(In<float, 2> x, Out<double, 2> moments, int threads, const std::string& isa) {
+  require(moments.shape(0) == x.shape(1) && moments.shape(1) == x.shape(1), "moments must be (K, K)");
+  require(threads > 0 && threads <= 1024, "settings out of range");
+  const Kernels& kernels = pick(isa);
+  nb::gil_scoped_release release;
+  Pool pool(threads);
+  add_moments(x.data(), static_cast<int64_t>(x.shape(0)), static_cast<int64_t>(x.shape(1)), moments.data(), pool,
+              kernels);
+}
+
+bool cholesky_of(Out<double, 2> a, int threads, const std::string& isa) {
+  require(a.shape(0) == a.shape(1), "a must be square");
+  require(threads > 0 && threads <= 1024, "settings out of range");
+  const Kernels& kernels = pick(isa);
+  nb::gil_scoped_release release;
+  Pool pool(threads);
+  return cholesky(a.data(), static_cast<int64_t>(a.shape(0)), pool, kernels);
+}
+
 }  // namespace
 
 void bind_rounding(nb::module_& m) {
@@ -115,6 +135,10 @@ void bind_rounding(nb::module_& m) {
         "lows"_a.none(), "sums"_a, "isa"_a);
   m.def("sweep", &sweep, "rounding"_a, "weights"_a, "feedback"_a, "group"_a, "scales"_a, "divisors"_a, "lows"_a.none(),
         "codes"_a, "begin"_a, "end"_a, "strip_begin"_a, "strip_end"_a, "isa"_a);
+  m.def("add_moments", &add_moments_of, "x"_a, "moments"_a, "threads"_a, "isa"_a,
+        "moments (K, K) += x^T x, upper triangle, of x (T, K).");
+  m.def("cholesky", &cholesky_of, "a"_a, "threads"_a, "isa"_a,
+        "L of A = L L^T in place of a's lower triangle; False when there is none.");
 }
 
 }  // namespace scrimp

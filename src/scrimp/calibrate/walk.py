@@ -13,6 +13,7 @@ from scrimp.calibrate.split import STAND_IN, Block
 from scrimp.calibrate.states import hold
 from scrimp.calibrate.statistics import Statistics
 from scrimp.engine import Engine, default_threads, pick_isa
+from scrimp.engine.float_path import as_run
 from scrimp.formats import parse
 from scrimp.tensors import F32, QTensor, from_floats
 
@@ -49,7 +50,7 @@ class Walk:
         """
         engine = self._engine(block, matrices, vectors)
         buffers = sorted(set(block.reads.values())) if collect else []
-        sums = {buffer: Accumulator(block.program.widths[buffer]) for buffer in buffers}
+        sums = {buffer: Accumulator(block.program.widths[buffer], self._threads) for buffer in buffers}
         moving = move and not block.is_last
         taps = [*buffers, block.output] if moving and block.output not in buffers else buffers
         count, length = self.windows.shape
@@ -74,7 +75,7 @@ class Walk:
 
     def _engine(self, block: Block, matrices: Mapping[str, QTensor], vectors: Mapping[str, F32]) -> Engine:
         assert not block.first or self.states is not None, "the blocks before it have not run"
-        needed = {name: matrices[name] for name in block.runs}
+        needed = {name: as_run(matrices[name]) for name in block.runs}
         if block.first:
             shape = block.program.matrices[STAND_IN]
             needed = {STAND_IN: from_floats(parse("f32"), np.zeros(shape, np.float32)), **needed}
