@@ -1,4 +1,5 @@
-// What calibrated methods need, for Python, beside bind.cpp: it checks types, shapes and ranges, releases the GIL, no more.
+// What calibrated methods need, for Python, beside bind.cpp: it checks types, shapes and ranges, releases the GIL, no
+// more.
 #include "bind_rounding.h"
 
 #include <nanobind/ndarray.h>
@@ -77,9 +78,9 @@ void sweep(const HeldRounding& rounding, Out<float, 3> weights, In<float, 2> fee
     return a.shape(0) == scales.shape(0) && static_cast<int64_t>(a.shape(1)) == strips * kStripRows;
   };
   require(static_cast<int64_t>(weights.shape(2)) == kStripRows, "weights must be (strips, K, STRIP_ROWS)");
-  require(codes.shape(0) == weights.shape(0) && codes.shape(1) == weights.shape(1) &&
-              codes.shape(2) == weights.shape(2),
-          "codes must have the shape of the weights");
+  require(
+      codes.shape(0) == weights.shape(0) && codes.shape(1) == weights.shape(1) && codes.shape(2) == weights.shape(2),
+      "codes must have the shape of the weights");
   require(static_cast<int64_t>(feedback.shape(0)) == inputs && static_cast<int64_t>(feedback.shape(1)) == inputs,
           "feedback must be (K, K)");
   require(same(scales) && same(divisors) && (!lows || same(*lows)), "scales must be (groups, rows of all strips)");
@@ -131,8 +132,8 @@ void bind_rounding(nb::module_& m) {
   nb::class_<HeldRounding>(m, "Rounding")
       .def_static("integers", &integers, "least"_a, "most"_a)
       .def_static("table", &table, "bounds"_a, "numbers"_a, "codes"_a);
-  m.def("weighted_sums", &weighted_sums, "rounding"_a, "w"_a, "importance"_a, "scales"_a, "divisors"_a,
-        "lows"_a.none(), "sums"_a, "isa"_a);
+  m.def("weighted_sums", &weighted_sums, "rounding"_a, "w"_a, "importance"_a, "scales"_a, "divisors"_a, "lows"_a.none(),
+        "sums"_a, "isa"_a);
   m.def("sweep", &sweep, "rounding"_a, "weights"_a, "feedback"_a, "group"_a, "scales"_a, "divisors"_a, "lows"_a.none(),
         "codes"_a, "begin"_a, "end"_a, "strip_begin"_a, "strip_end"_a, "isa"_a);
   m.def("add_moments", &add_moments_of, "x"_a, "moments"_a, "threads"_a, "isa"_a,

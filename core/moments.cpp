@@ -38,8 +38,7 @@ void add_moments(const float* x, int64_t tokens, int64_t width, double* moments,
     each(pool, columns, [&](int, int64_t piece) {
       const int64_t end = std::min((piece + 1) * kGramCols, width);
       for (int64_t t = 0; t < count; ++t)
-        for (int64_t k = piece * kGramCols; k < end; ++k)
-          turned[static_cast<size_t>(k * count + t)] = x[t * width + k];
+        for (int64_t k = piece * kGramCols; k < end; ++k) turned[static_cast<size_t>(k * count + t)] = x[t * width + k];
     });
     each(pool, columns, [&](int thread, int64_t piece) {
       const int64_t begin = (columns - 1 - piece) * kGramCols;  // the longest columns first

@@ -96,7 +96,7 @@ struct Rounding {
   const uint16_t* codes;
 };
 
-constexpr int64_t kGramTokens = 512;   // tokens whose products are summed in float32
+constexpr int64_t kGramTokens = 512;  // tokens whose products are summed in float32
 constexpr int64_t kGramCols = 64;
 constexpr int64_t kCholeskyCols = 64;  // columns of a factor that are made at a time
 constexpr int64_t kCholeskyTile = 8;   // rows of them that lie side by side
@@ -163,9 +163,9 @@ struct Kernels {
   // lse_q)).
   double (*divergence)(const float* p, float lse_p, const float* q, float lse_q, int64_t n);
 
-  // Sums over the `inputs` weights of a block, each counting h: of (w - value)^2, number, number^2 and w * number, where
-  // number = round((w - low) / divisor) and value = number * scale + low. w[k * w_stride + m] is input k of block m;
-  // scales, divisors and lows (or null) have an entry per block; sums is [4][blocks].
+  // Sums over the `inputs` weights of a block, each counting h: of (w - value)^2, number, number^2 and w * number,
+  // where number = round((w - low) / divisor) and value = number * scale + low. w[k * w_stride + m] is input k of block
+  // m; scales, divisors and lows (or null) have an entry per block; sums is [4][blocks].
   void (*weighted_sums)(const Rounding& rounding, const float* w, int64_t w_stride, const float* importance,
                         int64_t inputs, int64_t blocks, const float* scales, const float* divisors, const float* lows,
                         float* sums);
@@ -176,8 +176,9 @@ struct Kernels {
   void (*sweep)(const Sweep& sweep, int64_t strip_begin, int64_t strip_end);
 
   // moments[i][j] += sum over tokens of x[t][i] * x[t][j], for i <= j < width of columns j in [begin, end), at most
-  // kGramCols of them; more of these columns' lower triangle may be touched. x is [tokens][width], turned [width][tokens]
-  // the same transposed, tokens <= kGramTokens. Sums are float32 over the tokens of one call, then added in float64.
+  // kGramCols of them; more of these columns' lower triangle may be touched. x is [tokens][width], turned
+  // [width][tokens] the same transposed, tokens <= kGramTokens. Sums are float32 over the tokens of one call, then
+  // added in float64.
   void (*gram)(const float* x, const float* turned, int64_t width, int64_t tokens, int64_t begin, int64_t end,
                double* moments, uint8_t* scratch);
 

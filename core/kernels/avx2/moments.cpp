@@ -16,9 +16,7 @@ void gram(const float* x, const float* turned, int64_t width, int64_t tokens, in
   gram_body(x, turned, width, tokens, begin, end, moments, reinterpret_cast<float*>(scratch));
 }
 
-bool cholesky_diagonal(double* a, int64_t n, int64_t begin, int64_t end) {
-  return diagonal_body(a, n, begin, end);
-}
+bool cholesky_diagonal(double* a, int64_t n, int64_t begin, int64_t end) { return diagonal_body(a, n, begin, end); }
 
 void cholesky_solve(double* a, int64_t n, int64_t begin, int64_t end, double* panel, int64_t row_begin,
                     int64_t row_end) {
