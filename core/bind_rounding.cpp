@@ -1,4 +1,5 @@
-// Rounding with feedback for Python, beside bind.cpp: it checks types, shapes and ranges, releases the GIL, no more.
+// What calibrated methods need, for Python, beside bind.cpp: it checks types, shapes and ranges, releases the GIL, no
+// more.
 #include "bind_rounding.h"
 
 #include <nanobind/ndarray.h>
@@ -10,6 +11,7 @@
 #include <string>
 
 #include "dispatch.h"
+#include "moments.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -76,9 +78,9 @@ void sweep(const HeldRounding& rounding, Out<float, 3> weights, In<float, 2> fee
     return a.shape(0) == scales.shape(0) && static_cast<int64_t>(a.shape(1)) == strips * kStripRows;
   };
   require(static_cast<int64_t>(weights.shape(2)) == kStripRows, "weights must be (strips, K, STRIP_ROWS)");
-  require(codes.shape(0) == weights.shape(0) && codes.shape(1) == weights.shape(1) &&
-              codes.shape(2) == weights.shape(2),
-          "codes must have the shape of the weights");
+  require(
+      codes.shape(0) == weights.shape(0) && codes.shape(1) == weights.shape(1) && codes.shape(2) == weights.shape(2),
+      "codes must have the shape of the weights");
   require(static_cast<int64_t>(feedback.shape(0)) == inputs && static_cast<int64_t>(feedback.shape(1)) == inputs,
           "feedback must be (K, K)");
   require(same(scales) && same(divisors) && (!lows || same(*lows)), "scales must be (groups, rows of all strips)");
@@ -104,6 +106,25 @@ void sweep(const HeldRounding& rounding, Out<float, 3> weights, In<float, 2> fee
   kernels.sweep(state, strip_begin, strip_end);
 }
 
+void add_moments_of(In<float, 2> x, Out<double, 2> moments, int threads, const std::string& isa) {
+  require(moments.shape(0) == x.shape(1) && moments.shape(1) == x.shape(1), "moments must be (K, K)");
+  require(threads > 0 && threads <= 1024, "settings out of range");
+  const Kernels& kernels = pick(isa);
+  nb::gil_scoped_release release;
+  Pool pool(threads);
+  add_moments(x.data(), static_cast<int64_t>(x.shape(0)), static_cast<int64_t>(x.shape(1)), moments.data(), pool,
+              kernels);
+}
+
+bool cholesky_of(Out<double, 2> a, int threads, const std::string& isa) {
+  require(a.shape(0) == a.shape(1), "a must be square");
+  require(threads > 0 && threads <= 1024, "settings out of range");
+  const Kernels& kernels = pick(isa);
+  nb::gil_scoped_release release;
+  Pool pool(threads);
+  return cholesky(a.data(), static_cast<int64_t>(a.shape(0)), pool, kernels);
+}
+
 }  // namespace
 
 void bind_rounding(nb::module_& m) {
@@ -111,10 +132,14 @@ void bind_rounding(nb::module_& m) {
   nb::class_<HeldRounding>(m, "Rounding")
       .def_static("integers", &integers, "least"_a, "most"_a)
       .def_static("table", &table, "bounds"_a, "numbers"_a, "codes"_a);
-  m.def("weighted_sums", &weighted_sums, "rounding"_a, "w"_a, "importance"_a, "scales"_a, "divisors"_a,
-        "lows"_a.none(), "sums"_a, "isa"_a);
+  m.def("weighted_sums", &weighted_sums, "rounding"_a, "w"_a, "importance"_a, "scales"_a, "divisors"_a, "lows"_a.none(),
+        "sums"_a, "isa"_a);
   m.def("sweep", &sweep, "rounding"_a, "weights"_a, "feedback"_a, "group"_a, "scales"_a, "divisors"_a, "lows"_a.none(),
         "codes"_a, "begin"_a, "end"_a, "strip_begin"_a, "strip_end"_a, "isa"_a);
+  m.def("add_moments", &add_moments_of, "x"_a, "moments"_a, "threads"_a, "isa"_a,
+        "moments (K, K) += x^T x, upper triangle, of x (T, K).");
+  m.def("cholesky", &cholesky_of, "a"_a, "threads"_a, "isa"_a,
+        "L of A = L L^T in place of a's lower triangle; False when there is none.");
 }
 
 }  // namespace scrimp

@@ -96,6 +96,11 @@ struct Rounding {
   const uint16_t* codes;
 };
 
+constexpr int64_t kGramTokens = 512;  // tokens whose products are summed in float32
+constexpr int64_t kGramCols = 64;
+constexpr int64_t kCholeskyCols = 64;  // columns of a factor that are made at a time
+constexpr int64_t kCholeskyTile = 8;   // rows of them that lie side by side
+
 // Rows of weights that are rounded together.
 constexpr int64_t kStripRows = 32;
 
@@ -158,9 +163,9 @@ struct Kernels {
   // lse_q)).
   double (*divergence)(const float* p, float lse_p, const float* q, float lse_q, int64_t n);
 
-  // Sums over the `inputs` weights of a block, each counting h: of (w - value)^2, number, number^2 and w * number, where
-  // number = round((w - low) / divisor) and value = number * scale + low. w[k * w_stride + m] is input k of block m;
-  // scales, divisors and lows (or null) have an entry per block; sums is [4][blocks].
+  // Sums over the `inputs` weights of a block, each counting h: of (w - value)^2, number, number^2 and w * number,
+  // where number = round((w - low) / divisor) and value = number * scale + low. w[k * w_stride + m] is input k of block
+  // m; scales, divisors and lows (or null) have an entry per block; sums is [4][blocks].
   void (*weighted_sums)(const Rounding& rounding, const float* w, int64_t w_stride, const float* importance,
                         int64_t inputs, int64_t blocks, const float* scales, const float* divisors, const float* lows,
                         float* sums);
@@ -169,6 +174,26 @@ struct Kernels {
   //   t = w_k + sum_{j<k} feedback[k][j] * (w_j - value_j),  value_k = value of t (as above), then w_k - value_k
   // replaces w_k. Rows don't influence each other.
   void (*sweep)(const Sweep& sweep, int64_t strip_begin, int64_t strip_end);
+
+  // moments[i][j] += sum over tokens of x[t][i] * x[t][j], for i <= j < width of columns j in [begin, end), at most
+  // kGramCols of them; more of these columns' lower triangle may be touched. x is [tokens][width], turned
+  // [width][tokens] the same transposed, tokens <= kGramTokens. Sums are float32 over the tokens of one call, then
+  // added in float64.
+  void (*gram)(const float* x, const float* turned, int64_t width, int64_t tokens, int64_t begin, int64_t end,
+               double* moments, uint8_t* scratch);
+
+  // The three steps of a Cholesky factor A = L L^T of n x n doubles in place, lower triangle, for columns [begin, end),
+  // at most kCholeskyCols, when all before are done and subtracted:
+  //   diagonal   those columns' own square; false when a pivot is not positive
+  //   solve      rows [row_begin, row_end) below it, row_begin - end a multiple of kCholeskyTile; also written to
+  //              panel [(n - end) / kCholeskyTile, rounded up][kCholeskyCols][kCholeskyTile], 64-byte aligned
+  //   subtract   from rows [row_begin, row_end) below and columns end ... row of A what these columns give; what is
+  //              right of the diagonal may be touched
+  bool (*cholesky_diagonal)(double* a, int64_t n, int64_t begin, int64_t end);
+  void (*cholesky_solve)(double* a, int64_t n, int64_t begin, int64_t end, double* panel, int64_t row_begin,
+                         int64_t row_end);
+  void (*cholesky_subtract)(double* a, int64_t n, int64_t begin, int64_t end, const double* panel, int64_t row_begin,
+                            int64_t row_end);
 };
 
 extern const Kernels kScalarKernels;

@@ -19,6 +19,10 @@ constinit const Kernels kAvx2Kernels = {
     .divergence = avx2::divergence,
     .weighted_sums = avx2::weighted_sums,
     .sweep = avx2::sweep,
+    .gram = avx2::gram,
+    .cholesky_diagonal = avx2::cholesky_diagonal,
+    .cholesky_solve = avx2::cholesky_solve,
+    .cholesky_subtract = avx2::cholesky_subtract,
 };
 
 }  // namespace scrimp

@@ -19,6 +19,10 @@ constinit const Kernels kAvx512Kernels = {
     .divergence = avx512::divergence,
     .weighted_sums = avx512::weighted_sums,
     .sweep = avx512::sweep,
+    .gram = avx512::gram,
+    .cholesky_diagonal = avx512::cholesky_diagonal,
+    .cholesky_solve = avx512::cholesky_solve,
+    .cholesky_subtract = avx512::cholesky_subtract,
 };
 
 }  // namespace scrimp

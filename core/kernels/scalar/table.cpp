@@ -19,6 +19,10 @@ constinit const Kernels kScalarKernels = {
     .divergence = scalar::divergence,
     .weighted_sums = scalar::weighted_sums,
     .sweep = scalar::sweep,
+    .gram = scalar::gram,
+    .cholesky_diagonal = scalar::cholesky_diagonal,
+    .cholesky_solve = scalar::cholesky_solve,
+    .cholesky_subtract = scalar::cholesky_subtract,
 };
 
 }  // namespace scrimp

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from scrimp import _core
 from scrimp.calibrate.statistics import Statistics
+from scrimp.engine import default_threads, pick_isa
 from scrimp.errors import Refused
 from scrimp.tensors import F32
 
 #: Tokens whose products are summed in float32, before the sum joins the float64 one.
-TOKENS_AT_ONCE = 1024
-#: Rows of the moments that are made at a time: the product needs room beside the sum.
+TOKENS_AT_ONCE = 512
+#: Rows of the moments that are mirrored at a time.
 ROWS_AT_ONCE = 512
 #: Inputs that are kept as they are: so many, or up to twice as many.
 SAMPLE_ROWS = 256
@@ -19,13 +21,16 @@ SAMPLE_ROWS = 256
 class Accumulator:
     """Adds up ``XᵀX``, ``x``, ``|x|`` and ``max|x|`` of rows ``x (K,)`` as they come, and keeps some of them.
 
+    Every sum has one order, so that any number of threads gives the same bits.
+
     Error
         Relative to ``Σ|x_i x_j|``: ``TOKENS_AT_ONCE · 2^-24`` from the float32 sums; the float64 ones add nothing.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, threads: int | None = None) -> None:
         self.count = 0
-        self._moments = np.zeros((width, width), np.float64)  # the upper triangle, in blocks of rows
+        self._threads, self._isa = threads or default_threads(), pick_isa()
+        self._moments = np.zeros((width, width), np.float64)  # the upper triangle
         self._sum, self._magnitude = np.zeros(width, np.float64), np.zeros(width, np.float64)
         self._peak = np.zeros(width, np.float32)
         self._waiting = np.empty((TOKENS_AT_ONCE, width), np.float32)
@@ -51,6 +56,8 @@ class Accumulator:
         for begin in range(0, len(self._moments), ROWS_AT_ONCE):
             end = begin + ROWS_AT_ONCE
             self._moments[end:, begin:end] = self._moments[begin:end, end:].T
+            square = self._moments[begin:end, begin:end]
+            square[:] = np.triu(square) + np.triu(square, 1).T
         with np.errstate(all="ignore"):
             total = self._moments.sum()
         if not np.isfinite(total):
@@ -66,11 +73,8 @@ class Accumulator:
         self.count += self._filled
         self._filled = 0
         with np.errstate(all="ignore"):  # what is not finite is told by statistics()
-            for begin in range(0, x.shape[1], ROWS_AT_ONCE):
-                end = begin + ROWS_AT_ONCE
-                square = x[:, begin:end]
-                self._moments[begin:end, begin:end] += square.T @ square  # of one array: exactly symmetric
-                self._moments[begin:end, end:] += square.T @ x[:, end:]
+            if len(x):
+                _core.add_moments(x, self._moments, self._threads, self._isa)
             self._sum += x.sum(axis=0, dtype=np.float64)
             np.abs(x, out=x)
             self._magnitude += x.sum(axis=0, dtype=np.float64)

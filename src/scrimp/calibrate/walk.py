@@ -51,7 +51,7 @@ class Walk:
         """
         engine = self._engine(block, matrices, vectors)
         buffers = sorted(set(block.reads.values())) if collect else []
-        sums = {buffer: Accumulator(block.program.widths[buffer]) for buffer in buffers}
+        sums = {buffer: Accumulator(block.program.widths[buffer], self._threads) for buffer in buffers}
         moving = move and not block.is_last
         taps = [*buffers, block.output] if moving and block.output not in buffers else buffers
         count, length = self.windows.shape

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scrimp import _core
 from scrimp._core import STRIP_ROWS
 from scrimp.calibrate.statistics import Statistics
-from scrimp.engine import pick_isa
+from scrimp.engine import default_threads, pick_isa
 from scrimp.formats import Format
 from scrimp.formats.code import F64, code_type
 from scrimp.formats.scale_types import DTYPES, divisor
@@ -121,20 +121,16 @@ def factorize(moments: F64, damping: float = DAMPING) -> tuple[F64 | None, float
 
     Inputs that were never active get the mean of the others' diagonal: any number would do.
     """
-    damped = moments[::-1, ::-1].copy()
-    diagonal = damped.diagonal().copy()
+    diagonal = moments.diagonal()[::-1]
     alive = diagonal > 0
     mean = float(diagonal[alive].mean()) if alive.any() else 1.0
     share = damping
     for attempt in range(ATTEMPTS):
         share = damping * 10.0**attempt
-        np.fill_diagonal(damped, np.where(alive, diagonal, mean) + share * mean)
-        try:
-            lower = np.linalg.cholesky(damped)
-        except np.linalg.LinAlgError:
-            continue
-        if np.isfinite(lower.diagonal()).all():
-            return np.asarray(lower[::-1, ::-1], np.float64), share
+        lower = np.array(moments[::-1, ::-1], order="C")
+        np.fill_diagonal(lower, np.where(alive, diagonal, mean) + share * mean)
+        if _core.cholesky(lower, default_threads(), pick_isa()) and np.isfinite(lower.diagonal()).all():
+            return lower[::-1, ::-1], share
     return None, share
 
 

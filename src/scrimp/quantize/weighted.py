@@ -50,7 +50,7 @@ class _Problem:
 
     def total(self, per_weight: F32) -> F64:
         """``Σ_k h_k x_k`` of every block."""
-        found = (self.h @ per_weight).astype(np.float64)
+        found = np.asarray(np.einsum("k,km->m", self.h, per_weight), np.float64)
         return found.sum(keepdims=True) if self.whole else found
 
     @property
