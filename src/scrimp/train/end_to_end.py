@@ -137,7 +137,7 @@ def _step(
     if not all(map(math.isfinite, (total, *optimizer.norms().values()))):
         return False
     optimizer.step(step + 1, {kind: rate * share for kind, rate in settings.rates.items()})
-    student.clip()
+    student.settle()
     return True
 
 

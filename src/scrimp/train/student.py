@@ -71,10 +71,11 @@ class Student:
         weight = self.matrices[name]
         return weight.format if isinstance(weight, QuantizedWeight) else self.fixed[name].format
 
-    def clip(self) -> None:
+    def settle(self) -> None:
+        """After parameters changed in place."""
         for weight in self.matrices.values():
             if isinstance(weight, QuantizedWeight):
-                weight.clip()
+                weight.settle()
 
     def tensors(self) -> dict[str, QTensor | F32]:
         """Everything as it is stored."""
