@@ -28,7 +28,7 @@ def nudge(weight: QuantizedWeight, seed: int = 1, size: float = 0.3) -> None:
     generator = torch.Generator().manual_seed(seed)
     for values in weight.parameters.values():
         values.data += size * torch.randn(values.shape, generator=generator)
-    weight.clip()
+    weight.settle()
 
 
 def same_bytes(a, b) -> bool:

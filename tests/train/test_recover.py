@@ -11,6 +11,7 @@ from networks_for_training import words, write_network
 
 import scrimp
 from scrimp.errors import Refused, UsageError
+from scrimp.progress import SILENT, Progress
 from scrimp.sources import open_source
 from scrimp.store.layout import MODEL_FILE
 from scrimp.store.open import open_store
@@ -36,9 +37,9 @@ def small(original: Path, tmp_path: Path) -> Path:
     return tmp_path / "small"
 
 
-def go(small: Path, original: Path, out: Path, **fields: object):
-    given = {"steps": STEPS, **fields}
-    return recover(small, out, Settings(**given), reference=str(original), calibrate=TEXT, measure=False)
+def go(small: Path, original: Path, out: Path, *, progress: Progress = SILENT, **fields: object):
+    settings = Settings(**{"steps": STEPS, **fields})
+    return recover(small, out, settings, reference=str(original), calibrate=TEXT, measure=False, progress=progress)
 
 
 def codes_of(store: Path) -> dict[str, np.ndarray]:
@@ -101,18 +102,28 @@ def test_codes_learn_when_asked_to(small, original, tmp_path):
     assert (tmp_path / "out" / MODEL_FILE).stat().st_size == (small / MODEL_FILE).stat().st_size
 
 
-@pytest.mark.parametrize("codes", [False, True], ids=["codes stay", "codes learn"])
-def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(codes, small, original, tmp_path):
-    whole = go(small, original, tmp_path / "whole", codes=codes)
-    out, settings = tmp_path / "out", Settings(steps=STEPS, codes=codes)
+@pytest.mark.parametrize("fields", [{}, {"codes": True, "block_steps": 3}], ids=["codes stay", "codes and blocks"])
+@pytest.mark.parametrize("after", [3, 10])
+def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(fields, after, small, original, tmp_path):
+    whole = go(small, original, tmp_path / "whole", **fields)
+    out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        recover(small, out, settings, reference=str(original), calibrate=TEXT, measure=False, progress=Interrupt(10))
+        go(small, original, out, **fields, progress=Interrupt(after))
     assert checkpoint.checkpoint_of(out).exists()
     assert not out.exists()
-    resumed = recover(small, out, settings, reference=str(original), calibrate=TEXT, measure=False)
+    resumed = go(small, original, out, **fields)
     assert (out / MODEL_FILE).read_bytes() == (tmp_path / "whole" / MODEL_FILE).read_bytes()
     assert [p[::2] for p in resumed.recovery.curve] == [p[::2] for p in whole.recovery.curve]
     assert not checkpoint.checkpoint_of(out).exists()
+
+
+def test_block_by_block_brings_it_nearer_before_all_learn_together(small, original, tmp_path):
+    report = go(small, original, tmp_path / "out", steps=1, block_steps=20)
+    start, blocks, _ = report.recovery.curve
+    assert start[0] == blocks[0] == 0
+    assert blocks[2] < start[2]
+    before, after = codes_of(small), codes_of(tmp_path / "out")
+    assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
 def test_a_recovery_that_makes_it_worse_changes_nothing(small, original, tmp_path):

@@ -28,6 +28,7 @@ def recover(
     ] = None,
     codes: Annotated[bool, typer.Option("--codes", help="learn the codes too, not only scales, mins, norms")] = False,
     ends: Annotated[bool, typer.Option("--ends", help="learn embedding and head too")] = False,
+    block_steps: Annotated[int, typer.Option(min=0, help="steps for each block by itself, before all together")] = 0,
     calibrate: Annotated[
         Path | None,
         typer.Option(help="UTF-8 text to learn from; without, one that ships with scrimp and what the original writes"),
@@ -60,7 +61,9 @@ def recover(
     for given in (text, calibrate):
         if given is not None:
             read_text(given)  # a text that cannot be read is better known now
-    settings = Settings(minutes=minutes, steps=steps, codes=codes, ends=ends, written=write, seed=seed)
+    settings = Settings(
+        minutes=minutes, steps=steps, codes=codes, ends=ends, written=write, block_steps=block_steps, seed=seed
+    )
     progress = bar.progress()
     try:
         report = training.recover(

@@ -78,7 +78,7 @@ def resume(path: Path, fingerprint: str, student: Student, optimizer: Adam) -> C
 
 
 def _restore(file: SafetensorsFile, state: Mapping[str, Any], student: Student, optimizer: Adam) -> Course:
-    step, seconds, ended = state.get("step"), state.get("seconds"), state.get("ended")
+    step, seconds, ended = state.get("step"), state.get("seconds", -1), state.get("ended")
     if type(step) is not int or not 0 <= step <= MAX_STEPS or not _positive(seconds) or not isinstance(ended, str):
         raise Refused(f"{file.path}: it does not say where the run was.", hint=_HINT)
     course = Course(step, float(seconds), _curve(file.path, state.get("curve"), step), _best(file, student), ended[:80])
@@ -94,6 +94,7 @@ def _restore(file: SafetensorsFile, state: Mapping[str, Any], student: Student, 
         values.data.copy_(read["value", name])
         for part, memory in zip(_MEMORY, optimizer.memory[name], strict=True):
             memory.copy_(read[part, name])
+    student.settle()
     return course
 
 
@@ -154,4 +155,4 @@ def _stored(file: SafetensorsFile, name: str, dtype: str, shape: tuple[int, ...]
 
 def _positive(value: object) -> bool:
     """A finite number, 0 or more."""
-    return type(value) in (int, float) and math.isfinite(value) and value >= 0  # type: ignore[arg-type]
+    return isinstance(value, int | float) and math.isfinite(value) and value >= 0

@@ -60,10 +60,13 @@ def learn(
     optimizer: Adam,
     course: Course,
     *,
+    begin: Callable[[], None] | None = None,
     save: Callable[[Course], None] = lambda course: None,
     progress: Progress = SILENT,
 ) -> Course:
     """Run to the end of the settings' steps or minutes; ``save`` is called after each measurement.
+
+    ``begin`` is what else shall be learned first, once the state of things was measured.
 
     The best point, with its tensors, is in the course that is returned; the student itself is where the run ended.
     """
@@ -73,7 +76,11 @@ def learn(
     while not course.ended:
         done = clock.done()
         measured = bool(course.curve) and course.curve[-1].step == course.step
-        if not measured and (done >= clock.due or not course.curve):
+        if begin is not None and len(course.curve) == 1 and not course.step:
+            begin()
+            _measure(student, teacher, lessons, course, clock)
+            save(course)
+        elif not measured and (done >= clock.due or not course.curve):
             _measure(student, teacher, lessons, course, clock)
             save(course)
         elif done >= 1:
@@ -137,7 +144,7 @@ def _step(
     if not all(map(math.isfinite, (total, *optimizer.norms().values()))):
         return False
     optimizer.step(step + 1, {kind: rate * share for kind, rate in settings.rates.items()})
-    student.clip()
+    student.settle()
     return True
 
 

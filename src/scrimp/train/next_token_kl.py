@@ -26,7 +26,9 @@ def next_token_kl(hidden: Tensor, head: QuantizedWeight | FixedWeight, target: T
         of, so both are read in chunks of tokens.
     """
     parameters = tuple(head.parameters.values()) if isinstance(head, QuantizedWeight) else ()
-    found: Tensor = _NextTokenKL.apply(hidden, head, target, target_head, torch.is_grad_enabled(), *parameters)
+    found: Tensor = _NextTokenKL.apply(  # type: ignore[no-untyped-call]
+        hidden, head, target, target_head, torch.is_grad_enabled(), *parameters
+    )
     return found
 
 

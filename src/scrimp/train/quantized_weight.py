@@ -14,6 +14,7 @@ from torch.autograd import Function
 from torch.nn import functional
 
 from scrimp.formats import Format
+from scrimp.formats.code import Codes
 from scrimp.formats.format import SIGNED_SCALES
 from scrimp.formats.rounding import to_numbers
 from scrimp.formats.scale_types import LARGEST, from_f32
@@ -31,7 +32,7 @@ def trains(format: Format) -> bool:
 
 def trains_codes(format: Format) -> bool:
     """Whether neighbouring codes mean neighbouring numbers, so that rounding a latent value makes sense."""
-    return trains(format) and format.element.kind in ("int", "ternary", "binary")
+    return trains(format) and format.element.kind in ("int", "ternary", "binary") and format.element.bits <= 8
 
 
 class QuantizedWeight:
@@ -61,18 +62,20 @@ class QuantizedWeight:
         self._step, self._zero = (1, 0) if self.mins is not None else (element.step, element.zero)
         if original is not None and trains_codes(tensor.format):
             self.parameters["codes"] = self._latent(original).requires_grad_()
-        self._numbers = None if "codes" in self.parameters else self._pad(self._frozen_numbers())
+        self._numbers = self._pad(self._meant(self._codes))
 
     def product(self, x: Tensor) -> Tensor:
-        return _Product.apply(x, self, *self.parameters.values())
+        found: Tensor = _Product.apply(x, self, *self.parameters.values())  # type: ignore[no-untyped-call]
+        return found
 
     def rows(self, tokens: Tensor) -> Tensor:
-        return _Rows.apply(tokens, self, *self.parameters.values())
+        found: Tensor = _Rows.apply(tokens, self, *self.parameters.values())  # type: ignore[no-untyped-call]
+        return found
 
     def dense(self) -> Tensor:
         """``W (N, K)`` as it will be stored and decoded; no gradient of its own."""
         with torch.no_grad():
-            (scales, mins), numbers = self._stored(), self._padded_numbers()
+            (scales, mins), numbers = self._stored(), self._numbers
             made = numbers * scales[:, :, None]
             if mins is not None:
                 made += mins[:, :, None]
@@ -81,7 +84,7 @@ class QuantizedWeight:
     def dense_rows(self, at: Tensor) -> Tensor:
         """Some rows of :meth:`dense`: (n,) → (n, K)."""
         with torch.no_grad():
-            (scales, mins), numbers = self._stored(), self._padded_numbers()
+            (scales, mins), numbers = self._stored(), self._numbers
             one = self.format.block == "tensor"
             made = numbers[at] * (scales if one else scales[at])[:, :, None]
             if mins is not None:
@@ -93,7 +96,7 @@ class QuantizedWeight:
         blocks = self._pad(dense)
         whole = (0, 2) if self.format.block == "tensor" else (2,)
         shape = self.scales.shape
-        found: list[Tensor | None] = [(blocks * self._padded_numbers()).sum(whole).view(shape) * self.scales]
+        found: list[Tensor | None] = [(blocks * self._numbers).sum(whole).view(shape) * self.scales]
         if self.mins is not None:
             found.append(blocks.sum(whole).view(shape) * self.span)
         if "codes" in self.parameters:
@@ -101,19 +104,19 @@ class QuantizedWeight:
             found.append((blocks * steps).flatten(1)[:, : self.shape[1]])
         return tuple(found)
 
-    def clip(self) -> None:
-        """Latent codes back into the levels there are: beyond them no gradient would ever be felt."""
+    def settle(self) -> None:
+        """After latent codes moved: back into the levels there are, beyond which they would never be felt again, and
+        rounded anew."""
         if "codes" in self.parameters:
-            self.parameters["codes"].data.clamp_(-0.5, self._top + 0.5)
+            latent = self.parameters["codes"].data.clamp_(-0.5, self._top + 0.5)
+            self._codes = latent.round().clamp_(0, self._top).to(torch.uint8).numpy()
+            self._numbers = self._pad(self._meant(self._codes))
 
     def tensor(self) -> QTensor:
         """The matrix as it is stored, with the same parts of the same sizes."""
         kind = str(self.format.scale)
-        codes = self._codes
-        if "codes" in self.parameters:
-            codes = self._latent_codes().to(torch.uint8).numpy()
         scales, mins = (None if part is None else from_f32(part.numpy(), kind) for part in self._stored())
-        return from_codes(self.format, codes, scales, mins, self._extra)
+        return from_codes(self.format, self._codes, scales, mins, self._extra)
 
     @property
     def _ragged(self) -> bool:
@@ -130,23 +133,17 @@ class QuantizedWeight:
         largest = LARGEST[str(self.format.scale)]
         return values.clamp(-largest, largest).to(_DTYPES[str(self.format.scale)]).float()
 
-    def _latent_codes(self) -> Tensor:
-        return self.parameters["codes"].detach().round().clamp_(0, self._top)
-
-    def _padded_numbers(self) -> Tensor:
-        """What codes mean before scale and min, ``(N, groups, G)``."""
-        if self._numbers is not None:
-            return self._numbers
-        return self._pad(self._latent_codes().mul_(self._step).sub_(self._zero))
-
-    def _frozen_numbers(self) -> Tensor:
+    def _meant(self, codes: Codes) -> Tensor:
+        """What codes ``(N, K)`` mean before scale and min, in as few bytes as hold it."""
         if self.mins is not None:
-            return torch.from_numpy(self._codes)
+            return torch.from_numpy(codes if codes.dtype == np.uint8 else codes.astype(np.int32))
         if "codebook" in self._extra:
-            return torch.from_numpy(self._extra["codebook"].astype(np.float32)[self._codes])
-        numbers = to_numbers(self.format.element, self._codes)
-        small = numbers.astype(np.int8)
-        return torch.from_numpy(small if np.array_equal(small, numbers) else numbers)
+            return torch.from_numpy(self._extra["codebook"].astype(np.float32)[codes])
+        element = self.format.element
+        if element.kind == "table":
+            return torch.from_numpy(to_numbers(element, codes))
+        wide = codes.astype(np.int32) * element.step - element.zero
+        return torch.from_numpy(wide.astype(np.int8) if wide.min() >= -128 and wide.max() <= 127 else wide)
 
     def _pad(self, values: Tensor) -> Tensor:
         missing = -self.shape[1] % self.group

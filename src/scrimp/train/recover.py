@@ -34,6 +34,7 @@ from scrimp.tensors import F32, QTensor
 from scrimp.text.tokenizer import load as load_tokenizer
 from scrimp.train import checkpoint, lessons, own_text
 from scrimp.train.adam import Adam
+from scrimp.train.block_by_block import learn_blocks
 from scrimp.train.end_to_end import Course, learn
 from scrimp.train.lessons import Lessons
 from scrimp.train.original import open_original
@@ -143,8 +144,13 @@ def _course(
         path.unlink(missing_ok=True)
     course = checkpoint.resume(path, job, student, optimizer)
     teacher = Teacher(original, read.windows, out.parent)
+
+    def begin() -> None:
+        learn_blocks(student, original, read, settings, directory=out.parent, progress=progress)
+
     return learn(
         student, teacher, read, settings, optimizer, course, progress=progress,
+        begin=begin if settings.block_steps else None,
         save=lambda now: checkpoint.save(path, job, student, optimizer, now),
     )  # fmt: skip
 

@@ -28,6 +28,7 @@ class Settings:
     steps: int | None = None
     codes: bool = False  #: learn the codes as well
     ends: bool = False  #: embedding and head as well
+    block_steps: int = 0  #: steps for each block by itself, before all learn together
     windows_per_step: int = 2
     written: int | None = None  #: windows of text that the original writes; None: as many as suit the minutes
     seed: int = 0
@@ -39,6 +40,8 @@ class Settings:
         if self.steps is not None and not 1 <= self.steps <= MAX_STEPS:
             raise UsageError(f"{self.steps:,} steps are out of range.", hint=f"1 … {MAX_STEPS:,} are possible")
 
+        if not 0 <= self.block_steps <= MAX_STEPS:
+            raise UsageError(f"{self.block_steps:,} steps for a block are out of range.", hint="for example 64")
         if self.written is not None and not 0 <= self.written <= MAX_WRITTEN:
             raise UsageError(f"{self.written:,} windows are out of range.", hint=f"0 … {MAX_WRITTEN:,} are possible")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,10 +71,12 @@ class Student:
         weight = self.matrices[name]
         return weight.format if isinstance(weight, QuantizedWeight) else self.fixed[name].format
 
-    def clip(self) -> None:
-        for weight in self.matrices.values():
+    def settle(self, names: Iterable[str] | None = None) -> None:
+        """After parameters (of some matrices) changed in place."""
+        for name in self.matrices if names is None else names:
+            weight = self.matrices[name]
             if isinstance(weight, QuantizedWeight):
-                weight.clip()
+                weight.settle()
 
     def tensors(self) -> dict[str, QTensor | F32]:
         """Everything as it is stored."""
