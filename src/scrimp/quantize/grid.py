@@ -64,7 +64,7 @@ class Levels:
         """A stored min as it is added."""
         return None if stored is None else to_f32(stored, self.grid.kind)
 
-    def rows(self, at: slice) -> Levels:
+    def rows(self, at: slice | NDArray[np.intp]) -> Levels:
         """The same for some of the rows."""
         unit = self.grid.unit
         if unit is None or unit.size == 1:

@@ -36,4 +36,4 @@ def moments_of(statistics: Statistics | None, weight: F32, method: str) -> F64:
 
 def damped(moments: F64) -> F64:
     """H with ``DAMPING`` of its mean diagonal added: few tokens then don't pull weights far from where they were."""
-    return moments + DAMPING * moments.diagonal().mean() * np.eye(len(moments))
+    return np.asarray(moments + DAMPING * moments.diagonal().mean() * np.eye(len(moments)))

@@ -19,6 +19,7 @@ from scrimp.calibrate.statistics import Statistics
 from scrimp.calibrate.walk import Walk
 from scrimp.calibrate.windows import Calibration
 from scrimp.formats import parse
+from scrimp.formats.code import F64
 from scrimp.progress import SILENT, Progress
 from scrimp.quantize import ecsq
 from scrimp.quantize.decoded import decode
