@@ -6,6 +6,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <new>
 #include <stdexcept>
 
 #include "coding/matrix.h"
@@ -28,12 +29,14 @@ void require(bool condition, const char* message) {
   if (!condition) throw std::invalid_argument(message);
 }
 
+// Zeros, on a 64-byte boundary: the kernels read whole vectors of decoded planes.
 template <typename T>
 Array<T> new_array(const std::vector<size_t>& shape) {
+  constexpr std::align_val_t kAlignment{kVectorBytes};
   size_t count = 1;
   for (size_t side : shape) count *= side;
-  T* data = new T[count]();
-  nb::capsule owner(data, [](void* memory) noexcept { delete[] static_cast<T*>(memory); });
+  T* data = new (kAlignment) T[count]();
+  nb::capsule owner(data, [](void* memory) noexcept { operator delete[](memory, kAlignment); });
   return Array<T>(data, shape.size(), shape.data(), owner);
 }
 
@@ -124,11 +127,10 @@ nb::list decode(const Bytes& stream, std::vector<int64_t> ends, std::pair<int64_
   return out;
 }
 
-Array<uint32_t> counts(const Codes& codes, const Bytes& row_class, const Bytes& col_class) {
+Array<uint64_t> counts(const Codes& codes, const Bytes& row_class, const Bytes& col_class) {
   const auto rows = static_cast<int64_t>(codes.shape(0)), cols = static_cast<int64_t>(codes.shape(1));
   require(size_of(row_class) == rows && size_of(col_class) == cols, "a class per row and per column is needed");
-  require(rows < (int64_t{1} << 32) / std::max<int64_t>(cols, 1), "counts are of 32 bits");
-  auto out = new_array<uint32_t>({static_cast<size_t>(highest(row_class) + highest(col_class) + 1), kSymbols});
+  auto out = new_array<uint64_t>({static_cast<size_t>(highest(row_class) + highest(col_class) + 1), kSymbols});
   nb::gil_scoped_release release;
   count_codes(codes.data(), rows, cols, row_class.data(), col_class.data(), out.data());
   return out;

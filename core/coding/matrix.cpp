@@ -107,9 +107,9 @@ void decode_matrix(const Segments& segments, int64_t rows, int64_t cols, const R
 }
 
 void count_codes(const uint8_t* codes, int64_t rows, int64_t cols, const uint8_t* row_class, const uint8_t* col_class,
-                 uint32_t* counts) {
+                 uint64_t* counts) {
   for (int64_t row = 0; row < rows; ++row) {
-    uint32_t* of_row = counts + row_class[row] * kSymbols;
+    uint64_t* of_row = counts + row_class[row] * kSymbols;
     for (int64_t col = 0; col < cols; ++col) ++of_row[col_class[col] * kSymbols + codes[row * cols + col]];
   }
 }

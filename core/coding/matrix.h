@@ -32,7 +32,7 @@ void decode_matrix(const Segments& segments, int64_t rows, int64_t cols, const R
 
 // How often each code occurs in each class: counts (classes, 256) += 1 at [row_class + col_class][code].
 void count_codes(const uint8_t* codes, int64_t rows, int64_t cols, const uint8_t* row_class, const uint8_t* col_class,
-                 uint32_t* counts);
+                 uint64_t* counts);
 
 // Means of squares[code]: by row, then by column with every row divided by its own mean (rows of mean 0 left out):
 // the rank-1 model  square(row, col) = row_means[row] * col_means[col].

@@ -50,6 +50,14 @@ def test_a_packed_store_holds_what_the_plain_one_holds(network: Path, tmp_path: 
         assert (plain.logits([3, 1, 4]) == packed.logits([3, 1, 4])).all()
 
 
+def test_decoded_planes_lie_on_64_byte_boundaries_as_mapped_ones_do(network: Path, tmp_path: Path) -> None:
+    compress(network, tmp_path / "out", format="int3:g32", pack=True)
+    with open_source(tmp_path / "out") as source:
+        tensor = source.read(Q)
+        assert isinstance(tensor, QTensor)
+        assert all(plane.ctypes.data % ALIGNMENT == 0 for plane in tensor.planes)
+
+
 def test_without_pack_no_byte_changes_and_the_files_say_which_is_which(network: Path, tmp_path: Path) -> None:
     for name, pack in (("plain", False), ("packed", True)):
         compress(network, tmp_path / name, format="int4:g32", pack=pack)

@@ -133,7 +133,7 @@ def _codes(
     if len(payload) != sum(sizes):
         raise Damaged(f"has codes of {len(payload):,} bytes; {sum(sizes):,} are needed")
     pieces = np.split(payload, np.cumsum(sizes)[:-1])
-    return [piece.reshape(plane) for piece, plane in zip(pieces, planes, strict=True)]
+    return [piece.reshape(plane).copy() for piece, plane in zip(pieces, planes, strict=True)]  # off odd addresses
 
 
 def _bytewise(values: NDArray[np.generic]) -> bytes:
