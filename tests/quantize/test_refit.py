@@ -13,13 +13,13 @@ from layers import FORMATS, assert_same, of_inputs, of_moments, output_error, st
 
 from scrimp.calibrate.statistics import Statistics
 from scrimp.formats import parse
-from scrimp.quantize import descent, gptq, refit, rtn
+from scrimp.quantize import descent, gptq, refit, rtn, swap
 from scrimp.quantize.grid import levels_of, parts_of
 from scrimp.quantize.methods import Refine, method
 from scrimp.quantize.objective import row_errors
 from scrimp.tensors import F32, QTensor, encode, encode_weight
 
-REFINEMENTS = (refit.refine, descent.refine)
+REFINEMENTS = (refit.refine, descent.refine, swap.refine)
 
 
 def errors(q: QTensor, weight: F32, given: Statistics) -> np.ndarray:

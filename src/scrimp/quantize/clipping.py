@@ -79,8 +79,9 @@ def _percentile(w: F32, levels: Levels, whole: bool) -> tuple[Stored, Stored | N
         low, high = np.percentile(block, [(100 - PERCENT) / 2, (100 + PERCENT) / 2], axis=0)
         return to_nearest((high - low) / (levels.format.element.levels - 1), kind), to_nearest(low, kind)
     clip = np.percentile(np.abs(block), PERCENT, axis=0)
-    longer = np.where(-block.min(axis=0) > block.max(axis=0), -1, 1) if _two_sided(levels) else 1
-    return levels.grid.nearest(longer * clip / _reach(levels)), None
+    if _two_sided(levels):  # the longer side of the code to the longer side of the block
+        clip = np.where(-block.min(axis=0) > block.max(axis=0), -clip, clip)
+    return levels.grid.nearest(clip / _reach(levels)), None
 
 
 def _errors(w: F32, scales: Stored, levels: Levels, whole: bool) -> F64:

@@ -47,8 +47,7 @@ def refit(tensor: QTensor, weight: F32, moments: F64) -> QTensor:
         return np.stack([np.bincount(flat, weights=one, minlength=count) for one in seen]), right
 
     found = list(pool().map(equations, row_chunks(rows, cols)))
-    normal, right = sum(n for n, _ in found), sum(r for _, r in found)
-    assert isinstance(normal, np.ndarray)
+    normal, right = np.sum([n for n, _ in found], axis=0), np.sum([r for _, r in found], axis=0)
     diagonal = normal.diagonal()
     ridge = RIDGE * diagonal.mean() or 1.0
     solution = np.linalg.solve((normal + normal.T) / 2 + ridge * np.eye(count), right + ridge * levels.codebook)

@@ -70,12 +70,12 @@ def _from(start: Chosen, w: F32, levels: Levels) -> tuple[Chosen, F64]:
     at, now, before = np.arange(w.shape[1]), start, least
     for step in range(STEPS + 1):
         part = levels.rows(at) if len(at) < w.shape[1] else levels
-        error, *moved = _step(w, BETA * KAPPA**step, part, *now)
+        error, scales, mins = _step(w, BETA * KAPPA**step, part, *now)
         fell = error < before
         took = at[error < least[at]]
         best = _put(best, took, _cut(now, error < least[at]))
         least[at] = np.fmin(least[at], error)
-        now, before = (moved[0], moved[1]), error
+        now, before = (scales, mins), error
         if step >= SURE and not fell.all():
             at, w, before, now = at[fell], np.ascontiguousarray(w[:, fell]), before[fell], _cut(now, fell)
             if not len(at):
