@@ -96,8 +96,9 @@ def _factored(moments: F64, damping: float, ordered: bool) -> _Factor:
         factor = np.eye(len(order))
     elif used > damping:
         notes = (f"H needed {used:g} of its mean diagonal added before it had a Cholesky factor.",)
-    diagonal = factor.diagonal()
-    feedback = np.ascontiguousarray((factor / diagonal).astype(np.float32).T)
+    diagonal = factor.diagonal().copy()
+    factor /= diagonal  # in place: of wide layers this is the largest thing in memory
+    feedback = np.ascontiguousarray(factor.astype(np.float32).T)
     return _Factor(order, feedback, np.square(diagonal).astype(np.float32), notes)
 
 
