@@ -111,8 +111,9 @@ def factored(moments: F64, damping: float = DAMPING, ordered: bool = True) -> Fa
         factor = np.eye(len(order))
     elif used > damping:
         notes = (f"H needed {used:g} of its mean diagonal added before it had a Cholesky factor.",)
-    diagonal = factor.diagonal()
-    feedback = np.ascontiguousarray((factor / diagonal).astype(np.float32).T)
+    diagonal = factor.diagonal().copy()
+    factor /= diagonal  # in place: of wide layers this is the largest thing in memory
+    feedback = np.ascontiguousarray(factor.astype(np.float32).T)
     return Factor(order, feedback, np.square(diagonal).astype(np.float32), notes)
 
 
