@@ -25,15 +25,13 @@ from scrimp.quantize import (
     swap,
 )
 from scrimp.quantize.fold import Group, Scaling
-from scrimp.quantize.quantized import Quantized
+from scrimp.quantize.quantized import Quantize, Quantized
 from scrimp.tensors import F32, QTensor
 
-#: ``(weight (N, K), format, statistics) → Quantized``
-Quantize = Callable[[F32, Format, Statistics | None], Quantized]
 #: ``(tensor, the weight (N, K) it was made of, statistics) → a better tensor``
 Refine = Callable[[QTensor, F32, Statistics | None], QTensor]
-#: ``(group, weights (N, K) of its readers, statistics of what they read, their formats) → what to scale it by``
-Rewrite = Callable[[Group, Mapping[str, F32], Statistics, Mapping[str, Format]], Scaling]
+#: ``(group, weights (N, K) of its readers, statistics of what they read, their formats, what rounds them) → s``
+Rewrite = Callable[[Group, Mapping[str, F32], Statistics, Mapping[str, Format], Mapping[str, Quantize]], Scaling]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from scrimp.tensors import QTensor
+from scrimp.calibrate.statistics import Statistics
+from scrimp.formats import Format
+from scrimp.tensors import F32, QTensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -13,3 +16,7 @@ class Quantized:
 
     tensor: QTensor
     notes: tuple[str, ...] = ()
+
+
+#: ``(weight (N, K), format, statistics) → Quantized``
+Quantize = Callable[[F32, Format, Statistics | None], Quantized]
