@@ -105,6 +105,14 @@ def test_latent_codes_start_where_the_original_lies():
     assert np.allclose(((latent - 8) * scales)[inside], matrix[inside], atol=1e-6)
 
 
+def test_latent_codes_of_a_rewritten_matrix_start_on_the_codes():
+    """A rotated matrix, say: where its original lies says nothing of its codes."""
+    _, tensor = weight_of("int4:g32")
+    other, _ = weight_of("int4:g32", seed=7)
+    latent = QuantizedWeight(tensor, other).parameters["codes"].detach().numpy()
+    assert np.array_equal(latent, tensor.codes())
+
+
 def test_rows_send_their_gradient_to_their_own_scales():
     _, tensor = weight_of("int4:g32@f32")
     weight = QuantizedWeight(tensor)

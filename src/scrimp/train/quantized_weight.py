@@ -23,6 +23,8 @@ from scrimp.tensors import F32, QTensor, from_codes
 _DTYPES = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32}
 #: A latent code starts at most this far from its code, so that rounding gives the code back.
 _NEAR = 0.49
+#: Relative error beyond which a matrix is no rounding of its original, but of one rewritten before (rotated, scaled).
+_REWRITTEN = 0.9
 
 
 def trains(format: Format) -> bool:
@@ -60,9 +62,9 @@ class QuantizedWeight:
             self.span = self.scales.abs() * (self._top / 2)
             self.parameters["mins"] = torch.zeros_like(self.mins, requires_grad=True)
         self._step, self._zero = (1, 0) if self.mins is not None else (element.step, element.zero)
+        self._numbers = self._pad(self._meant(self._codes))
         if original is not None and trains_codes(tensor.format):
             self.parameters["codes"] = self._latent(original).requires_grad_()
-        self._numbers = self._pad(self._meant(self._codes))
 
     def product(self, x: Tensor) -> Tensor:
         found: Tensor = _Product.apply(x, self, *self.parameters.values())  # type: ignore[no-untyped-call]
@@ -151,12 +153,16 @@ class QuantizedWeight:
         return padded.view(self.shape[0], -1, self.group)
 
     def _latent(self, original: F32) -> Tensor:
-        """Where ``original`` lies between the codes, no farther from the code there is than rounding allows."""
+        """Where ``original`` lies between the codes, no farther from the code than rounding allows; on the codes where
+        it says nothing of them."""
         scales, mins = self._stored()
         steps = self._pad(torch.from_numpy(original)) - (0 if mins is None else mins[:, :, None])
         safe = torch.where(scales == 0, torch.inf, scales)[:, :, None]
         steps = ((steps / safe).flatten(1)[:, : self.shape[1]] + self._zero) / self._step
         codes = torch.from_numpy(self._codes).float()
+        apart = self.dense() - torch.from_numpy(original)
+        if float(apart.norm()) > _REWRITTEN * float(np.linalg.norm(original)):
+            return codes
         return torch.clamp(steps, codes - _NEAR, codes + _NEAR).contiguous()
 
 
