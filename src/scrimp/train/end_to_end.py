@@ -23,7 +23,7 @@ from scrimp.train.student import Student
 from scrimp.train.teacher import Teacher
 
 #: How often the held-out windows are measured in a run, and how often in a row without gain before it ends.
-EVALUATIONS, PATIENCE = 20, 8
+EVALUATIONS, PATIENCE = 20, 12
 #: Share of the time that measuring may take.
 MEASURING = 0.1
 

@@ -12,7 +12,7 @@ from scrimp.errors import UsageError
 
 #: Steps of Adam, in the units of each kind of parameter (quantized_weight.py, student.py). Found on a network of
 #: 260,000 weights at 2 bits.
-RATES: Mapping[str, float] = MappingProxyType({"scales": 5e-3, "mins": 5e-3, "vectors": 5e-3, "codes": 4e-3})
+RATES: Mapping[str, float] = MappingProxyType({"scales": 1e-2, "mins": 1e-2, "vectors": 3e-3, "codes": 4e-3})
 #: Share of the run in which the rate rises, the share of it that it starts from, and what is left at the end.
 WARM_UP, FIRST, LAST = 0.05, 0.1, 0.02
 #: Windows that the original writes. For 135 M weights a window is 0.14 TFLOP, 3 s of a core at 50 GFLOP/s.
