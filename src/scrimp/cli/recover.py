@@ -22,7 +22,7 @@ def recover(
     reference: Annotated[
         str | None, typer.Option(help="the MODEL it was made from; looked for by its name unless given")
     ] = None,
-    minutes: Annotated[float, typer.Option(min=0, help="of training; measuring the loss comes after")] = 60.0,
+    minutes: Annotated[float, typer.Option(min=0, help="in all, but for measuring the loss at the end")] = 60.0,
     steps: Annotated[
         int | None, typer.Option(min=1, help="instead of minutes: the same steps, the same result")
     ] = None,

@@ -108,7 +108,7 @@ def _outputs(student: Student, block: Block, windows: NDArray[np.int32], states:
 
 def _forward(student: Student, block: Block, windows: NDArray[np.int32], states: F32 | None, at: int) -> Tensor:
     """The block's output ``(T, width)`` for one window."""
-    network = Network(block.program, student.matrices, student.vectors, student.network.activations)
+    network = Network(block.program, student.matrices, student.vectors)
     tokens = torch.from_numpy(windows[at : at + 1].astype(np.int64))
     inputs = {} if states is None else {0: torch.from_numpy(states[at : at + 1])}
     return run(network, tokens, (block.output,), first=block.first, inputs=inputs)[0][0]

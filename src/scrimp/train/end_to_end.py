@@ -23,7 +23,7 @@ from scrimp.train.student import Student
 from scrimp.train.teacher import Teacher
 
 #: How often the held-out windows are measured in a run, and how often in a row without gain before it ends.
-EVALUATIONS, PATIENCE = 20, 8
+EVALUATIONS, PATIENCE = 20, 12
 #: Share of the time that measuring may take.
 MEASURING = 0.1
 
@@ -162,8 +162,7 @@ def divergence(student: Student, teacher: Teacher, lessons: Lessons, chosen: NDA
     """Mean KL of the next token over some windows, nats."""
     tokens = torch.from_numpy(lessons.windows[chosen].astype(np.int64))
     (hidden,) = run(student.network, tokens, (student.hidden,), last=-1)
-    read = student.network.activations(hidden)
-    return next_token_kl(read, student.head, teacher.hidden(chosen), teacher.head)
+    return next_token_kl(hidden, student.head, teacher.hidden(chosen), teacher.head)
 
 
 def held_out_kl(student: Student, teacher: Teacher, lessons: Lessons) -> float:

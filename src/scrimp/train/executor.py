@@ -28,12 +28,11 @@ class Weight(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A Program with its weights. ``activations`` rounds what the products read, as the engine's int8 path does."""
+    """A Program with its weights."""
 
     program: Program
     matrices: Mapping[str, Weight]
     vectors: Mapping[str, Tensor]
-    activations: Callable[[Tensor], Tensor] = lambda x: x
 
 
 @dataclass(slots=True)
@@ -112,8 +111,7 @@ def _rms_norm(run: Run, op: Op, inputs: list[Tensor]) -> tuple[Tensor, ...]:
 
 
 def _linear(run: Run, op: Op, inputs: list[Tensor]) -> tuple[Tensor, ...]:
-    x = run.network.activations(inputs[0])
-    made = [run.network.matrices[name].product(x) for name in op.weights]
+    made = [run.network.matrices[name].product(inputs[0]) for name in op.weights]
     for at, name in enumerate(op.vectors):
         if name:
             made[at] = made[at] + run.network.vectors[name]

@@ -23,6 +23,8 @@ from scrimp.tensors import F32, QTensor, from_codes
 _DTYPES = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32}
 #: A latent code starts at most this far from its code, so that rounding gives the code back.
 _NEAR = 0.49
+#: Relative error beyond which a matrix is no rounding of its original, but of one rewritten before (rotated, scaled).
+_REWRITTEN = 0.9
 
 
 def trains(format: Format) -> bool:
@@ -36,10 +38,11 @@ def trains_codes(format: Format) -> bool:
 
 
 class QuantizedWeight:
-    """``parameters`` hold what learns, each starting at 0 (codes: at the code) and in units that make steps comparable:
+    """``parameters`` hold what learns, each starting at 0 (codes: at the code) and counted in codes, so that a step of
+    Adam means the same at 2 bits as at 8:
 
-    scales   scale = stored scale · (1 + p)
-    mins     min = stored min + p · half the span of the codes
+    scales   scale = stored scale · (1 + p · 2 / levels): p = 1 moves the outermost levels by a code
+    mins     min = stored min + p · stored scale
     codes    code = round(p), clipped to the levels there are
     """
 
@@ -53,16 +56,16 @@ class QuantizedWeight:
         self._extra = {name: part for name, part in tensor.extra.items() if name == "codebook"}
         self._codes, self._top = tensor.codes(), element.levels - 1
         self.scales = torch.from_numpy(tensor.row_scales()[rows].copy())
+        self._unit = self.scales * (2 / element.levels)
         self.parameters = {"scales": torch.zeros_like(self.scales, requires_grad=True)}
         self.mins: Tensor | None = None
         if tensor.mins is not None:
             self.mins = torch.from_numpy(tensor.row_mins()[rows].copy())
-            self.span = self.scales.abs() * (self._top / 2)
             self.parameters["mins"] = torch.zeros_like(self.mins, requires_grad=True)
         self._step, self._zero = (1, 0) if self.mins is not None else (element.step, element.zero)
+        self._numbers = self._pad(self._meant(self._codes))
         if original is not None and trains_codes(tensor.format):
             self.parameters["codes"] = self._latent(original).requires_grad_()
-        self._numbers = self._pad(self._meant(self._codes))
 
     def product(self, x: Tensor) -> Tensor:
         found: Tensor = _Product.apply(x, self, *self.parameters.values())  # type: ignore[no-untyped-call]
@@ -96,9 +99,9 @@ class QuantizedWeight:
         blocks = self._pad(dense)
         whole = (0, 2) if self.format.block == "tensor" else (2,)
         shape = self.scales.shape
-        found: list[Tensor | None] = [(blocks * self._numbers).sum(whole).view(shape) * self.scales]
+        found: list[Tensor | None] = [(blocks * self._numbers).sum(whole).view(shape) * self._unit]
         if self.mins is not None:
-            found.append(blocks.sum(whole).view(shape) * self.span)
+            found.append(blocks.sum(whole).view(shape) * self.scales)
         if "codes" in self.parameters:
             steps = self._stored()[0][:, :, None] * self._step
             found.append((blocks * steps).flatten(1)[:, : self.shape[1]])
@@ -125,8 +128,8 @@ class QuantizedWeight:
     def _stored(self) -> tuple[Tensor, Tensor | None]:
         """Scales and mins as they are after rounding to their type."""
         with torch.no_grad():
-            scales = self._rounded(self.scales * (1 + self.parameters["scales"]))
-            mins = None if self.mins is None else self._rounded(self.mins + self.parameters["mins"] * self.span)
+            scales = self._rounded(self.scales + self.parameters["scales"] * self._unit)
+            mins = None if self.mins is None else self._rounded(self.mins + self.parameters["mins"] * self.scales)
             return scales, mins
 
     def _rounded(self, values: Tensor) -> Tensor:
@@ -151,12 +154,16 @@ class QuantizedWeight:
         return padded.view(self.shape[0], -1, self.group)
 
     def _latent(self, original: F32) -> Tensor:
-        """Where ``original`` lies between the codes, no farther from the code there is than rounding allows."""
+        """Where ``original`` lies between the codes, no farther from the code than rounding allows; on the codes where
+        it says nothing of them."""
         scales, mins = self._stored()
         steps = self._pad(torch.from_numpy(original)) - (0 if mins is None else mins[:, :, None])
         safe = torch.where(scales == 0, torch.inf, scales)[:, :, None]
         steps = ((steps / safe).flatten(1)[:, : self.shape[1]] + self._zero) / self._step
         codes = torch.from_numpy(self._codes).float()
+        apart = self.dense() - torch.from_numpy(original)
+        if float(apart.norm()) > _REWRITTEN * float(np.linalg.norm(original)):
+            return codes
         return torch.clamp(steps, codes - _NEAR, codes + _NEAR).contiguous()
 
 

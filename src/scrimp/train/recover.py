@@ -93,7 +93,7 @@ def recover_store(
     began = time.perf_counter()
     check_out(out)
     read = _lessons(small, original, calibrate, settings, progress)
-    course = _course(small, original, read, settings, out, fresh=fresh, progress=progress)
+    course = _course(small, original, read, settings, out, fresh=fresh, began=began, progress=progress)
     recovery = _told(course, settings)
     before = read_json(small.path / SCRIMP_JSON).get("notes", [])
     said = (*map(str, before), *notes, *read.notes, *_sentences(recovery))
@@ -132,10 +132,10 @@ def _lessons(
 
 
 def _course(
-    small: ScrimpSource, original: Source, read: Lessons, settings: Settings, out: Path, *, fresh: bool,
+    small: ScrimpSource, original: Source, read: Lessons, settings: Settings, out: Path, *, fresh: bool, began: float,
     progress: Progress,
 ) -> Course:  # fmt: skip
-    """Run, from the checkpoint on where there is one of this very job."""
+    """Run, from the checkpoint on where there is one of this very job. Minutes since ``began`` are minutes gone."""
     _, program = models.build(small.config)
     student = load_student(small, program, original=original if settings.codes else None, ends=settings.ends)
     optimizer = Adam(student.parameters())
@@ -148,8 +148,10 @@ def _course(
     def begin() -> None:
         learn_blocks(student, original, read, settings, directory=out.parent, progress=progress)
 
+    gone = (time.perf_counter() - began) / 60
+    left = replace(settings, minutes=max(settings.minutes / 2, settings.minutes - gone))
     return learn(
-        student, teacher, read, settings, optimizer, course, progress=progress,
+        student, teacher, read, left, optimizer, course, progress=progress,
         begin=begin if settings.block_steps else None,
         save=lambda now: checkpoint.save(path, job, student, optimizer, now),
     )  # fmt: skip
