@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from scrimp.calibrate.statistics import Statistics
 from scrimp.errors import UsageError, nearest
 from scrimp.formats import Format
 from scrimp.quantize import descent, gptq, hqq, refit, rtn
-from scrimp.quantize.quantized import Quantized
+from scrimp.quantize.around import SPELLINGS, around, split
+from scrimp.quantize.quantized import Quantize, Quantized, SideCar
 from scrimp.tensors import F32, QTensor
 
-#: ``(weight (N, K), format, statistics) → Quantized``
-Quantize = Callable[[F32, Format, Statistics | None], Quantized]
 #: ``(tensor, the weight (N, K) it was made of, statistics) → a better tensor``
 Refine = Callable[[QTensor, F32, Statistics | None], QTensor]
 
@@ -25,6 +25,7 @@ class Method:
     run: Quantize
     calibrated: bool  #: whether it needs statistics of what the layer reads
     source: str  #: where it was published
+    beside: Callable[[tuple[int, int]], dict[str, SideCar]] | None = None  #: the side-cars of a matrix (N, K), if any
 
     def __call__(self, weight: F32, format: Format, statistics: Statistics | None = None) -> QTensor:
         return self.run(weight, format, statistics).tensor
@@ -54,6 +55,9 @@ def _refined(first: Method, refine: Refine, source: str) -> Method:
     return Method(run, True, f"{first.source}; {source}")
 
 
+#: What may stand before a method, for people.
+_WORDS = ", ".join(f"{word}+" for word in SPELLINGS)
+
 METHODS: dict[str, Method] = _FIRST | {
     f"{name}+{then}": _refined(first, *_THEN[then])
     for name, first in _FIRST.items()
@@ -63,8 +67,18 @@ METHODS: dict[str, Method] = _FIRST | {
 
 
 def method(name: str) -> Method:
-    """The method of that name, or UsageError with the nearest one."""
-    if name not in METHODS:
-        hint = nearest(name, list(METHODS)) or f"the methods are {', '.join(METHODS)}"
+    """The method of that name, ``[side-car+]first[+then]``, or UsageError with the nearest one."""
+    word, rest = split(name)
+    if rest not in METHODS:
+        hint = nearest(rest, list(METHODS)) or f"the methods are {', '.join(METHODS)}; before them {_WORDS}"
         raise UsageError(f"'{name}' is no known method.", hint=hint)
-    return METHODS[name]
+    first, outer = METHODS[rest], around(word)
+    if outer is None:
+        return first
+    run = partial(outer.run, first.run)
+    return Method(run, True, f"{outer.source}; {first.source}", outer.beside)
+
+
+def is_method(name: str) -> bool:
+    """Whether a method is called so."""
+    return split(name)[1] in METHODS

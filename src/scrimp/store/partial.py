@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scrimp.errors import ScrimpError, UsageError
 from scrimp.formats import Format
 from scrimp.sizes import format_bytes
-from scrimp.store.layout import MODEL_FILE, Layout
+from scrimp.store.layout import MODEL_FILE, Layout, Part
 from scrimp.tensors import DTYPES, QTensor, Stored, from_parts, part_types
 
 JOURNAL = "journal.jsonl"
@@ -127,11 +127,19 @@ class Partial:
         """A finished matrix again. ScrimpError when the file no longer holds what was written."""
         parts: dict[str, Stored] = {}
         for part, (kind, dtype) in zip(self.layout.parts[name], part_types(format).items(), strict=True):
-            raw = np.frombuffer(_read_all(self._data, part.nbytes, part.offset), np.uint8)
-            if hashlib.sha256(raw.data).hexdigest() != self.finished[name].checksums[part.name]:
-                raise ScrimpError(f"{self.path}: {part.name} is not what was written.", hint="start over with --fresh")
+            raw = self._read_part(name, part)
             parts[kind] = raw.view(np.uint8 if dtype == "u8" else DTYPES[dtype]).reshape(part.shape)
         return from_parts(name, format, shape, parts)
+
+    def read_vector(self, name: str) -> NDArray[np.float32]:
+        """A finished vector again."""
+        return self._read_part(name, self.layout.parts[name][0]).view(np.float32)
+
+    def _read_part(self, name: str, part: Part) -> NDArray[np.uint8]:
+        raw = np.frombuffer(_read_all(self._data, part.nbytes, part.offset), np.uint8)
+        if hashlib.sha256(raw.data).hexdigest() != self.finished[name].checksums[part.name]:
+            raise ScrimpError(f"{self.path}: {part.name} is not what was written.", hint="start over with --fresh")
+        return raw
 
     def add(self, save: Callable[[Path], object]) -> None:
         """Let ``save`` write further files into the directory."""
