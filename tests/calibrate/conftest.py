@@ -21,6 +21,7 @@ class StandIn:
 
     calibrated = True
     source = "tests"
+    beside = None
 
     def __init__(self) -> None:
         self.seen: list[Statistics | None] = []
