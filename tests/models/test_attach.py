@@ -1,4 +1,4 @@
-"""Side-cars make the same network another way: every kind, in architectures with and without biases, alone and mixed."""
+"""Side-cars make the same network another way: every kind, with biases and without, alone and mixed."""
 
 import numpy as np
 import pytest
@@ -112,12 +112,12 @@ def test_values_with_a_bias_are_not_left_rotated():
 
 
 def test_without_the_output_matrix_the_values_are_rotated_as_a_whole():
-    program, weights = network(LLAMA)
+    program, _ = network(LLAMA)
     some = sorted(name for name in eligible(program) if "o_proj" not in name)
     assert set(rotations(program, some, SEED).values()) == {Rotation(SEED)}
-    assert rotations(program, some + [f"{ATTENTION}o_proj.weight"], SEED)[f"{ATTENTION}v_proj.weight"] == Rotation(
-        SEED, 1, 2
-    )
+    found = rotations(program, [*some, f"{ATTENTION}o_proj.weight"], SEED)
+    assert found[f"{ATTENTION}v_proj.weight"] == Rotation(SEED, 1, 2)
+    assert found[f"{ATTENTION}o_proj.weight"] == Rotation(SEED, 4, 1)
 
 
 def test_channels_are_selected_once_for_all_that_agree():

@@ -1,5 +1,7 @@
 """The low-rank side-car is the optimum that NumPy's SVD finds, never hurts, and at full rank leaves nothing over."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from layers import statistics, weights
@@ -57,7 +59,7 @@ def test_more_rank_is_less_error(first, shape):
     for rank in (1, 2, 4, 8, 16, 24):
         made = method(f"lowrank:{rank}+{first}").run(weight, INT3, seen)
         found.append(error(weight - made.effective, seen.moments))
-    assert all(after < before for before, after in zip(found, found[1:], strict=False))
+    assert all(after < before for before, after in pairwise(found))
 
 
 def test_what_it_stands_for_is_what_is_stored():
