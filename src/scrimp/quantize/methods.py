@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from scrimp.calibrate.statistics import Statistics
 from scrimp.errors import UsageError, nearest
 from scrimp.formats import Format
 from scrimp.quantize import awq, clip, descent, gptq, hqq, refit, rtn, smoothquant
+from scrimp.quantize.around import SPELLINGS, around, split
 from scrimp.quantize.fold import Group, Scaling
-from scrimp.quantize.quantized import Quantized
+from scrimp.quantize.quantized import Quantize, Quantized, SideCar
 from scrimp.tensors import F32, QTensor
 
-#: ``(weight (N, K), format, statistics) → Quantized``
-Quantize = Callable[[F32, Format, Statistics | None], Quantized]
 #: ``(tensor, the weight (N, K) it was made of, statistics) → a better tensor``
 Refine = Callable[[QTensor, F32, Statistics | None], QTensor]
 #: ``(group, weights (N, K) of its readers, statistics of what they read, their formats) → what to scale it by``
@@ -28,6 +28,7 @@ class Method:
     run: Quantize
     calibrated: bool  #: whether it needs statistics of what the layer reads
     source: str  #: where it was published
+    beside: Callable[[tuple[int, int]], dict[str, SideCar]] | None = None  #: the side-cars of a matrix (N, K), if any
     rewrite: Rewrite | None = None  #: how the inputs of a fold's Group are scaled before anything is rounded
 
     def __call__(self, weight: F32, format: Format, statistics: Statistics | None = None) -> QTensor:
@@ -59,6 +60,9 @@ def _refined(first: Method, refine: Refine, source: str) -> Method:
     return Method(run, True, f"{first.source}; {source}")
 
 
+#: What may stand before a method, for people.
+_WORDS = ", ".join(f"{word}+" for word in SPELLINGS)
+
 METHODS: dict[str, Method] = _FIRST | {
     f"{name}+{then}": _refined(first, *_THEN[then])
     for name, first in _FIRST.items()
@@ -75,12 +79,13 @@ REWRITES: dict[str, tuple[Rewrite, str, str]] = {
 
 
 def method(name: str) -> Method:
-    """The method ``[REWRITE+]FIRST[+THEN]``, or UsageError with the nearest one."""
+    """The method ``[REWRITE+][SIDE-CAR+]FIRST[+THEN]``, or UsageError with the nearest one."""
     found = _find(name)
     if found is None:
         known = [*METHODS, *REWRITES]
         hint = nearest(name, [*known, *(f"{rewrite}+{rest}" for rewrite in REWRITES for rest in METHODS)])
-        raise UsageError(f"'{name}' is no known method.", hint=hint or f"the methods are {', '.join(known)}")
+        hint = hint or f"the methods are {', '.join(known)}; before them {_WORDS}"
+        raise UsageError(f"'{name}' is no known method.", hint=hint)
     return found
 
 
@@ -88,14 +93,26 @@ def is_method(name: str) -> bool:
     return _find(name) is not None
 
 
+def parted(name: str) -> tuple[str, str]:
+    """A method's name → its rewrite, or "", and what follows.
+
+    >>> parted("awq+quip+gptq"), parted("awq"), parted("gptq+refit")
+    (('awq', 'quip+gptq'), ('awq', 'rtn:clip'), ('', 'gptq+refit'))
+    """
+    head, plus, rest = name.partition("+")
+    return (head, rest if plus else REWRITES[head][1]) if head in REWRITES else ("", name)
+
+
 def _find(name: str) -> Method | None:
-    if name in METHODS:
-        return METHODS[name]
-    head, _, rest = name.partition("+")
-    if head not in REWRITES:
+    head, rest = parted(name)
+    word, last = split(rest)
+    if last not in METHODS:
         return None
-    rewrite, default, source = REWRITES[head]
-    found = _find(rest) if "+" in name else METHODS[default]
-    if found is None or found.rewrite is not None:
-        return None
-    return replace(found, calibrated=True, rewrite=rewrite, source=f"{source}; {found.source}")
+    found, outer = METHODS[last], around(word)
+    if outer is not None:
+        run = partial(outer.run, found.run)
+        found = Method(run, True, f"{outer.source}; {found.source}", outer.beside)
+    if not head:
+        return found
+    search, _, source = REWRITES[head]
+    return replace(found, calibrated=True, rewrite=search, source=f"{source}; {found.source}")

@@ -23,9 +23,11 @@ HASH_BYTES = 10**9
 
 
 def config_json(source: Source, plan: Plan) -> str:
-    """The source's config and the Format and shape of every matrix."""
+    """The source's config and the Format and shape of every matrix, side-cars included."""
     tensors = {
-        name: {"format": choice.format.name, "shape": plan.shapes[name]} for name, choice in plan.choices.items()
+        name: {"format": car.format.name, "shape": car.shape}
+        for name, car in plan.stored.items()
+        if car.format is not None
     }
     quantization = {"quant_method": QUANT_METHOD, "version": VERSION, "tensors": tensors}
     return _text({**source.config, "quantization_config": quantization})
@@ -70,7 +72,7 @@ def fingerprint(source: Source, plan: Plan, calibration: str = "") -> str:
     job = {
         "source": [str(source.path.resolve()), source.kind, files],
         "plan": {name: str(choice) for name, choice in plan.choices.items()},
-        "shapes": {name: list(shape) for name, shape in plan.shapes.items()},
+        "shapes": {name: list(car.shape) for name, car in plan.stored.items()},
         "scrimp": [scrimp.__version__, VERSION],
         "calibration": calibration,
     }

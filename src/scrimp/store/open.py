@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from scrimp import models
 from scrimp.errors import Refused, UsageError
 from scrimp.formats import Format, parse
+from scrimp.models.sidecars import beside, owner
 from scrimp.sources.checks import check_codes, check_finite, check_tensors
 from scrimp.sources.json_object import read_json
 from scrimp.sources.safetensors_file import SafetensorsFile
@@ -78,7 +81,9 @@ class ScrimpSource(Source):
             infos[name] = TensorInfo(name, stored.shape, "f32", stored.nbytes)
         first = {name: file.tensors[f"{name}.codes" if name in formats else name].offset for name in infos}
         infos = {name: infos[name] for name in sorted(infos, key=first.__getitem__)}
-        check_tensors(path, config, {name: info.shape for name, info in infos.items()})
+        all_shapes = {name: info.shape for name, info in infos.items()}
+        check_tensors(path, config, {name: shape for name, shape in all_shapes.items() if owner(name) is None})
+        _check_sidecars(path, config, all_shapes, lambda name: file.bytes_of(name).view(np.float32))
         has_tokenizer = (path / "tokenizer.json").is_file()
         super().__init__(
             path,
@@ -115,6 +120,16 @@ class ScrimpSource(Source):
 def directory_bytes(path: Path) -> int:
     """Bytes of all files of a store."""
     return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+
+
+def _check_sidecars(
+    path: Path, config: dict[str, Any], shapes: dict[str, tuple[int, ...]], read: Callable[[str], NDArray[np.float32]]
+) -> None:
+    _, program = models.build(config)
+    try:
+        beside(program, shapes, read)
+    except Refused as error:
+        raise Refused(f"{path}: {error.message}", hint=error.hint) from None
 
 
 def _formats(path: Path, declared: object) -> tuple[dict[str, Format], dict[str, tuple[int, int]]]:
