@@ -84,8 +84,9 @@ def rewrite(
         assert search is not None
         weights = {name: found.weight(name, decode(matrices[name])) for name in group.readers}
         formats = {name: plan.choices[name].format for name in group.readers}
+        rounds = {name: method(plan.choices[name].method).run for name in group.readers}
         try:
-            scaling = search(group, weights, found.statistics[first], formats)
+            scaling = search(group, weights, found.statistics[first], formats, rounds)
         except Refused as error:
             raise Refused(f"{first}: {error.message}", hint=error.hint) from None
         notes = {**found.notes, first: scaling.notes}
