@@ -204,6 +204,22 @@ int64_t checked_vocab(const std::vector<Op>& ops, const std::vector<Matrix>& mat
   return 0;
 }
 
+// Rotations and selections carry their tables with them.
+void check_side_op(const Op& op, const std::vector<Buffer>& buffers) {
+  if (op.kind != OpKind::kHadamard && op.kind != OpKind::kSelect) return;
+  const int64_t width = buffers.at(static_cast<size_t>(op.inputs.at(0))).width;
+  require(buffers.at(static_cast<size_t>(op.outputs.at(0))).width == width, "a rotation keeps the width");
+  if (op.kind == OpKind::kSelect) {
+    require(buffers.at(static_cast<size_t>(op.outputs.at(1))).width == static_cast<int64_t>(op.ints.size()),
+            "a number for every channel that is picked");
+    for (int64_t channel : op.ints) require(channel >= 0 && channel < width, "a channel is out of range");
+    return;
+  }
+  require(op.ints.size() == 2 && op.ints[1] > 0 && width % op.ints[1] == 0, "a rotation cuts its width into equals");
+  const int64_t stretch = width / op.ints[1], odd = stretch / (stretch & -stretch);
+  require(static_cast<int64_t>(op.floats.size()) == stretch + odd, "a rotation needs its signs and its mix");
+}
+
 void init_engine(PyEngine* self, const std::vector<OpTuple>& tuples,
                  const std::vector<std::pair<int64_t, int64_t>>& places, int64_t arena, int output,
                  const std::vector<nb::object>& matrices, const std::vector<nb::object>& vectors,
@@ -217,6 +233,7 @@ void init_engine(PyEngine* self, const std::vector<OpTuple>& tuples,
   }
   std::vector<Buffer> buffers;
   for (const auto& [offset, width] : places) buffers.push_back({offset, width});
+  for (const Op& op : ops) check_side_op(op, buffers);
   std::vector<Matrix> plain;
   for (const nb::object& matrix : matrices) plain.push_back(nb::cast<const HeldMatrix&>(matrix).matrix);
   std::vector<Vector> plain_vectors;

@@ -45,6 +45,7 @@ Engine::Engine(std::vector<Op> ops, std::vector<Buffer> places, int64_t arena_wi
       settings_(settings),
       kernels_(kernels),
       rotation_of_(ops_.size(), -1),
+      table_of_(ops_.size(), 0),
       pieces_(ops_.size()),
       arena_(allocate<float>(arena_width * settings.chunk)),
       scratch_bytes_(static_cast<size_t>(round_up(static_cast<int64_t>(kernels.scratch_bytes), 4096))),
@@ -66,6 +67,10 @@ Engine::Engine(std::vector<Op> ops, std::vector<Buffer> places, int64_t arena_wi
                                      [&](const Rotation& r) { return r.frequencies == op.floats; });
       rotation_of_[i] = static_cast<int>(same - rotations_.begin());
       if (same == rotations_.end()) rotations_.push_back({op.floats, {}, {}, 0});
+    }
+    if (op.kind == OpKind::kHadamard) {  // one table for all that rotate alike: it stays near the core
+      const auto same = std::find_if(ops_.begin(), ops_.end(), [&](const Op& o) { return o.floats == op.floats; });
+      table_of_[i] = static_cast<size_t>(same - ops_.begin());
     }
     if (op.kind != OpKind::kLinear) continue;
     widest = std::max(widest, matrices_[static_cast<size_t>(op.weights[0])].cols);

@@ -95,6 +95,7 @@ class Engine {
 
   void run_segment(const Segment& segment, const Step& step, int thread);
   void token_work(const Op& op, size_t index, const Step& step, const View& view, int64_t block);
+  void hadamard(const Op& op, size_t index, const float* x, int64_t width, float* y) const;
   void prepare_linear(const Op& op, const Step& step, const View& view, int64_t block);
   void prepare_attention(const Op& op, const View& view, int64_t block);
   void linear(const Op& op, size_t index, const Step& step, const View& view, int thread);
@@ -122,6 +123,7 @@ class Engine {
   std::vector<Cache> caches_;
   std::vector<Rotation> rotations_;
   std::vector<int> rotation_of_;                         // per operation
+  std::vector<size_t> table_of_;                         // per operation: the first one with the same floats
   std::vector<std::vector<std::vector<Piece>>> pieces_;  // [operation][thread], for one token
   Memory<float> arena_;
   Memory<int8_t> quads_;

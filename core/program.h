@@ -7,7 +7,17 @@
 namespace scrimp {
 
 // Numbered as KINDS in program.py, where the parameters of each operation are described.
-enum class OpKind : int { kEmbed = 0, kRmsNorm = 1, kLinear = 2, kRope = 3, kAttention = 4, kSwiglu = 5, kAdd = 6 };
+enum class OpKind : int {
+  kEmbed = 0,
+  kRmsNorm = 1,
+  kLinear = 2,
+  kRope = 3,
+  kAttention = 4,
+  kSwiglu = 5,
+  kAdd = 6,
+  kHadamard = 7,
+  kSelect = 8
+};
 
 struct Op {
   OpKind kind;

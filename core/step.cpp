@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "engine.h"
+#include "hadamard.h"
 #include "packing.h"
 
 namespace scrimp {
@@ -114,11 +115,32 @@ void Engine::token_work(const Op& op, size_t index, const Step& step, const View
       case OpKind::kAdd:
         kernels_.add(in(0), in(1), width, out);
         break;
+      case OpKind::kHadamard:
+        hadamard(op, index, in(0), width, out);
+        break;
+      case OpKind::kSelect: {
+        float* picked = row(op.outputs[1], step, t);
+        std::memcpy(out, in(0), static_cast<size_t>(width) * sizeof(float));
+        for (size_t i = 0; i < op.ints.size(); ++i) {
+          picked[i] = in(0)[op.ints[i]];
+          out[op.ints[i]] = 0.0F;
+        }
+        break;
+      }
       case OpKind::kLinear:
       case OpKind::kAttention:
         break;
     }
   }
+}
+
+void Engine::hadamard(const Op& op, size_t index, const float* x, int64_t width, float* y) const {
+  const int64_t stretch = width / op.ints[1], m = static_cast<int64_t>(op.floats.size()) - stretch;
+  const float* table = ops_[table_of_[index]].floats.data();
+  for (int64_t at = 0; at < width; at += stretch) {
+    rotate(x + at, table, table + stretch, stretch, m, op.ints[0] != 0, y + at);
+  }
+  if (!op.vectors.empty()) kernels_.add(y, vectors_[static_cast<size_t>(op.vectors[0])].data, width, y);
 }
 
 bool Engine::in_floats(int weight) const {
@@ -186,7 +208,7 @@ void Engine::linear(const Op& op, size_t index, const Step& step, const View& vi
     } else {
       kernels_.linear_int8(w, a, piece.begin, piece.end, y, y_stride, scratch(thread));
     }
-    if (op.vectors.empty()) return;
+    if (op.vectors.empty() || op.vectors[output] < 0) return;
     const Vector& bias = vectors_[static_cast<size_t>(op.vectors[output])];
     const int64_t from = piece.begin * kTileRows, until = std::min(piece.end * kTileRows, w.rows);
     for (int64_t t = 0; t < view.rows; ++t) {

@@ -16,6 +16,7 @@ from scrimp import models
 from scrimp.engine import Arithmetic, Engine, default_threads, pick_isa
 from scrimp.engine.float_path import as_run, decoded_notes
 from scrimp.errors import Refused, UsageError
+from scrimp.models.attach import attach
 from scrimp.sources.open import open_source
 from scrimp.sources.pull import locate
 from scrimp.sources.source import Source
@@ -45,7 +46,9 @@ class Model:
         arithmetic: Arithmetic = "int8",
         isa: str | None = None,
     ) -> None:
-        parsed, self.program = models.build(source.config)
+        parsed, plain = models.build(source.config)
+        shapes = {name: info.shape for name, info in source.tensors.items()}
+        self.program = attach(plain, shapes, lambda name: np.asarray(source.read(name), np.float32))
         longest: int = parsed.context
         if context is not None and not 1 <= context <= longest:
             raise UsageError(

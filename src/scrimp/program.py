@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-Kind = Literal["embed", "rms_norm", "linear", "rope", "attention", "swiglu", "add"]
+Kind = Literal["embed", "rms_norm", "linear", "rope", "attention", "swiglu", "add", "hadamard", "select"]
 
 #: The number of each operation in the compiled engine, and what its parameters mean there.
 KINDS: dict[Kind, int] = {
@@ -20,6 +20,8 @@ KINDS: dict[Kind, int] = {
     "attention": 4,  # out = attention(q, k, v); ints: cache, heads, kv_heads, head_dim; floats: scale
     "swiglu": 5,  # out = silu(in 0) * in 1
     "add": 6,  # out = in 0 + in 1
+    "hadamard": 7,  # out = in rotated (+ vector 0); ints: 1 for the inverse, stretches; floats: models/hadamard.table
+    "select": 8,  # out 0 = in with the channels of ints zeroed; out 1 = these channels
 }
 
 

@@ -22,6 +22,7 @@ class StandIn:
     calibrated = True
     rewrite = None
     source = "tests"
+    beside = None
 
     def __init__(self) -> None:
         self.seen: list[Statistics | None] = []

@@ -227,3 +227,12 @@ def test_rewrites_compose_and_an_interruption_changes_no_byte(method, network, t
     assert first == second
     expected = logits(network)
     assert np.abs(logits(tmp_path / "out") - expected).mean() < 0.05 * np.abs(expected).mean()
+
+
+@pytest.mark.parametrize("method", ["stretch+quip+rtn", "stretch+lowrank:4+rtn"])
+def test_a_rewrite_before_a_side_car_leaves_the_network_the_same(method, stretch, network, tmp_path, text):
+    compress(network, tmp_path / "out", calibrate=text, **{**HOW, "method": method})
+    assert_the_same_network(tmp_path / "out", network)
+    assert any("layernorm" in name for name in changed_vectors(tmp_path / "out", network))
+    with open_source(tmp_path / "out") as small:
+        assert any(name.startswith("model.layers.0.mlp.down_proj.weight.") for name in small.tensors)

@@ -152,7 +152,7 @@ def _tuple(op: Op, matrices: Mapping[str, int], vectors: Mapping[str, int]) -> t
         list(op.inputs),
         list(op.outputs),
         weights,
-        [vectors[v] for v in op.vectors],
+        [vectors[v] if v else -1 for v in op.vectors],
         list(op.ints),
         list(op.floats),
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -73,4 +72,4 @@ def size(model: str) -> tuple[int, int]:
     from scrimp.sources.pull import locate
 
     with open_source(locate(model)) as source:
-        return source.file_bytes, sum(prod(tensor.shape) for tensor in source.tensors.values())
+        return source.file_bytes, source.parameters

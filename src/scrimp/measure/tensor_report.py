@@ -69,8 +69,8 @@ class ModelReport:
 
 def inspect_model(source: Source, *, progress: Progress = SILENT) -> ModelReport:
     """Every tensor of a source, read once."""
-    parameters = sum(math.prod(info.shape) for info in source.tensors.values())
-    progress.start("inspect", parameters)
+    parameters = source.parameters
+    progress.start("inspect", sum(math.prod(info.shape) for info in source.tensors.values()))
     reports = []
     for name, info in source.tensors.items():
         reports.append(inspect_tensor(source, name))

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scrimp.calibrate.statistics import Statistics
 from scrimp.errors import Refused
+from scrimp.formats import parse
 from scrimp.progress import SILENT, Progress
 from scrimp.quantize.decoded import decode, output_error, relative_error
 from scrimp.quantize.methods import method
 from scrimp.quantize.plan import KEEP, Choice, Plan
 from scrimp.sources.source import Source
-from scrimp.tensors import F32, QTensor
+from scrimp.tensors import F32, QTensor, from_floats
+
+_F32 = parse("f32")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,6 +33,7 @@ class Applied:
     error: float
     output_error: float | None = None
     notes: tuple[str, ...] = ()  #: where the method went another way than it describes
+    beside: Mapping[str, QTensor | NDArray[np.float32]] = field(default_factory=dict)  #: side-cars, by suffix
 
 
 def calibrates(choice: Choice) -> bool:
@@ -42,7 +46,11 @@ def apply(plan: Plan, source: Source, *, done: Collection[str] = (), progress: P
     progress.start("compress", plan.parameters)
     for name in plan.shapes:
         if name not in done:
-            yield one(name, source.read(name), plan.choices.get(name))
+            applied = one(name, source.read(name), plan.choices.get(name))
+            if name in plan.choices and plan.choices[name].method == KEEP:
+                kept = {suffix: source.read(f"{name}.{suffix}") for suffix in plan.beside.get(name, {})}
+                applied = replace(applied, beside=kept)
+            yield applied
         progress.advance(float(np.prod(plan.shapes[name])), name)
     progress.finish()
 
@@ -69,5 +77,6 @@ def one(
         made = method(choice.method).run(weight, choice.format, statistics)
     except Refused as error:
         raise Refused(f"{name}: {error.message}", hint=error.hint) from None
-    apart = None if statistics is None else output_error(weight, made.tensor, statistics)
-    return Applied(name, made.tensor, relative_error(weight, made.tensor), apart, made.notes)
+    stands_for = made.tensor if made.effective is None else from_floats(_F32, made.effective)
+    apart = None if statistics is None else output_error(weight, stands_for, statistics)
+    return Applied(name, made.tensor, relative_error(weight, stands_for), apart, made.notes, made.beside)

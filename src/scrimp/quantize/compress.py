@@ -17,13 +17,13 @@ from scrimp.measure.windows import cut, default_text, read_text
 from scrimp.model import Model, open_model
 from scrimp.progress import SILENT, Progress
 from scrimp.quantize.apply import apply
-from scrimp.quantize.job import Job, prepare
+from scrimp.quantize.job import Job, plan_layout, prepare
 from scrimp.quantize.report import CompressReport, TensorReport, record
 from scrimp.quantize.walked import apply_walked, cut_off
 from scrimp.quantize.wish import wish_of
 from scrimp.sizes import format_bytes
 from scrimp.store import documents
-from scrimp.store.layout import lay_out, lay_out_coded
+from scrimp.store.layout import lay_out_coded
 from scrimp.store.open import directory_bytes
 from scrimp.store.partial import SCRIMP_JSON, Partial, write_durably
 from scrimp.store.verify import verify
@@ -37,7 +37,7 @@ def run(job: Job, out: Path, *, progress: Progress = SILENT, fresh: bool = False
     """Write the store, open it again and verify it. The loss is not measured here."""
     began = time.perf_counter()
     source, plan, calibration = job.source, job.plan, job.calibration
-    layout = lay_out(plan.shapes, {name: choice.format for name, choice in plan.choices.items()})
+    layout = plan_layout(plan)
     identity = "" if calibration is None else calibration.identity
     fingerprint = documents.fingerprint(source, plan, identity, packed=job.packed)
     with Partial(out, lay_out_coded(layout) if job.packed else layout, fingerprint, fresh=fresh) as partial:
@@ -45,10 +45,8 @@ def run(job: Job, out: Path, *, progress: Progress = SILENT, fresh: bool = False
         resumed = len(partial.finished)
 
         def stored(name: str) -> QTensor | F32:
-            if name not in plan.choices:
-                return partial.read_vector(name)
-            rows, cols = plan.shapes[name]
-            return partial.read(name, plan.choices[name].format, (rows, cols))
+            shape, format = plan.stored[name].shape, plan.stored[name].format
+            return partial.read_vector(name) if format is None else partial.read(name, format, (shape[0], shape[1]))
 
         done = partial.finished.keys()
         steps = (
@@ -59,6 +57,8 @@ def run(job: Job, out: Path, *, progress: Progress = SILENT, fresh: bool = False
             )
         )
         for applied in steps:
+            for suffix, beside in applied.beside.items():  # first, so that a matrix that is done has all that it needs
+                partial.write(f"{applied.name}.{suffix}", beside, 0.0)
             partial.write(applied.name, applied.tensor, applied.error, applied.output_error, applied.notes)
         if source.tokenizer.kind != "none":
             from scrimp.text.tokenizer import load
@@ -69,7 +69,7 @@ def run(job: Job, out: Path, *, progress: Progress = SILENT, fresh: bool = False
             for name, choice in plan.choices.items()
             for finished in [partial.finished[name]]
         )
-        checksums = {part: digest for name in plan.shapes for part, digest in partial.finished[name].checksums.items()}
+        checksums = {part: digest for name in plan.stored for part, digest in partial.finished[name].checksums.items()}
         told = [f"{name}: {note}" for name in plan.choices for note in partial.finished[name].notes]
         report = CompressReport(str(out), 0, 0.0, 0.0, 0, tensors, (*job.notes, *told), resumed)
         texts = {

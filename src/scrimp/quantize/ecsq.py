@@ -22,7 +22,7 @@ from scrimp.quantize.fold import Group, Scaling
 from scrimp.quantize.gptq import Factor, factored, rounded
 from scrimp.quantize.grid import Levels, levels_for
 from scrimp.quantize.objective import moments_of
-from scrimp.quantize.quantized import Quantized
+from scrimp.quantize.quantized import Quantize, Quantized
 from scrimp.tensors import F32, Stored
 
 #: Rates that make sense: bits per weight of the codes alone.
@@ -116,7 +116,11 @@ def objective(weight: F32, statistics: Statistics | None) -> Objective:
 
 
 def waterfill(
-    group: Group, weights: Mapping[str, F32], statistics: Statistics, formats: Mapping[str, Format]
+    group: Group,
+    weights: Mapping[str, F32],
+    statistics: Statistics,
+    formats: Mapping[str, Format],
+    rounds: Mapping[str, Quantize],
 ) -> Scaling:
     """Inputs scaled so that one step for all of them is nearly the best step for each: ``s_k = √R_kk``.
 

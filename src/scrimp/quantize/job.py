@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,12 @@ from scrimp.calibrate import windows as calibration_windows
 from scrimp.calibrate.windows import Calibration
 from scrimp.engine.float_path import decoded_notes
 from scrimp.errors import Refused, UsageError
+from scrimp.models.sidecars import owner
 from scrimp.progress import SILENT, Progress
 from scrimp.quantize import plan as plans
 from scrimp.quantize import survey
 from scrimp.quantize.apply import calibrates
+from scrimp.quantize.around import split
 from scrimp.quantize.budget import fit
 from scrimp.quantize.predict import Prediction, predict
 from scrimp.quantize.report import CompressReport, TensorReport, record
@@ -25,6 +27,7 @@ from scrimp.quantize.spend import Spender
 from scrimp.quantize.survey import Surveyed
 from scrimp.quantize.walked import applicable, notes_of_walk
 from scrimp.quantize.wish import Wish
+from scrimp.sizes import format_bytes
 from scrimp.sources import Source, open_source
 from scrimp.sources.catalogue import cache_directory
 from scrimp.sources.pull import locate
@@ -63,6 +66,9 @@ def prepare(model: str | Path, wish: Wish, *, progress: Progress = SILENT) -> Jo
         limit: int | None = None
         planned: tuple[str, ...] = ()
         expected: int | None = None
+        if not wish.keep and any(map(owner, source.tensors)):
+            raise Refused(f"{source.path} has matrices with side-cars, which hold a part of their weights.",
+                          hint="compress what it was made of, or repack it with --keep")  # fmt: skip
         if wish.keep:
             plan = plans.keep(source)
         elif wish.body is not None:
@@ -71,7 +77,8 @@ def prepare(model: str | Path, wish: Wish, *, progress: Progress = SILENT) -> Jo
             parameters = sum(int(np.prod(info.shape)) for info in source.tensors.values())
             limit = wish.size_bytes if wish.bits is None else int(wish.bits * parameters / 8)
             plan, planned, expected = _solve(source, wish, limit, progress)
-        plan = applicable(plan, source)
+        wished, plan = plan, applicable(plan, source)
+        planned += without_sidecars(wished, plan)
         return Job(source, plan, limit, _calibration(source, plan, wish), planned, wish.pack, expected)
     except BaseException:
         source.close()
@@ -156,6 +163,22 @@ def file_bytes(source: Source, plan: plans.Plan) -> int:
     return _Overhead(source).file_bytes(plan)
 
 
+def without_sidecars(wished: plans.Plan, plan: plans.Plan) -> tuple[str, ...]:
+    """A line where a method with side-cars was wished for matrices that can't have them."""
+    lost = [name for name, choice in wished.choices.items() if split(choice.method)[0] and name not in plan.beside]
+    if not lost:
+        return ()
+    return (f"no side-car beside {', '.join(lost[:3])}{' …' if len(lost) > 3 else ''}, which other operations read, or "
+            f"which makes the logits: {plan.choices[lost[0]].method} alone",)  # fmt: skip
+
+
+def plan_layout(plan: plans.Plan) -> Layout:
+    """Where every tensor of a plan will lie, side-cars included."""
+    stored = plan.stored
+    formats = {name: car.format for name, car in stored.items() if car.format is not None}
+    return lay_out({name: car.shape for name, car in stored.items()}, formats)
+
+
 class _Overhead:
     """The files beside the weights; the tokenizer's are written once to be measured."""
 
@@ -169,18 +192,15 @@ class _Overhead:
                 self._tokenizer_bytes = directory_bytes(Path(directory))
 
     def file_bytes(self, plan: plans.Plan) -> int:
-        layout = self._layout(plan)
+        plan = applicable(plan, self._source)
+        layout = plan_layout(plan)
         return layout.file_bytes + self._beside(plan, [part.name for parts in layout.parts.values() for part in parts])
 
     def around_packed(self, plan: plans.Plan) -> int:
         """All bytes but those of the matrices: their header, gaps between tensors, vectors as they are, other files."""
-        header = lay_out_coded(self._layout(plan)).header_bytes
+        header = lay_out_coded(plan_layout(plan)).header_bytes
         vectors = sum(plan.tensor_bytes(name) for name in plan.shapes if name not in plan.choices)
         return header + ALIGNMENT // 2 * len(plan.shapes) + vectors + self._beside(plan, list(plan.shapes))
-
-    @staticmethod
-    def _layout(plan: plans.Plan) -> Layout:
-        return lay_out(plan.shapes, {name: choice.format for name, choice in plan.choices.items()})
 
     def _beside(self, plan: plans.Plan, parts: list[str]) -> int:
         walked = 1 / 3 if any(map(calibrates, plan.choices.values())) else None
@@ -216,5 +236,10 @@ def notes_of(source: Source, plan: plans.Plan) -> list[str]:
         found.append(f"the last group of a row is ragged: {len(ragged)} tensors such as {ragged[0]}")
     if source.tokenizer.kind == "none":
         found.append("the source has no tokenizer: only token ids can be run")
+    if plan.beside:
+        extra = sum(plan.tensor_bytes(n) for n in plan.beside) - sum(
+            replace(plan, beside={}).tensor_bytes(n) for n in plan.beside
+        )
+        found.append(f"{len(plan.beside)} matrices have side-cars, {format_bytes(extra)} in all")
     shapes = plan.shapes
     return found + decoded_notes((c.format, (shapes[n][0], shapes[n][1])) for n, c in plan.choices.items())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from scrimp.calibrate.statistics import Statistics
 from scrimp.errors import UsageError, nearest
@@ -24,8 +25,9 @@ from scrimp.quantize import (
     smoothquant,
     swap,
 )
+from scrimp.quantize.around import SPELLINGS, around, split
 from scrimp.quantize.fold import Group, Scaling
-from scrimp.quantize.quantized import Quantize, Quantized
+from scrimp.quantize.quantized import Quantize, Quantized, SideCar
 from scrimp.tensors import F32, QTensor
 
 #: ``(tensor, the weight (N, K) it was made of, statistics) → a better tensor``
@@ -42,6 +44,7 @@ class Method:
     calibrated: bool  #: whether it needs statistics of what the layer reads
     source: str  #: where it was published
     coded_bits: float | None = None  #: what a weight's code takes in a packed store, where the method settles that
+    beside: Callable[[tuple[int, int]], dict[str, SideCar]] | None = None  #: the side-cars of a matrix (N, K), if any
     rewrite: Rewrite | None = None  #: how the inputs of a fold's Group are scaled before anything is rounded
 
     def __call__(self, weight: F32, format: Format, statistics: Statistics | None = None) -> QTensor:
@@ -79,6 +82,9 @@ def _refined(first: Method, refine: Refine, source: str) -> Method:
     return Method(run, True, f"{first.source}; {source}")
 
 
+#: What may stand before a method, for people.
+_WORDS = ", ".join(f"{word}+" for word in SPELLINGS)
+
 METHODS: dict[str, Method] = _FIRST | {
     f"{name}+{then}": _refined(first, *_THEN[then])
     for name, first in _FIRST.items()
@@ -96,12 +102,13 @@ REWRITES: dict[str, tuple[Rewrite, str, str]] = {
 
 
 def method(name: str) -> Method:
-    """The method ``[REWRITE+]FIRST[+THEN]``, or UsageError with the nearest one."""
+    """The method ``[REWRITE+][SIDE-CAR+]FIRST[+THEN]``, or UsageError with the nearest one."""
     found = _find(name)
     if found is None:
         known = [*METHODS, *REWRITES]
         hint = nearest(name, [*known, *(f"{rewrite}+{rest}" for rewrite in REWRITES for rest in METHODS)])
-        raise UsageError(f"'{name}' is no known method.", hint=hint or f"the methods are {', '.join(known)}")
+        hint = hint or f"the methods are {', '.join(known)}; before them {_WORDS}"
+        raise UsageError(f"'{name}' is no known method.", hint=hint)
     return found
 
 
@@ -109,34 +116,42 @@ def is_method(name: str) -> bool:
     return _find(name) is not None
 
 
-def _find(name: str) -> Method | None:
-    if name in METHODS:
-        return METHODS[name]
+def parted(name: str) -> tuple[str, str]:
+    """A method's name → its rewrite, or "", and what follows.
+
+    >>> parted("awq+quip+gptq"), parted("awq"), parted("gptq+refit")
+    (('awq', 'quip+gptq'), ('awq', 'rtn:clip'), ('', 'gptq+refit'))
+    """
     head, plus, rest = name.partition("+")
-    if head in REWRITES:
-        rewrite, default, source = REWRITES[head]
-        found = _find(rest if plus else default)
-        if found is None or found.rewrite is not None:
-            return None
-        return replace(found, calibrated=True, rewrite=rewrite, source=f"{source}; {found.source}")
-    bits = _rate(head)
-    if bits is None or (plus and rest not in _THEN):
+    return (head, rest if plus else REWRITES[head][1]) if head in REWRITES else ("", name)
+
+
+def _find(name: str) -> Method | None:
+    head, rest = parted(name)
+    word, last = split(rest)
+    found, outer = METHODS.get(last) or _at_a_rate(last), around(word)
+    if found is None:
         return None
-    first = Method(
-        lambda weight, format, statistics: ecsq.quantize(weight, format, statistics, bits=bits),
-        True,
-        "entropy-constrained scalar quantization, Chou, Lookabaugh & Gray 1989, with the feedback of GPTQ",
-        coded_bits=bits,
-    )
-    return replace(_refined(first, *_THEN[rest]), coded_bits=bits) if plus else first
+    if outer is not None:
+        run = partial(outer.run, found.run)
+        found = Method(run, True, f"{outer.source}; {found.source}", beside=outer.beside)
+    if not head:
+        return found
+    search, _, source = REWRITES[head]
+    return replace(found, calibrated=True, rewrite=search, source=f"{source}; {found.source}")
 
 
-def _rate(name: str) -> float | None:
-    """``ecsq:BITS`` → the coded bits per weight."""
-    first, colon, text = name.partition(":")
+def _at_a_rate(name: str) -> Method | None:
+    """``ecsq:BITS[+THEN]``."""
+    first, plus, then = name.partition("+")
+    word, colon, text = first.partition(":")
     try:
-        bits = float(text) if first == "ecsq" and colon else 0.0
+        bits = float(text) if word == "ecsq" and colon else 0.0
     except ValueError:
         return None
     low, high = ecsq.RATES
-    return bits if low <= bits <= high else None
+    if not low <= bits <= high or (plus and then not in _THEN):
+        return None
+    run = partial(ecsq.quantize, bits=bits)
+    found = Method(run, True, "Chou, Lookabaugh & Gray 1989, with the feedback of GPTQ", coded_bits=bits)
+    return replace(_refined(found, *_THEN[then]), coded_bits=bits) if plus else found

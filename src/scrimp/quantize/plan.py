@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from scrimp.errors import UsageError, nearest
@@ -11,7 +11,9 @@ from scrimp.formats import Format, parse
 from scrimp.formats.floats import Exponent
 from scrimp.formats.format import SCALE_BITS
 from scrimp.models.llama import EMBEDDING, HEAD
+from scrimp.models.sidecars import owner
 from scrimp.quantize.methods import METHODS, REWRITES, is_method, method
+from scrimp.quantize.quantized import SideCar
 from scrimp.sources.source import Source
 from scrimp.tensors import QTensor, stored_bytes
 
@@ -46,10 +48,14 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``choices`` of the matrices and ``shapes`` of all tensors, in the order they are stored."""
+    """``choices`` of the matrices and ``shapes`` of all tensors of the network, in the order they are stored.
+
+    ``beside`` holds the side-cars of a matrix by their suffix; they are stored before it.
+    """
 
     shapes: Mapping[str, tuple[int, ...]]
     choices: Mapping[str, Choice]
+    beside: Mapping[str, Mapping[str, SideCar]] = field(default_factory=dict)
 
     @property
     def parameters(self) -> int:
@@ -57,16 +63,23 @@ class Plan:
         return sum(_count(shape) for shape in self.shapes.values())
 
     def tensor_bytes(self, name: str) -> int:
-        """Bytes a tensor will take: codes, scales, mins and padding."""
-        rows_cols = self.shapes[name]
-        if name in self.choices:
-            return stored_bytes(self.choices[name].format, (rows_cols[0], rows_cols[1]))
-        return 4 * _count(rows_cols)
+        """Bytes a tensor will take, with what stands beside it: codes, scales, mins and padding."""
+        own = SideCar(self.shapes[name], self.choices[name].format if name in self.choices else None)
+        return sum(map(_bytes, (own, *self.beside.get(name, {}).values())))
+
+    @property
+    def stored(self) -> dict[str, SideCar]:
+        """Shape and Format of all tensors of the file, in its order."""
+        found: dict[str, SideCar] = {}
+        for name, shape in self.shapes.items():
+            found |= {f"{name}.{suffix}": car for suffix, car in self.beside.get(name, {}).items()}
+            found[name] = SideCar(shape, self.choices[name].format if name in self.choices else None)
+        return found
 
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors, exactly."""
-        return sum(map(self.tensor_bytes, self.shapes))
+        return sum(_bytes(car) for car in self.stored.values())
 
 
 def parse_choice(text: str, default_method: str) -> Choice:
@@ -126,12 +139,16 @@ def make(
 def keep(source: Source) -> Plan:
     """Every matrix in the Format equal to what the source stores. Reads each tensor once, since only reading tells."""
     choices: dict[str, Choice] = {}
+    beside: dict[str, dict[str, SideCar]] = {}
     for name, info in source.tensors.items():
-        if len(info.shape) == 2:
-            tensor = source.read(name)
-            assert isinstance(tensor, QTensor)
-            choices[name] = Choice(tensor.format, KEEP)
-    return Plan({name: info.shape for name, info in source.tensors.items()}, choices)
+        tensor = source.read(name) if len(info.shape) == 2 else None
+        format = tensor.format if isinstance(tensor, QTensor) else None
+        if (matrix := owner(name)) is not None:
+            beside.setdefault(matrix, {})[name.removeprefix(f"{matrix}.")] = SideCar(info.shape, format)
+        elif format is not None:
+            choices[name] = Choice(format, KEEP)
+    shapes = {name: info.shape for name, info in source.tensors.items() if owner(name) is None}
+    return Plan(shapes, choices, beside)
 
 
 def _closest(rule: Rule, shapes: Mapping[str, tuple[int, ...]], matrices: list[str]) -> str:
@@ -142,6 +159,12 @@ def _closest(rule: Rule, shapes: Mapping[str, tuple[int, ...]], matrices: list[s
         nearest(rule.glob.strip("*."), parts)
         or f"names look like {matrices[len(matrices) // 2]}; * stands for anything"
     )
+
+
+def _bytes(stored: SideCar) -> int:
+    if stored.format is None:
+        return 4 * _count(stored.shape)
+    return stored_bytes(stored.format, (stored.shape[0], stored.shape[1]))
 
 
 def _count(shape: tuple[int, ...]) -> int:

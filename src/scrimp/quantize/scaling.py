@@ -40,8 +40,9 @@ def best(
     def total(matrices: Mapping[str, F32], s: F32) -> float:
         seen, error = divided_statistics(statistics, s), 0.0
         for name, weight in matrices.items():
-            made = rounds[name](weight * s, formats[name], seen).tensor
-            error += loss(decode(made) / s, weight, s, formats[name])
+            made = rounds[name](weight * s, formats[name], seen)
+            stands_for = decode(made.tensor) if made.effective is None else made.effective
+            error += loss(stands_for / s, weight, s, formats[name])
         return error
 
     some = {name: weight[:: max(1, len(weight) // ROWS)] for name, weight in weights.items()}

@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from scrimp import models
-from scrimp.calibrate.split import Block, split
+from scrimp.calibrate.split import STAND_IN, Block, split
 from scrimp.calibrate.walk import Walk
 from scrimp.calibrate.windows import Calibration
+from scrimp.models.attach import attach
 from scrimp.progress import SILENT, Progress
 from scrimp.quantize.apply import Applied, calibrates, one
+from scrimp.quantize.around import fitted
 from scrimp.quantize.fold import Group
+from scrimp.quantize.methods import method, parted
 from scrimp.quantize.plan import KEEP, Plan
 from scrimp.quantize.rewriting import planned, rewrite
 from scrimp.sources.source import Source
@@ -80,9 +83,10 @@ def apply_walked(
         if quantized and not block.is_last:
             del statistics  # the moments are the largest thing here
             kept = {name: weights[name] for name in block.runs if name not in replaced}
-            weights = kept | {name: _matrix(stored, name) for name in block.runs if name in replaced}
+            running = _with_sidecars(block, plan, replaced, stored)
+            weights = kept | {name: _matrix(stored, name) for name in running.runs if name not in kept}
             changed = {name: _vector(stored, name) for group in block_groups for name in group.vectors}
-            walk.run(block, weights, vectors | changed, collect=False, move=True, tick=tick)
+            walk.run(running, weights, vectors | changed, collect=False, move=True, tick=tick)
     progress.finish()
 
 
@@ -115,21 +119,33 @@ def schedule(plan: Plan, blocks: Sequence[Block]) -> list[list[str]]:
 
 
 def applicable(plan: Plan, source: Source) -> Plan:
-    """The plan with other methods where theirs cannot work.
+    """The plan with other methods where theirs cannot work, and with the side-cars of those that have them.
 
     A matrix that multiplies with nothing has no Statistics: ``hqq+refit`` becomes ``hqq``, and what calibrates from the
     start becomes ``rtn``. Formats that store values without a scale leave nothing to choose: always ``rtn``.
     """
     _, program = models.build(source.config)
     read = {name for op in program.ops if op.kind == "linear" for name in op.weights}
-    choices = dict(plan.choices)
-    for name, choice in plan.choices.items():
+    after = {name: parted(choice.method) for name, choice in plan.choices.items()}
+    fits = fitted(program, {name: rest for name, (_, rest) in after.items()})
+    choices = {
+        name: choice
+        if fits[name] == after[name][1]
+        else replace(choice, method="+".join(filter(None, (after[name][0], fits[name]))))
+        for name, choice in plan.choices.items()
+    }
+    for name, choice in list(choices.items()):
         if choice.method != KEEP and choice.format.scale is None:
             choices[name] = replace(choice, method="rtn")
         elif name not in read and calibrates(choice):
             first = replace(choice, method=choice.method.partition("+")[0])
             choices[name] = replace(choice, method="rtn") if calibrates(first) else first
-    return replace(plan, choices=choices)
+    beside = dict(plan.beside)
+    for name, choice in choices.items():
+        needs = None if choice.method == KEEP else method(choice.method).beside
+        if needs is not None:
+            beside[name] = needs((plan.shapes[name][0], plan.shapes[name][1]))
+    return replace(plan, choices=choices, beside=beside)
 
 
 def notes_of_walk(plan: Plan, source: Source, calibration: Calibration) -> list[str]:
@@ -160,6 +176,20 @@ def _needed(block: Block, names: Sequence[str], done: Collection[str], quantized
     fresh = [name for name in names if name not in done]
     runs = block.runs if fresh or not quantized else [name for name in block.runs if name not in names]
     return list(dict.fromkeys((*runs, *fresh)))
+
+
+def _with_sidecars(
+    block: Block, plan: Plan, replaced: Collection[str], stored: Callable[[str], QTensor | F32]
+) -> Block:
+    """The block as it will be stored."""
+    shapes = {
+        f"{name}.{suffix}": car.shape
+        for name in block.runs
+        if name in replaced
+        for suffix, car in plan.beside.get(name, {}).items()
+    }
+    program = attach(block.program, shapes, lambda name: np.asarray(stored(name), np.float32))
+    return replace(block, program=program, runs=tuple(name for name in program.matrices if name != STAND_IN))
 
 
 def _cost(plan: Plan, block: Block, names: Sequence[str], quantized: bool) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -12,6 +13,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from scrimp.models.sidecars import owner
 from scrimp.sources.tokenizer_data import TokenizerData
 from scrimp.tensors import QTensor
 
@@ -53,6 +55,11 @@ class Source(ABC):
         self.tokenizer = tokenizer
         self.notes = notes  #: one line per kind of conversion; reading may add to it
         self.file_bytes = file_bytes  #: bytes on disk of everything needed to run
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in the original network: what stands beside a matrix is no part of it."""
+        return sum(prod(info.shape) for name, info in self.tensors.items() if owner(name) is None)
 
     @abstractmethod
     def read(self, name: str) -> QTensor | NDArray[np.float32]:

@@ -25,9 +25,11 @@ HASH_BYTES = 10**9
 
 
 def config_json(source: Source, plan: Plan, *, packed: bool = False) -> str:
-    """The source's config and the Format and shape of every matrix."""
+    """The source's config and the Format and shape of every matrix, side-cars included."""
     tensors = {
-        name: {"format": choice.format.name, "shape": plan.shapes[name]} for name, choice in plan.choices.items()
+        name: {"format": car.format.name, "shape": car.shape}
+        for name, car in plan.stored.items()
+        if car.format is not None
     }
     quantization = {"quant_method": QUANT_METHOD, "version": VERSION, **_coding(packed), "tensors": tensors}
     return _text({**source.config, "quantization_config": quantization})
@@ -75,7 +77,7 @@ def fingerprint(source: Source, plan: Plan, calibration: str = "", *, packed: bo
     job = {
         "source": [str(source.path.resolve()), source.kind, files],
         "plan": {name: str(choice) for name, choice in plan.choices.items()},
-        "shapes": {name: list(shape) for name, shape in plan.shapes.items()},
+        "shapes": {name: list(car.shape) for name, car in plan.stored.items()},
         "scrimp": [scrimp.__version__, VERSION],
         "calibration": calibration,
         **_coding(packed),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from scrimp import models
 from scrimp.engine.machine import default_threads
 from scrimp.errors import Refused, UsageError
 from scrimp.formats import Format, parse
+from scrimp.models.sidecars import beside, owner
 from scrimp.sources.checks import check_codes, check_finite, check_tensors
 from scrimp.sources.json_object import read_json
 from scrimp.sources.safetensors_file import SafetensorsFile, StoredTensor
@@ -100,7 +102,9 @@ class ScrimpSource(Source):
         suffixes = {name: f".{CODED}" if packed else ".codes" if name in formats else "" for name in infos}
         first = {name: file.tensors[name + suffix].offset for name, suffix in suffixes.items()}
         infos = {name: infos[name] for name in sorted(infos, key=first.__getitem__)}
-        check_tensors(path, config, {name: info.shape for name, info in infos.items()})
+        all_shapes = {name: info.shape for name, info in infos.items()}
+        check_tensors(path, config, {name: shape for name, shape in all_shapes.items() if owner(name) is None})
+        _check_sidecars(path, config, all_shapes, lambda name: file.bytes_of(name).view(np.float32))
         has_tokenizer = (path / "tokenizer.json").is_file()
         super().__init__(
             path,
@@ -172,6 +176,16 @@ def _packed(path: Path, declared: object) -> bool:
         raise Refused(f"{path} is stored with the coding {str(coding)[:20]!r}; this scrimp reads {RANS}.",
                       hint="a newer scrimp may know it")  # fmt: skip
     return coding == RANS
+
+
+def _check_sidecars(
+    path: Path, config: dict[str, Any], shapes: dict[str, tuple[int, ...]], read: Callable[[str], NDArray[np.float32]]
+) -> None:
+    _, program = models.build(config)
+    try:
+        beside(program, shapes, read)
+    except Refused as error:
+        raise Refused(f"{path}: {error.message}", hint=error.hint) from None
 
 
 def _formats(path: Path, declared: object) -> tuple[dict[str, Format], dict[str, tuple[int, int]]]:
