@@ -13,7 +13,12 @@ def unpack_codes(
     planes: Sequence[NDArray[np.uint8]], widths: Sequence[int], shape: tuple[int, int]
 ) -> NDArray[np.uint8]: ...
 def linear(
-    matrix: Matrix, x: NDArray[np.float32], isa: str, float_arithmetic: bool = False, activation_block: int = 32
+    matrix: Matrix,
+    x: NDArray[np.float32],
+    isa: str,
+    float_arithmetic: bool = False,
+    activation_block: int = 32,
+    input_scale: float = 0.0,
 ) -> NDArray[np.float32]: ...
 def score(
     logits: NDArray[np.float32],
@@ -59,6 +64,8 @@ class Engine:
         threads: int,
         float_arithmetic: bool,
         activation_block: int,
+        cache: int,
+        cache_block_log2: int,
         isa: str,
     ) -> None: ...
     def run(

@@ -31,12 +31,13 @@ float largest_magnitude(const float* x, int64_t n) {
 // n floats -> codes, quads `stride` bytes apart; returns their sum.
 int32_t store_codes(const float* x, int64_t n, float scale, int8_t* out, int64_t stride) {
   const __m256 divisor = _mm256_set1_ps(scale);
-  const __m256i limit = _mm256_set1_epi32(127);
-  const __m256i minus_limit = _mm256_set1_epi32(-127);
+  const __m256 limit = _mm256_set1_ps(127.0f);
+  const __m256 minus_limit = _mm256_set1_ps(-127.0f);
   __m256i sum = _mm256_setzero_si256();
   for (int64_t k = 0; k < n; k += 8) {
     const __m256 ratio = _mm256_div_ps(load(x + k, n - k), divisor);
-    const __m256i code = _mm256_max_epi32(_mm256_min_epi32(_mm256_cvtps_epi32(ratio), limit), minus_limit);
+    // limited as floats: beyond 2^31 the conversion would change the sign
+    const __m256i code = _mm256_cvtps_epi32(_mm256_max_ps(_mm256_min_ps(ratio, limit), minus_limit));
     sum = _mm256_add_epi32(sum, code);
     const __m256i words = _mm256_packs_epi32(code, code);  // each half: its 4 codes twice
     const __m256i bytes = _mm256_packs_epi16(words, words);
@@ -70,7 +71,9 @@ void quantize(const float* x, int64_t stride, int64_t block_begin, int64_t block
       for (int64_t i = 0; i < a.blocks; ++i) {
         const int64_t begin = i * a.block;
         const int64_t n = a.cols - begin < a.block ? a.cols - begin : a.block;
-        const float scale = largest_magnitude(row + begin, n) / 127.0f;
+        const float largest = largest_magnitude(row + begin, n);
+        const bool finite = largest <= __FLT_MAX__;
+        const float scale = a.fixed_scale > 0.0f && finite ? a.fixed_scale : largest / 127.0f;
         const bool usable = scale > 0.0f && scale <= __FLT_MAX__;
         int8_t* out = quads + begin * width;
         int32_t sum = 0;

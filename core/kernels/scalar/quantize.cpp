@@ -10,7 +10,8 @@ namespace scrimp::scalar {
 // Shapes: x [T][stride] floats -> quads [K_padded/4][w][4], scales and sums [blocks][w] per block of w <= 12 tokens.
 // Error: |x - scale*q| <= scale/2 (1 + 2^-22), except where scale is denormal: there |q| is clamped to 127.
 // Edge cases: an all-zero block, and one so small that its scale rounds to zero, give scale 0 and q 0. A block holding
-// a NaN or an infinity keeps that as its scale, with q 0, so that every product with it is NaN and none hides it.
+// a NaN or an infinity keeps that as its scale, with q 0, so that every product with it is NaN and none hides it; so it
+// does where the scale is fixed.
 void quantize(const float* x, int64_t stride, int64_t block_begin, int64_t block_end, const Activations& a) {
   for (int64_t block = block_begin; block < block_end; ++block) {
     const int64_t first = block * kTokenBlock;
@@ -27,7 +28,8 @@ void quantize(const float* x, int64_t stride, int64_t block_begin, int64_t block
           if (!(size <= largest)) largest = size;
           if (std::isnan(largest)) break;
         }
-        const float scale = largest / 127.0f;
+        const bool finite = std::isfinite(largest);
+        const float scale = a.fixed_scale > 0.0f && finite ? a.fixed_scale : largest / 127.0f;
         const bool usable = scale > 0.0f && std::isfinite(scale);
         int32_t sum = 0;
         for (int64_t k = begin; k < end; ++k) {
