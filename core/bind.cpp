@@ -167,19 +167,10 @@ Array<float> decode_rows(const HeldMatrix& held, int64_t begin, int64_t end) {
   return out;
 }
 
-// An activation scale that was fixed beforehand is a positive number; a block of activations and a group of weights
-// nest, since the products sum what both have in common before they scale it.
-void check_activations(const Op& op, const std::vector<Matrix>& matrices, int64_t block) {
-  require(block >= 32 && block % 32 == 0, "a block of activations is a multiple of 32 inputs");
+void check_activations(const Op& op, int64_t block) {
+  require(block >= kLeastBlock && block % kLeastBlock == 0, "a block of activations is a multiple of 32 inputs");
   for (float scale : op.floats)
     require(scale >= FLT_MIN && scale <= FLT_MAX / 127.0F, "an activation scale is no positive number");
-  if (!op.floats.empty()) return;
-  for (int weight : op.weights) {
-    const Matrix& w = matrices.at(static_cast<size_t>(weight));
-    require(w.element <= Element::kBf16 || block >= w.cols || w.group >= w.cols || block % w.group == 0 ||
-                w.group % block == 0,
-            "blocks of activations and groups of weights do not nest");
-  }
 }
 
 // One product by itself, for the kernel tests and benchmarks: x (T, K) -> y (T, N).
@@ -190,7 +181,7 @@ Array<float> linear(const HeldMatrix& held, nb::ndarray<const float, nb::ndim<2>
   require(static_cast<int64_t>(x.shape(1)) == w.cols && tokens > 0, "x must be (T, K) with K the matrix's inputs");
   Op op{OpKind::kLinear, {0}, {1}, {0}, {}, {}, {}};
   if (input_scale != 0.0F) op.floats = {input_scale};
-  check_activations(op, {w}, activation_block);
+  check_activations(op, activation_block);
   const auto round16 = [](int64_t n) { return (n + 15) / 16 * 16; };
   auto y = make_array<float>({x.shape(0), static_cast<size_t>(w.rows)});
   Engine engine({op}, {{0, w.cols}, {0, w.rows}}, round16(w.cols), 1, {w}, {}, {},
@@ -244,7 +235,7 @@ void init_engine(PyEngine* self, const std::vector<OpTuple>& tuples,
     plain_vectors.push_back({array.data(), static_cast<int64_t>(array.size())});
   }
   for (const Op& op : ops)
-    if (op.kind == OpKind::kLinear) check_activations(op, plain, activation_block);
+    if (op.kind == OpKind::kLinear) check_activations(op, activation_block);
   std::vector<CacheShape> shapes;
   for (const auto& [heads, dim] : caches) shapes.push_back({heads, dim});
   new (self) PyEngine{matrices, nullptr, checked_vocab(ops, plain), output, buffers};

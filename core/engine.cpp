@@ -76,7 +76,7 @@ Engine::Engine(std::vector<Op> ops, std::vector<Buffer> places, int64_t arena_wi
     deal_pieces(i);
   }
   const int64_t padded = round_up(widest + 64, 64);
-  const int64_t blocks = (widest + settings.activation_block - 1) / settings.activation_block;
+  const int64_t blocks = (widest + kLeastBlock - 1) / kLeastBlock;
   quads_ = allocate<int8_t>(padded * settings.chunk);
   scales_ = allocate<float>(blocks * settings.chunk);
   sums_ = allocate<int32_t>(blocks * settings.chunk);

@@ -18,6 +18,8 @@
 namespace scrimp {
 
 inline int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+constexpr int64_t kLeastBlock = 32;  // of activations with a scale: what every group of weights is a multiple of
+
 inline int64_t tile_count(const Matrix& w) { return (w.rows + kTileRows - 1) / kTileRows; }
 
 // Bytes and scales (two bytes each) of the keys or values of one head and position.

@@ -128,9 +128,25 @@ bool Engine::in_floats(int weight) const {
 Activations Engine::activations_of(const Op& op, const View& view) const {
   const int64_t cols = matrices_[static_cast<size_t>(op.weights[0])].cols;
   const float fixed = op.floats.empty() ? 0.0F : op.floats[0];
-  const int64_t block = fixed > 0.0F ? cols : std::min(settings_.activation_block, cols);
-  const int64_t blocks = (cols + block - 1) / block;
-  return {view.rows, cols, round_up(cols + 64, 64), block, blocks, fixed, quads_.get(), scales_.get(), sums_.get()};
+  const int64_t shared = fixed > 0.0F ? cols : std::min(settings_.activation_block, cols);
+  // Products sum what a block of activations and a group of weights have in common before they scale it, so a block
+  // lies in one group, and in one panel of the many-token products.
+  const bool whole = (shared & (shared - 1)) == 0 && kPanelCols % shared == 0 &&
+                     std::all_of(op.weights.begin(), op.weights.end(), [&](int weight) {
+                       const Matrix& w = matrices_[static_cast<size_t>(weight)];
+                       return in_floats(weight) || w.group >= cols || w.group % shared == 0;
+                     });
+  const int64_t block = shared == cols || whole ? shared : kLeastBlock;
+  return {.tokens = view.rows,
+          .cols = cols,
+          .cols_padded = round_up(cols + 64, 64),
+          .block = block,
+          .blocks = (cols + block - 1) / block,
+          .scale_block = shared,
+          .fixed_scale = fixed,
+          .quads = quads_.get(),
+          .scales = scales_.get(),
+          .sums = sums_.get()};
 }
 
 void Engine::prepare_linear(const Op& op, const Step& step, const View& view, int64_t block) {
@@ -158,7 +174,7 @@ void Engine::prepare_attention(const Op& op, const View& view, int64_t block) {
           kernels_.to_f16(from, head_dim, reinterpret_cast<uint16_t*>(to));
         } else {
           kernels_.to_codes(from, head_dim, settings_.cache, int64_t{1} << settings_.cache_block_log2, to,
-                            scales + row * cache.row_scales);
+                            scales + h * cache.row_scales * settings_.context + view.start + t, settings_.context);
         }
       }
     }

@@ -68,8 +68,9 @@ struct Matrix {
 struct Activations {
   int64_t tokens, cols;
   int64_t cols_padded;  // multiple of 64, at least cols + 64: kernels may read (zeros) past cols
-  int64_t block;        // A: 32, 64, 128, 256, or >= cols (one scale per token)
+  int64_t block;        // A: a power of two from 32 to 256 that divides the groups of all weights, or >= cols
   int64_t blocks;       // ceil(cols / A)
+  int64_t scale_block;  // inputs whose largest gives the scale: a multiple of A, then several blocks have the same
   float fixed_scale;    // of all inputs, known beforehand; 0: every block has its own, found in its numbers
   int8_t* quads;
   float* scales;
@@ -91,7 +92,7 @@ struct Attention {
   int32_t cache_block_log2;    // a power of two, at least 32
   const uint8_t* keys;         // [kv_heads][capacity][row_bytes], and 64 bytes more that can be read
   const uint8_t* values;       // same
-  const uint16_t* key_scales;  // [kv_heads][capacity][row_scales] f16, and 32 more that can be read
+  const uint16_t* key_scales;  // [kv_heads][row_scales][capacity] f16, and 64 more that can be read
   const uint16_t* value_scales;
   float* out;  // [T][out_stride]
   int64_t out_stride;
@@ -101,7 +102,8 @@ struct Kernels {
   const char* isa;
 
   // Quantize token rows of x (row t at x + t*stride) of token blocks [block_begin, block_end) into `a`.
-  //   scale = max|x| / 127 over each A inputs, q = round-to-nearest-even(x / scale); all-zero block: scale 0, q 0.
+  //   scale = max|x| / 127 over each `scale_block` inputs, q = round-to-nearest-even(x / scale); all-zero block: scale
+  //   0, q 0.
   // With a fixed scale q saturates at -127 and 127.
   void (*quantize)(const float* x, int64_t stride, int64_t block_begin, int64_t block_end, const Activations& a);
 
@@ -134,10 +136,12 @@ struct Kernels {
   void (*to_f16)(const float* x, int64_t n, uint16_t* y);
   // One row of a key/value cache of kInt8 (limit 127) or kInt4 (limit 7); x holds n numbers, `block` is a multiple
   // of 32.
+  // Scales lie `scale_stride` apart.
   //   scale = f16(max|x| / limit) over each block, code = round-to-nearest-even(x / scale), at most limit either way
   // A block of zeros, or so small that its scale is 0: codes 0. One that is not finite: scale NaN (or infinite, where
   // only the scale is beyond f16), codes 0, so that whatever reads it is NaN.
-  void (*to_codes)(const float* x, int64_t n, CacheType type, int64_t block, uint8_t* codes, uint16_t* scales);
+  void (*to_codes)(const float* x, int64_t n, CacheType type, int64_t block, uint8_t* codes, uint16_t* scales,
+                   int64_t scale_stride);
   // Query heads [head_begin, head_end) of tokens [token_begin, token_end): softmax(scale * q k^T) v with a causal mask,
   // online softmax over blocks of positions; no T x T matrix. Query head h reads key/value head h / (heads / kv_heads).
   void (*attention)(const Attention& a, int64_t head_begin, int64_t head_end, int64_t token_begin, int64_t token_end,

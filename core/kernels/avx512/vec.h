@@ -105,6 +105,18 @@ inline void transpose(Vec (&a)[16]) {
   }
 }
 
+// Of 16 rows of codes `stride` bytes apart.
+inline void transpose_int8(const uint8_t* p, int64_t stride, Vec (&columns)[16]) {
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) columns[i] = load_int8(p + i * stride);
+  transpose(columns);
+}
+inline void transpose_int4(const uint8_t* p, int64_t stride, int shift, Vec (&columns)[16]) {
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) columns[i] = load_int4(p + i * stride, shift);
+  transpose(columns);
+}
+
 // Stored codes: four bytes for each row.
 struct Quad {
   __m512i v;

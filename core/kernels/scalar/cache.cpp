@@ -24,13 +24,15 @@ int32_t code_of(float x, float scale, float limit) {
 
 }  // namespace
 
-void to_codes(const float* x, int64_t n, CacheType type, int64_t block, uint8_t* codes, uint16_t* scales) {
+void to_codes(const float* x, int64_t n, CacheType type, int64_t block, uint8_t* codes, uint16_t* scales,
+              int64_t scale_stride) {
   const bool bytes = type == CacheType::kInt8;
   const float limit = bytes ? 127.0F : 7.0F;
   for (int64_t begin = 0; begin < n; begin += block) {
     const int64_t end = n - begin < block ? n : begin + block;
     *scales = scale_of(x + begin, end - begin, limit);
-    const float scale = f16_to_float(*scales++);
+    const float scale = f16_to_float(*scales);
+    scales += scale_stride;
     for (int64_t k = begin; k < end; ++k) {
       const int32_t code = code_of(x[k], scale, limit);
       if (bytes) {

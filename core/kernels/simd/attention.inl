@@ -73,13 +73,12 @@ inline void transpose_keys(const Rows& keys, int64_t positions, int64_t head_dim
       if (d % Rows::kPerLine == 0)
         for (int64_t i = 0; i < kLanes; ++i) keys.prefetch(p + i + kPositions, d);
       if (p + kLanes <= positions && d + kLanes <= head_dim) {
-#pragma GCC unroll 16
-        for (int64_t i = 0; i < kLanes; ++i) square[i] = keys.read(p + i, d);
+        keys.read_columns(p, d, square);
       } else {
         for (int64_t i = 0; i < kLanes; ++i)
           square[i] = p + i < positions ? keys.read_first(p + i, d, head_dim - d) : broadcast(0.0F);
+        transpose(square);
       }
-      transpose(square);
       float* to = panel + d * kPositions + p;
       if (d + kLanes <= head_dim) {
 #pragma GCC unroll 16

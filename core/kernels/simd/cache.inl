@@ -5,9 +5,9 @@ constexpr int64_t kPositions = 32;  // read at a time: both panels in L1 (decodi
 static_assert(kPositions % kLanes == 0);
 
 // The readers have the rows of one key/value head from one position on. `read` gives kLanes numbers from d on, all of
-// them stored; `read_first` the first `count` and then zeros. Decoding one token streams rows from memory in pieces too
-// short for the hardware to run ahead of, so the next rows are asked for: one line holds kPerLine numbers, and asking
-// past the end is harmless.
+// them stored; `read_first` the first `count` and then zeros; `read_columns` kLanes rows of them, transposed. Decoding
+// one token streams rows from memory in pieces too short for the hardware to run ahead of, so the next rows are asked
+// for: one line holds kPerLine numbers, and asking past the end is harmless.
 
 struct F32Rows {
   static constexpr int64_t kPerLine = 16;
@@ -20,6 +20,11 @@ struct F32Rows {
   Vec read(int64_t p, int64_t d) const { return load(rows + p * head_dim + d); }
   Vec read_first(int64_t p, int64_t d, int64_t count) const {
     return count >= kLanes ? read(p, d) : load_first(rows + p * head_dim + d, count, broadcast(0.0F));
+  }
+  void read_columns(int64_t p, int64_t d, Vec (&square)[kLanes]) const {
+#pragma GCC unroll 16
+    for (int64_t i = 0; i < kLanes; ++i) square[i] = read(p + i, d);
+    transpose(square);
   }
   void prefetch(int64_t p, int64_t d) const { __builtin_prefetch(rows + p * head_dim + d); }
 };
@@ -36,14 +41,22 @@ struct F16Rows {
   Vec read_first(int64_t p, int64_t d, int64_t count) const {
     return count >= kLanes ? read(p, d) : load_f16_first(rows + p * head_dim + d, count);
   }
+  void read_columns(int64_t p, int64_t d, Vec (&square)[kLanes]) const {
+#pragma GCC unroll 16
+    for (int64_t i = 0; i < kLanes; ++i) square[i] = read(p + i, d);
+    transpose(square);
+  }
   void prefetch(int64_t p, int64_t d) const { __builtin_prefetch(rows + p * head_dim + d); }
 };
 
-// Scales of `positions` rows as float32; up to kLanes - 1 more are read and written.
+// Scales of `positions` rows from `position` on as float32, [row_scales][kPositions]; up to kLanes - 1 more are read.
 inline const float* widen_scales(const Attention& a, const uint16_t* scales, int64_t row, int64_t positions,
                                  float* wide) {
-  const uint16_t* from = scales + row * a.row_scales;
-  for (int64_t i = 0; i < positions * a.row_scales; i += kLanes) store(wide + i, load_f16(from + i));
+  const int64_t head = row / a.capacity;
+  const uint16_t* from = scales + head * a.row_scales * a.capacity + row % a.capacity;
+  for (int64_t i = 0; i < a.row_scales; ++i)
+    for (int64_t p = 0; p < positions; p += kLanes)
+      store(wide + i * kPositions + p, load_f16(from + i * a.capacity + p));
   return wide;
 }
 
@@ -51,19 +64,25 @@ struct Int8Rows {
   static constexpr int64_t kPerLine = 64;
   const uint8_t* rows;
   const float* scales;
-  int64_t row_bytes, row_scales;
+  int64_t row_bytes;
   int32_t block_log2;
 
   static Int8Rows at(const Attention& a, const uint8_t* plane, const uint16_t* scales, int64_t row, int64_t positions,
                      float* wide) {
     const float* found = widen_scales(a, scales, row, positions, wide);
-    return {plane + row * a.row_bytes, found, a.row_bytes, a.row_scales, a.cache_block_log2};
+    return {plane + row * a.row_bytes, found, a.row_bytes, a.cache_block_log2};
   }
   Vec read(int64_t p, int64_t d) const {
-    return load_int8(rows + p * row_bytes + d) * broadcast(scales[p * row_scales + (d >> block_log2)]);
+    return load_int8(rows + p * row_bytes + d) * broadcast(scales[(d >> block_log2) * kPositions + p]);
   }
   Vec read_first(int64_t p, int64_t d, int64_t count) const {
     return count >= kLanes ? read(p, d) : keep_first(read(p, d), count);
+  }
+  void read_columns(int64_t p, int64_t d, Vec (&square)[kLanes]) const {
+    transpose_int8(rows + p * row_bytes + d, row_bytes, square);
+    const Vec scale = load(scales + (d >> block_log2) * kPositions + p);
+#pragma GCC unroll 16
+    for (int64_t i = 0; i < kLanes; ++i) square[i] = square[i] * scale;
   }
   void prefetch(int64_t p, int64_t d) const { __builtin_prefetch(rows + p * row_bytes + d); }
 };
@@ -72,20 +91,26 @@ struct Int4Rows {
   static constexpr int64_t kPerLine = 128;
   const uint8_t* rows;
   const float* scales;
-  int64_t row_bytes, row_scales;
+  int64_t row_bytes;
   int32_t block_log2;
 
   static Int4Rows at(const Attention& a, const uint8_t* plane, const uint16_t* scales, int64_t row, int64_t positions,
                      float* wide) {
     const float* found = widen_scales(a, scales, row, positions, wide);
-    return {plane + row * a.row_bytes, found, a.row_bytes, a.row_scales, a.cache_block_log2};
+    return {plane + row * a.row_bytes, found, a.row_bytes, a.cache_block_log2};
   }
   Vec read(int64_t p, int64_t d) const {
     const uint8_t* from = rows + p * row_bytes + d / 32 * 16 + d % 16;
-    return load_int4(from, d % 32 < 16 ? 0 : 4) * broadcast(scales[p * row_scales + (d >> block_log2)]);
+    return load_int4(from, d % 32 < 16 ? 0 : 4) * broadcast(scales[(d >> block_log2) * kPositions + p]);
   }
   Vec read_first(int64_t p, int64_t d, int64_t count) const {
     return count >= kLanes ? read(p, d) : keep_first(read(p, d), count);
+  }
+  void read_columns(int64_t p, int64_t d, Vec (&square)[kLanes]) const {
+    transpose_int4(rows + p * row_bytes + d / 32 * 16 + d % 16, row_bytes, d % 32 < 16 ? 0 : 4, square);
+    const Vec scale = load(scales + (d >> block_log2) * kPositions + p);
+#pragma GCC unroll 16
+    for (int64_t i = 0; i < kLanes; ++i) square[i] = square[i] * scale;
   }
   void prefetch(int64_t p, int64_t d) const { __builtin_prefetch(rows + p * row_bytes + d / 2); }
 };
@@ -123,12 +148,14 @@ inline void round_codes(const float* x, int64_t n, float scale, float limit, uin
   }
 }
 
-inline void to_codes_body(const float* x, int64_t n, CacheType type, int64_t block, uint8_t* codes, uint16_t* scales) {
+inline void to_codes_body(const float* x, int64_t n, CacheType type, int64_t block, uint8_t* codes, uint16_t* scales,
+                          int64_t scale_stride) {
   const bool bytes = type == CacheType::kInt8;
   const float limit = bytes ? 127.0F : 7.0F;
   for (int64_t begin = 0; begin < n; begin += block) {
     const int64_t end = n - begin < block ? n : begin + block;
-    const float scale = store_scale(x + begin, end - begin, limit, scales++);
+    const float scale = store_scale(x + begin, end - begin, limit, scales);
+    scales += scale_stride;
     for (int64_t k = begin; k < end; k += 32) {
       uint8_t whole[32];
       round_codes(x + k, end - k, scale, limit, whole);

@@ -37,6 +37,9 @@ def compress(
     rule: Annotated[
         list[str] | None, typer.Option(help="GLOB=FORMAT[@METHOD]; repeatable, the last match wins")
     ] = None,
+    activations: Annotated[
+        str, typer.Option(help="dynamic, or static[:absmax|percentile|mse]: fixed scales, found by a calibration")
+    ] = "dynamic",
     text: Annotated[Path | None, typer.Option(help="UTF-8 text to measure the loss on; one ships with scrimp")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="tokens of the text to measure on")] = DEFAULT_TOKENS,
     no_loss: Annotated[bool, typer.Option("--no-loss", help="don't measure the loss")] = False,
@@ -63,7 +66,7 @@ def compress(
     progress = bar.progress()
     wish = Wish(format=format, bits=bits, size=size, kl=kl, keep=keep, method=method, rules=rule or (),
                 embedding=embedding, tokenizer=tokenizer, calibrate=calibrate,
-                calibrate_windows=calibrate_windows)  # fmt: skip
+                calibrate_windows=calibrate_windows, activations=activations)  # fmt: skip
     job = prepare(model, wish, progress=progress)
     with job.source:
         prediction = job.predict()

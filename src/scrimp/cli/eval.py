@@ -49,7 +49,10 @@ def eval_(
         return
     output.print_table(("measured", "value", "± error"), lines(result), title=result.model)
     output.notes(result.notes)
-    output.note(f"protocol: {result.protocol}. Errors are standard errors, from window means.")
+    output.note(
+        f"protocol: {result.protocol}; {result.arithmetic} arithmetic, {result.kv} cache. "
+        "Errors are standard errors, from window means."
+    )
 
 
 def lines(result: Evaluation) -> list[tuple[str, str, str]]:

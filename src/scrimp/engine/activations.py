@@ -8,7 +8,6 @@ from typing import Literal
 
 from scrimp.errors import UsageError
 from scrimp.program import Program
-from scrimp.tensors import QTensor
 
 #: Inputs that share a scale; "token" has one for all inputs of a token.
 ActivationBlock = int | Literal["token"]
@@ -19,23 +18,12 @@ ACTIVATION_BLOCK = 32
 _WHOLE = 2**30
 
 
-def block_inputs(block: ActivationBlock, program: Program, matrices: Mapping[str, QTensor]) -> int:
-    """The block as a number. UsageError unless it and the group of every weight that meets it nest: a product sums what
-    both have in common before it scales."""
+def block_inputs(block: ActivationBlock) -> int:
+    """The block as a number; UsageError for one that the kernels cannot cut a row into."""
     if block == "token":
         return _WHOLE
     if not isinstance(block, int) or not 32 <= block <= _WHOLE or block % 32:
         raise UsageError(f"{block!r} inputs are no block of activations.", hint="a multiple of 32, or 'token'")
-    for name in {name for op in program.ops if op.kind == "linear" for name in op.weights}:
-        format, cols = matrices[name].format, matrices[name].shape[1]
-        group = format.group(cols)
-        if format.element.kind == "float" or block >= cols or group >= cols:
-            continue
-        if block % group and group % block:
-            raise UsageError(
-                f"Blocks of {block} activations do not nest with the groups of {name}, which hold {group} weights.",
-                hint=f"a multiple of {group}, or 'token'",
-            )
     return block
 
 

@@ -12,6 +12,8 @@ Kv = Literal["f16", "f32", "int8", "int4"]
 
 #: The number of each in core/kernels/kernels.h, where the layouts are drawn.
 KV_NUMBERS: dict[Kv, int] = {"f16": 0, "f32": 1, "int8": 2, "int4": 3}
+#: Those of the command line.
+OFFERED: tuple[Kv, ...] = ("f16", "int8", "int4")
 #: Numbers of one head and position that share a float16 scale, as a power of two.
 BLOCK_LOG2 = 5
 

@@ -98,7 +98,7 @@ class Engine:
             chunk=self.chunk,
             threads=threads,
             float_arithmetic=arithmetic == "f32",
-            activation_block=block_inputs(activation_block, program, matrices),
+            activation_block=block_inputs(activation_block),
             cache=KV_NUMBERS[self.kv],
             cache_block_log2=BLOCK_LOG2,
             isa=isa,

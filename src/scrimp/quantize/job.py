@@ -18,6 +18,7 @@ from scrimp.quantize import plan as plans
 from scrimp.quantize.apply import calibrates
 from scrimp.quantize.budget import fit
 from scrimp.quantize.predict import Prediction, predict
+from scrimp.quantize.ranges import Ranges, ranges_bytes, ranges_wanted
 from scrimp.quantize.report import CompressReport, TensorReport, record
 from scrimp.quantize.sensitivity import probe_windows
 from scrimp.quantize.spend import Spender
@@ -40,15 +41,17 @@ class Job:
     limit_bytes: int | None  #: what the files must not exceed
     calibration: Calibration | None = None  #: where a method of the plan wants Statistics
     planned: tuple[str, ...] = ()  #: how the plan was found
+    ranges: Ranges | None = None  #: where activations get fixed scales
 
     @property
     def notes(self) -> list[str]:
         """What a reader of the report should know."""
         walk = [] if self.calibration is None else notes_of_walk(self.plan, self.source, self.calibration)
-        return [*notes_of(self.source, self.plan), *walk, *self.planned]
+        fixed = [] if self.ranges is None else list(self.ranges.notes)
+        return [*notes_of(self.source, self.plan), *walk, *self.planned, *fixed]
 
     def predict(self) -> Prediction:
-        return predict(self.source, self.plan, file_bytes(self.source, self.plan), self.calibration)
+        return predict(self.source, self.plan, file_bytes(self.source, self.plan, self.ranges), self.calibration)
 
 
 def prepare(model: str | Path, wish: Wish, *, progress: Progress = SILENT) -> Job:
@@ -66,7 +69,7 @@ def prepare(model: str | Path, wish: Wish, *, progress: Progress = SILENT) -> Jo
             limit = wish.size_bytes if wish.bits is None else int(wish.bits * parameters / 8)
             plan, planned = _solve(source, wish, limit, progress)
         plan = applicable(plan, source)
-        return Job(source, plan, limit, _calibration(source, plan, wish), planned)
+        return Job(source, plan, limit, _calibration(source, plan, wish), planned, ranges_wanted(source, wish))
     except BaseException:
         source.close()
         raise
@@ -105,7 +108,7 @@ def _calibration(source: Source, plan: plans.Plan, wish: Wish) -> Calibration | 
     """The windows, where the plan wants any. Refused when there is no text that this network could read."""
     method = next((choice.method for choice in plan.choices.values() if calibrates(choice)), None)
     if method is None:
-        if wish.calibrate is not None or wish.calibrate_windows is not None:
+        if wish.range_rule is None and (wish.calibrate is not None or wish.calibrate_windows is not None):
             raise UsageError("No method of this plan looks at a text, so there is nothing to calibrate.",
                              hint="leave --calibrate out, or choose such a method with --method")  # fmt: skip
         return None
@@ -121,9 +124,9 @@ def _calibration(source: Source, plan: plans.Plan, wish: Wish) -> Calibration | 
     )
 
 
-def file_bytes(source: Source, plan: plans.Plan) -> int:
+def file_bytes(source: Source, plan: plans.Plan, ranges: Ranges | None = None) -> int:
     """Bytes the directory will take, or very little less: the record of the loss is of unknown length."""
-    return _Overhead(source).file_bytes(plan)
+    return _Overhead(source).file_bytes(plan) + (0 if ranges is None else ranges_bytes(source, plan, ranges))
 
 
 class _Overhead:

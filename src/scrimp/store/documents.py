@@ -22,12 +22,14 @@ VERSION = 1
 HASH_BYTES = 10**9
 
 
-def config_json(source: Source, plan: Plan) -> str:
-    """The source's config and the Format and shape of every matrix."""
+def config_json(source: Source, plan: Plan, activations: Mapping[str, Any] | None = None) -> str:
+    """The source's config, the Format and shape of every matrix, and fixed ranges of activations (activations.py)."""
     tensors = {
         name: {"format": choice.format.name, "shape": plan.shapes[name]} for name, choice in plan.choices.items()
     }
     quantization = {"quant_method": QUANT_METHOD, "version": VERSION, "tensors": tensors}
+    if activations is not None:
+        quantization["activations"] = activations
     return _text({**source.config, "quantization_config": quantization})
 
 

@@ -15,6 +15,7 @@ from scrimp.sources.json_object import read_json
 from scrimp.sources.safetensors_file import SafetensorsFile
 from scrimp.sources.source import Source, TensorInfo
 from scrimp.sources.tokenizer_data import TokenizerData
+from scrimp.store import activations
 from scrimp.store.documents import QUANT_METHOD, VERSION
 from scrimp.store.layout import ALIGNMENT, MODEL_FILE, PAD_PREFIX, expected_parts
 from scrimp.tensors import DTYPES, QTensor, Stored, from_parts, part_types
@@ -29,10 +30,12 @@ def open_store(path: Path) -> ScrimpSource:
         if not (path / name).is_file():
             raise Refused(f"{path} lacks {name}.", hint=_HINT)
     config = read_json(path / "config.json")
-    formats, shapes = _formats(path, config.pop("quantization_config", None))
+    declared = config.pop("quantization_config", None)
+    formats, shapes = _formats(path, declared)
+    ranges = declared.get("activations") if isinstance(declared, dict) else None
     file = SafetensorsFile(path / MODEL_FILE)
     try:
-        return ScrimpSource(path, config, file, formats, shapes)
+        return ScrimpSource(path, config, file, formats, shapes, ranges)
     except BaseException:
         file.close()
         raise
@@ -50,6 +53,7 @@ class ScrimpSource(Source):
         file: SafetensorsFile,
         formats: dict[str, Format],
         shapes: dict[str, tuple[int, int]],
+        ranges: object = None,
     ) -> None:
         self._file, self._formats = file, formats
         infos: dict[str, TensorInfo] = {}
@@ -87,6 +91,7 @@ class ScrimpSource(Source):
             tokenizer=TokenizerData.huggingface(path) if has_tokenizer else TokenizerData.none(),
             notes=[],
             file_bytes=directory_bytes(path),
+            input_scales=activations.read(path, ranges, config),
         )
 
     def read(self, name: str) -> QTensor | NDArray[np.float32]:
