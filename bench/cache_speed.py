@@ -14,8 +14,6 @@ from time import perf_counter
 import scrimp
 from scrimp.model import Model
 
-FORMATS = ("f16", "int8", "int4")
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -24,15 +22,16 @@ def main() -> None:
     parser.add_argument("--decode", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--formats", nargs="+", default=["f16", "int8", "int4"])
     options = parser.parse_args()
     opened = {
         kv: scrimp.open(options.model, kv=kv, threads=options.threads, context=options.context + options.decode)
-        for kv in FORMATS
+        for kv in options.formats
     }
     for model in opened.values():
         model.step([(7919 * i) % model.vocab_size for i in range(options.context)], 0)
         decode_s(model, options.context, options.decode)
-    seconds: dict[str, list[tuple[float, float]]] = {kv: [] for kv in FORMATS}
+    seconds: dict[str, list[tuple[float, float]]] = {kv: [] for kv in options.formats}
     for _ in range(options.rounds):
         for kv, model in opened.items():
             seconds[kv].append(decode_s(model, options.context, options.decode))
@@ -44,7 +43,7 @@ def main() -> None:
         rows.append({"kv": kv, "bytes_per_token": model.kv_bytes_per_token, "ms": whole, "attention_ms": attention})
         print(f"| {kv} | {model.kv_bytes_per_token:,} | {1000 / whole:.1f} | {whole:.2f} | {attention:.2f} |")
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    some = opened["f16"]
+    some = opened[options.formats[0]]
     print(json.dumps({"isa": some.isa, "threads": some.threads, "context": options.context,
                       "commit": commit.stdout.strip(), "rows": rows}))  # fmt: skip
 

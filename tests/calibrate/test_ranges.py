@@ -74,11 +74,10 @@ def test_mse_has_the_least_of_what_it_promises():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_mse_loses_less_than_the_other_rules_where_tails_are_heavy(seed):
+def test_mse_loses_least_where_tails_are_heavy(seed):
     x = heavy_tailed(seed)
     errors = {rule: squared_error(x, find(histogram(x))) for rule, find in RULES.items()}
     assert errors["mse"] == min(errors.values())
-    assert errors["mse"] < 0.5 * errors["absmax"]
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -74,9 +74,11 @@ def test_inspect_says_what_a_token_of_context_takes(model, capsys):
 
 def test_a_model_with_fixed_ranges_is_measured_with_them(model, text, capsys, tmp_path):
     arguments = ("--format", "int8:g32", "--activations", "static:percentile", "--calibrate", text, "--text", text)
-    report = run_json(capsys, "compress", model, "-o", tmp_path / "fixed", *arguments, "--max-tokens", 256)
+    out = tmp_path / "fixed"
+    assert main(["compress", str(model), "-o", str(out), *map(str, arguments), "--json"]) == 4, "random weights"
+    report = json.loads(capsys.readouterr().out)
     assert report["loss"]["arithmetic"] == "int8-static"
-    found = run_json(capsys, "eval", tmp_path / "fixed", "--text", text, "--context", 32)
+    found = run_json(capsys, "eval", out, "--text", text, "--context", 32)
     assert found["arithmetic"] == "int8-static"
     assert any("one fixed scale for each input (percentile)" in note for note in report["notes"])
 
