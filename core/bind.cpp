@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <cfloat>
 #include <stdexcept>
 #include <string>
 #include <tuple>
@@ -35,6 +36,8 @@ using FloatsOut = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
 using Tokens = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 template <typename T>
 using Array = nb::ndarray<nb::numpy, T>;
+
+constexpr int kCacheBlockLog2 = 5;
 
 void require(bool condition, const char* message) {
   if (!condition) throw std::invalid_argument(message);
@@ -166,17 +169,25 @@ Array<float> decode_rows(const HeldMatrix& held, int64_t begin, int64_t end) {
   return out;
 }
 
+void check_activations(const Op& op, int64_t block) {
+  require(block >= kLeastBlock && block % kLeastBlock == 0, "a block of activations is a multiple of 32 inputs");
+  for (float scale : op.floats)
+    require(scale >= FLT_MIN && scale <= FLT_MAX / 127.0F, "an activation scale is no positive number");
+}
+
 // One product by itself, for the kernel tests and benchmarks: x (T, K) -> y (T, N).
 Array<float> linear(const HeldMatrix& held, nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu> x,
-                    const std::string& isa, bool float_arithmetic, int64_t activation_block) {
+                    const std::string& isa, bool float_arithmetic, int64_t activation_block, float input_scale) {
   const Matrix& w = held.matrix;
   const auto tokens = static_cast<int64_t>(x.shape(0));
   require(static_cast<int64_t>(x.shape(1)) == w.cols && tokens > 0, "x must be (T, K) with K the matrix's inputs");
   Op op{OpKind::kLinear, {0}, {1}, {0}, {}, {}, {}};
+  if (input_scale != 0.0F) op.floats = {input_scale};
+  check_activations(op, activation_block);
   const auto round16 = [](int64_t n) { return (n + 15) / 16 * 16; };
   auto y = make_array<float>({x.shape(0), static_cast<size_t>(w.rows)});
   Engine engine({op}, {{0, w.cols}, {0, w.rows}}, round16(w.cols), 1, {w}, {}, {},
-                {0, tokens, 1, float_arithmetic, activation_block}, pick(isa));
+                {0, tokens, 1, float_arithmetic, activation_block, CacheType::kF16, kCacheBlockLog2}, pick(isa));
   const std::vector<int32_t> dummy(x.shape(0), 0);
   Step step{dummy, 0, 0, 1, y.data(), true, {{0, const_cast<float*>(x.data())}}, {}};
   nb::gil_scoped_release release;
@@ -224,9 +235,10 @@ void init_engine(PyEngine* self, const std::vector<OpTuple>& tuples,
                  const std::vector<std::pair<int64_t, int64_t>>& places, int64_t arena, int output,
                  const std::vector<nb::object>& matrices, const std::vector<nb::object>& vectors,
                  const std::vector<std::pair<int64_t, int64_t>>& caches, int64_t context, int64_t chunk, int threads,
-                 bool float_arithmetic, int64_t activation_block, const std::string& isa) {
-  require(context > 0 && chunk > 0 && threads > 0 && threads <= 1024 && activation_block >= 32,
-          "settings out of range");
+                 bool float_arithmetic, int64_t activation_block, int cache, int cache_block_log2,
+                 const std::string& isa) {
+  require(context > 0 && chunk > 0 && threads > 0 && threads <= 1024, "settings out of range");
+  require(cache >= 0 && cache <= 3 && cache_block_log2 >= 5 && cache_block_log2 <= 30, "no such cache");
   std::vector<Op> ops;
   for (const auto& [kind, in, out, weights, op_vectors, ints, floats] : tuples) {
     ops.push_back({static_cast<OpKind>(kind), in, out, weights, op_vectors, ints, floats});
@@ -241,13 +253,17 @@ void init_engine(PyEngine* self, const std::vector<OpTuple>& tuples,
     const auto array = nb::cast<Floats>(vector);
     plain_vectors.push_back({array.data(), static_cast<int64_t>(array.size())});
   }
+  for (const Op& op : ops)
+    if (op.kind == OpKind::kLinear) check_activations(op, activation_block);
   std::vector<CacheShape> shapes;
   for (const auto& [heads, dim] : caches) shapes.push_back({heads, dim});
   new (self) PyEngine{matrices, nullptr, checked_vocab(ops, plain), output, buffers};
   self->held.insert(self->held.end(), vectors.begin(), vectors.end());
-  self->engine = std::make_unique<Engine>(
-      std::move(ops), buffers, arena, output, std::move(plain), std::move(plain_vectors), std::move(shapes),
-      Settings{context, chunk, threads, float_arithmetic, activation_block}, pick(isa));
+  self->engine = std::make_unique<Engine>(std::move(ops), buffers, arena, output, std::move(plain),
+                                          std::move(plain_vectors), std::move(shapes),
+                                          Settings{context, chunk, threads, float_arithmetic, activation_block,
+                                                   static_cast<CacheType>(cache), cache_block_log2},
+                                          pick(isa));
 }
 
 std::vector<Tap> checked_taps(const PyEngine& self, const std::vector<std::pair<int, FloatsOut>>& arrays,
@@ -359,7 +375,7 @@ NB_MODULE(_core, m) {
         nb::sig("def pack_codes(codes: NDArray[np.uint8], widths: Sequence[int]) -> list[NDArray[np.uint8]]"));
   m.def("unpack_codes", &unpack_codes, "planes"_a, "widths"_a, "shape"_a);
   m.def("linear", &linear, "matrix"_a, "x"_a, "isa"_a, "float_arithmetic"_a = false, "activation_block"_a = 32,
-        "x (T, K) times one matrix -> (T, N), for tests and benchmarks of the kernels.");
+        "input_scale"_a = 0.0F, "x (T, K) times one matrix -> (T, N), for tests and benchmarks of the kernels.");
   m.def("score", &score_rows, "logits"_a, "targets"_a, "reference"_a = nb::none(), "threads"_a = 1, "isa"_a = "scalar");
   m.def("explain_bus_errors", &explain_bus_errors,
         "From now on a file that shrinks under a mapping ends the process in words.");
@@ -382,7 +398,8 @@ NB_MODULE(_core, m) {
 
   nb::class_<PyEngine>(m, "Engine")
       .def("__init__", &init_engine, "ops"_a, "places"_a, "arena"_a, "output"_a, "matrices"_a, "vectors"_a, "caches"_a,
-           "context"_a, "chunk"_a, "threads"_a, "float_arithmetic"_a, "activation_block"_a, "isa"_a)
+           "context"_a, "chunk"_a, "threads"_a, "float_arithmetic"_a, "activation_block"_a, "cache"_a,
+           "cache_block_log2"_a, "isa"_a)
       .def("run", &run, "tokens"_a, "start"_a, "first"_a, "last"_a, "all_logits"_a, "logits"_a.none(),
            "inputs"_a = std::vector<std::pair<int, FloatsOut>>{},
            "outputs"_a = std::vector<std::pair<int, FloatsOut>>{})

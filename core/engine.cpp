@@ -18,9 +18,16 @@ int64_t tile_bytes(const Matrix& w) {
          w.groups * kTileRows * scale_bytes * (w.mins ? 2 : 1);
 }
 
+constexpr int64_t kCacheSlack = 64;       // kernels may read so much past the end
 constexpr int64_t kPieceBytes = 1 << 17;  // of weights claimed at a time for one token: a few microseconds
 
 }  // namespace
+
+CacheRow cache_row(CacheType type, int64_t head_dim, int32_t block_log2) {
+  if (type == CacheType::kF16 || type == CacheType::kF32) return {head_dim * (type == CacheType::kF32 ? 4 : 2), 0};
+  const int64_t scales = (head_dim + (int64_t{1} << block_log2) - 1) >> block_log2;
+  return {type == CacheType::kInt8 ? head_dim : (head_dim + 31) / 32 * 16, scales};
+}
 
 void Engine::Free::operator()(void* memory) const { std::free(memory); }
 
@@ -54,10 +61,7 @@ Engine::Engine(std::vector<Op> ops, std::vector<Buffer> places, int64_t arena_wi
       seconds_(static_cast<size_t>(settings.threads), std::vector<double>(ops_.size(), 0.0)),
       pool_(settings.threads) {
   std::memset(arena_.get(), 0, static_cast<size_t>(arena_width * settings.chunk) * sizeof(float));
-  for (const CacheShape& shape : caches) {
-    const int64_t bytes = shape.kv_heads * shape.head_dim * settings.context * (settings.float_arithmetic ? 4 : 2);
-    caches_.push_back({shape, allocate<uint8_t>(bytes), allocate<uint8_t>(bytes)});
-  }
+  for (const CacheShape& shape : caches) caches_.push_back(make_cache(shape));
   int64_t widest = 0;
   for (size_t i = 0; i < ops_.size(); ++i) {
     const Op& op = ops_[i];
@@ -77,10 +81,23 @@ Engine::Engine(std::vector<Op> ops, std::vector<Buffer> places, int64_t arena_wi
     deal_pieces(i);
   }
   const int64_t padded = round_up(widest + 64, 64);
-  const int64_t blocks = (widest + settings.activation_block - 1) / settings.activation_block;
+  const int64_t blocks = (widest + kLeastBlock - 1) / kLeastBlock;
   quads_ = allocate<int8_t>(padded * settings.chunk);
   scales_ = allocate<float>(blocks * settings.chunk);
   sums_ = allocate<int32_t>(blocks * settings.chunk);
+}
+
+Engine::Cache Engine::make_cache(const CacheShape& shape) const {
+  const auto [row_bytes, row_scales] = cache_row(settings_.cache, shape.head_dim, settings_.cache_block_log2);
+  const int64_t rows = shape.kv_heads * settings_.context;
+  const int64_t bytes = rows * row_bytes + kCacheSlack, scales = rows * row_scales + kCacheSlack;
+  return {shape,
+          row_bytes,
+          row_scales,
+          allocate<uint8_t>(bytes),
+          allocate<uint8_t>(bytes),
+          allocate<uint16_t>(scales),
+          allocate<uint16_t>(scales)};
 }
 
 // For one token: every thread gets one stretch of each product, of equal bytes, in pieces that others can take over.

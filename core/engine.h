@@ -18,14 +18,24 @@
 namespace scrimp {
 
 inline int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+constexpr int64_t kLeastBlock = 32;  // of activations with a scale: what every group of weights is a multiple of
+
 inline int64_t tile_count(const Matrix& w) { return (w.rows + kTileRows - 1) / kTileRows; }
+
+// Bytes and scales (two bytes each) of the keys or values of one head and position.
+struct CacheRow {
+  int64_t bytes, scales;
+};
+CacheRow cache_row(CacheType type, int64_t head_dim, int32_t block_log2);
 
 struct Settings {
   int64_t context;  // positions the key/value cache can hold
   int64_t chunk;    // largest number of tokens in one run
   int threads;
-  bool float_arithmetic;     // decoded weights times float activations, float keys and values: the reference
+  bool float_arithmetic;     // decoded weights times float activations: the reference
   int64_t activation_block;  // inputs that share an activation scale
+  CacheType cache;           // of keys and values
+  int32_t cache_block_log2;  // numbers that share a scale there
 };
 
 // A buffer's contents handed in before a run or copied out right after it was produced: [tokens][width] floats.
@@ -71,7 +81,9 @@ class Engine {
 
   struct Cache {
     CacheShape shape;
-    Memory<uint8_t> keys, values;  // f16; float32 with float arithmetic
+    int64_t row_bytes, row_scales;  // of one head and position
+    Memory<uint8_t> keys, values;
+    Memory<uint16_t> key_scales, value_scales;
   };
   // cos and sin of position * frequency, filled as far as positions were used.
   struct Rotation {
@@ -90,6 +102,7 @@ class Engine {
     int64_t first_row, rows, start;
   };
 
+  Cache make_cache(const CacheShape& shape) const;
   void deal_pieces(size_t index);
   void extend_rotations(int64_t positions);
 

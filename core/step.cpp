@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
-#include <utility>
+#include <tuple>
 
 #include "engine.h"
 #include "hadamard.h"
@@ -149,8 +149,26 @@ bool Engine::in_floats(int weight) const {
 
 Activations Engine::activations_of(const Op& op, const View& view) const {
   const int64_t cols = matrices_[static_cast<size_t>(op.weights[0])].cols;
-  const int64_t block = std::min(settings_.activation_block, cols), blocks = (cols + block - 1) / block;
-  return {view.rows, cols, round_up(cols + 64, 64), block, blocks, quads_.get(), scales_.get(), sums_.get()};
+  const float fixed = op.floats.empty() ? 0.0F : op.floats[0];
+  const int64_t shared = fixed > 0.0F ? cols : std::min(settings_.activation_block, cols);
+  // Products sum what a block of activations and a group of weights have in common before they scale it, so a block
+  // lies in one group, and in one panel of the many-token products.
+  const bool whole = (shared & (shared - 1)) == 0 && kPanelCols % shared == 0 &&
+                     std::all_of(op.weights.begin(), op.weights.end(), [&](int weight) {
+                       const Matrix& w = matrices_[static_cast<size_t>(weight)];
+                       return in_floats(weight) || w.group >= cols || w.group % shared == 0;
+                     });
+  const int64_t block = shared == cols || whole ? shared : kLeastBlock;
+  return {.tokens = view.rows,
+          .cols = cols,
+          .cols_padded = round_up(cols + 64, 64),
+          .block = block,
+          .blocks = (cols + block - 1) / block,
+          .scale_block = shared,
+          .fixed_scale = fixed,
+          .quads = quads_.get(),
+          .scales = scales_.get(),
+          .sums = sums_.get()};
 }
 
 void Engine::prepare_linear(const Op& op, const Step& step, const View& view, int64_t block) {
@@ -164,16 +182,21 @@ void Engine::prepare_attention(const Op& op, const View& view, int64_t block) {
   const Cache& cache = caches_[static_cast<size_t>(op.ints[0])];
   const auto [kv_heads, head_dim] = cache.shape;
   const int64_t end = std::min((block + 1) * kTokenBlock, view.rows);
-  const std::pair<int, uint8_t*> streams[] = {{op.inputs[1], cache.keys.get()}, {op.inputs[2], cache.values.get()}};
-  for (const auto& [buffer, memory] : streams) {
+  const std::tuple<int, uint8_t*, uint16_t*> streams[] = {{op.inputs[1], cache.keys.get(), cache.key_scales.get()},
+                                                          {op.inputs[2], cache.values.get(), cache.value_scales.get()}};
+  for (const auto& [buffer, memory, scales] : streams) {
     for (int64_t t = block * kTokenBlock; t < end; ++t) {
       const float* from = arena_.get() + t * arena_width_ + places_[static_cast<size_t>(buffer)].offset;
       for (int64_t h = 0; h < kv_heads; ++h, from += head_dim) {
-        const int64_t at = (h * settings_.context + view.start + t) * head_dim;
-        if (settings_.float_arithmetic) {
-          std::memcpy(reinterpret_cast<float*>(memory) + at, from, static_cast<size_t>(head_dim) * sizeof(float));
+        const int64_t row = h * settings_.context + view.start + t;
+        uint8_t* to = memory + row * cache.row_bytes;
+        if (settings_.cache == CacheType::kF32) {
+          std::memcpy(to, from, static_cast<size_t>(cache.row_bytes));
+        } else if (settings_.cache == CacheType::kF16) {
+          kernels_.to_f16(from, head_dim, reinterpret_cast<uint16_t*>(to));
         } else {
-          kernels_.to_f16(from, head_dim, reinterpret_cast<uint16_t*>(memory) + at);
+          kernels_.to_codes(from, head_dim, settings_.cache, int64_t{1} << settings_.cache_block_log2, to,
+                            scales + h * cache.row_scales * settings_.context + view.start + t, settings_.context);
         }
       }
     }
@@ -252,9 +275,14 @@ void Engine::attention(const Op& op, size_t index, const View& view, int thread)
                     .scale = op.floats[0],
                     .q = buffer(op.inputs[0]),
                     .q_stride = arena_width_,
+                    .cache = settings_.cache,
+                    .row_bytes = cache.row_bytes,
+                    .row_scales = cache.row_scales,
+                    .cache_block_log2 = settings_.cache_block_log2,
                     .keys = cache.keys.get(),
                     .values = cache.values.get(),
-                    .float_cache = settings_.float_arithmetic,
+                    .key_scales = cache.key_scales.get(),
+                    .value_scales = cache.value_scales.get(),
                     .out = buffer(op.outputs[0]),
                     .out_stride = arena_width_};
   // A piece is the query heads of one key head for a few tokens; late tokens see more positions, so they go first.

@@ -21,6 +21,14 @@ enum class Element : int32_t { kF32 = 0, kF16 = 1, kBf16 = 2, kInt = 3, kTernary
 // How scales and mins are stored.
 enum class ScaleType : int32_t { kNone = 0, kF16 = 1, kF32 = 2, kBf16 = 3 };
 
+// How keys and values are cached. A row is the head_dim numbers of one head and position.
+//   kF16, kF32: the numbers.
+//   kInt8: head_dim codes, -127 .. 127.
+//   kInt4: 16 bytes for each 32 numbers, the last ones padded. Byte j holds code j in its low and code 16 + j in its
+//          high half, each 8 more than it means; -7 .. 7.
+// A number is scale * code. Scales are float16, one for each `cache_block` numbers of a row, in a plane of their own.
+enum class CacheType : int32_t { kF16 = 0, kF32 = 1, kInt8 = 2, kInt4 = 3 };
+
 // One stored weight matrix W (rows N, cols K): architecture section 4.
 //
 // plane[i]: `ceil(rows/16)` tiles, each `vectors[i]` vectors of 64 bytes, contiguous, 64-byte aligned.
@@ -60,8 +68,10 @@ struct Matrix {
 struct Activations {
   int64_t tokens, cols;
   int64_t cols_padded;  // multiple of 64, at least cols + 64: kernels may read (zeros) past cols
-  int64_t block;        // A: 32, 64, 128, 256, or >= cols (one scale per token)
+  int64_t block;        // A: a power of two from 32 to 256 that divides the groups of all weights, or >= cols
   int64_t blocks;       // ceil(cols / A)
+  int64_t scale_block;  // inputs whose largest gives the scale: a multiple of A, then several blocks have the same
+  float fixed_scale;    // of all inputs, known beforehand; 0: every block has its own, found in its numbers
   int8_t* quads;
   float* scales;
   int32_t* sums;
@@ -76,10 +86,15 @@ struct Attention {
   float scale;       // usually 1/sqrt(head_dim)
   const float* q;    // [T][q_stride], head h at h*head_dim
   int64_t q_stride;
-  const void* keys;    // [kv_heads][capacity][head_dim]: f16 as uint16_t, or float
-  const void* values;  // same
-  bool float_cache;    // keys and values are float: the reference arithmetic
-  float* out;          // [T][out_stride]
+  CacheType cache;
+  int64_t row_bytes;           // of one head and position
+  int64_t row_scales;          // ceil(head_dim / cache_block), 0 for floats
+  int32_t cache_block_log2;    // a power of two, at least 32
+  const uint8_t* keys;         // [kv_heads][capacity][row_bytes], and 64 bytes more that can be read
+  const uint8_t* values;       // same
+  const uint16_t* key_scales;  // [kv_heads][row_scales][capacity] f16, and 64 more that can be read
+  const uint16_t* value_scales;
+  float* out;  // [T][out_stride]
   int64_t out_stride;
 };
 
@@ -123,7 +138,9 @@ struct Kernels {
   const char* isa;
 
   // Quantize token rows of x (row t at x + t*stride) of token blocks [block_begin, block_end) into `a`.
-  //   scale = max|x| / 127 over each A inputs, q = round-to-nearest-even(x / scale); all-zero block: scale 0, q 0.
+  //   scale = max|x| / 127 over each `scale_block` inputs, q = round-to-nearest-even(x / scale); all-zero block: scale
+  //   0, q 0.
+  // With a fixed scale q saturates at -127 and 127.
   void (*quantize)(const float* x, int64_t stride, int64_t block_begin, int64_t block_end, const Activations& a);
 
   // y[t*y_stride + n] = row n of W times token t, for rows of tiles [tile_begin, tile_end), any T >= 1,
@@ -153,6 +170,14 @@ struct Kernels {
   void (*rope)(float* x, int64_t heads, int64_t head_dim, const float* cos, const float* sin);
   // f32 -> f16, round to nearest even
   void (*to_f16)(const float* x, int64_t n, uint16_t* y);
+  // One row of a key/value cache of kInt8 (limit 127) or kInt4 (limit 7); x holds n numbers, `block` is a multiple
+  // of 32.
+  // Scales lie `scale_stride` apart.
+  //   scale = f16(max|x| / limit) over each block, code = round-to-nearest-even(x / scale), at most limit either way
+  // A block of zeros, or so small that its scale is 0: codes 0. One that is not finite: scale NaN (or infinite, where
+  // only the scale is beyond f16), codes 0, so that whatever reads it is NaN.
+  void (*to_codes)(const float* x, int64_t n, CacheType type, int64_t block, uint8_t* codes, uint16_t* scales,
+                   int64_t scale_stride);
   // Query heads [head_begin, head_end) of tokens [token_begin, token_end): softmax(scale * q k^T) v with a causal mask,
   // online softmax over blocks of positions; no T x T matrix. Query head h reads key/value head h / (heads / kv_heads).
   void (*attention)(const Attention& a, int64_t head_begin, int64_t head_end, int64_t token_begin, int64_t token_end,

@@ -47,7 +47,12 @@ def spreads(
     codes: NDArray[np.uint8], squares: NDArray[np.float32]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
 def linear(
-    matrix: Matrix, x: NDArray[np.float32], isa: str, float_arithmetic: bool = False, activation_block: int = 32
+    matrix: Matrix,
+    x: NDArray[np.float32],
+    isa: str,
+    float_arithmetic: bool = False,
+    activation_block: int = 32,
+    input_scale: float = 0.0,
 ) -> NDArray[np.float32]: ...
 def score(
     logits: NDArray[np.float32],
@@ -129,6 +134,8 @@ class Engine:
         threads: int,
         float_arithmetic: bool,
         activation_block: int,
+        cache: int,
+        cache_block_log2: int,
         isa: str,
     ) -> None: ...
     def run(

@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scrimp import models
-from scrimp.engine import Arithmetic, Engine, default_threads, pick_isa
+from scrimp.engine import ActivationBlock, Arithmetic, Engine, Kv, default_threads, pick_isa
+from scrimp.engine.activations import ACTIVATION_BLOCK, with_input_scales
+from scrimp.engine.cache import bytes_per_position, check_kv
 from scrimp.engine.float_path import as_run, decoded_notes
 from scrimp.errors import Refused, UsageError
 from scrimp.models.attach import attach
@@ -43,9 +45,13 @@ class Model:
         *,
         threads: int | None = None,
         context: int | None = None,
-        arithmetic: Arithmetic = "int8",
+        arithmetic: Arithmetic | None = None,
         isa: str | None = None,
+        kv: Kv | None = None,
+        activation_block: ActivationBlock = ACTIVATION_BLOCK,
     ) -> None:
+        """Without an ``arithmetic`` the model runs as it was made to: "int8-static" where it brings the ranges of its
+        activations, else "int8"."""
         parsed, plain = models.build(source.config)
         shapes = {name: info.shape for name, info in source.tensors.items()}
         self.program = attach(plain, shapes, lambda name: np.asarray(source.read(name), np.float32))
@@ -56,7 +62,15 @@ class Model:
             )
         if threads is not None and not 1 <= threads <= MAX_THREADS:
             raise UsageError(f"{threads:,} threads are out of range.", hint=f"1 … {MAX_THREADS:,} are possible")
-        self.source, self.arithmetic = source, arithmetic
+        if kv is not None:
+            check_kv(kv)
+        self.source = source
+        self.arithmetic: Arithmetic = arithmetic or ("int8-static" if source.input_scales else "int8")
+        if self.arithmetic == "int8-static":
+            if not source.input_scales:
+                raise UsageError(f"{source.path} brings no ranges of its activations.",
+                                 hint="scrimp compress --activations static measures them")  # fmt: skip
+            self.program = with_input_scales(self.program, source.input_scales)
         self.context = context or min(longest, DEFAULT_CONTEXT)
         self.threads = threads or default_threads()
         self.isa = pick_isa(isa)
@@ -68,8 +82,20 @@ class Model:
             context=self.context,
             threads=self.threads,
             isa=self.isa,
-            arithmetic=arithmetic,
+            arithmetic=self.arithmetic,
+            kv=kv,
+            activation_block=activation_block,
         )
+
+    @property
+    def kv(self) -> Kv:
+        """The format of keys and values in the cache."""
+        return self.engine.kv
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """What every token of context takes in the caches of all layers."""
+        return bytes_per_position(self.program, self.kv)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -170,13 +196,21 @@ def open_model(
     tokenizer: Path | None = None,
     threads: int | None = None,
     context: int | None = None,
-    arithmetic: Arithmetic = "int8",
+    arithmetic: Arithmetic | None = None,
     isa: str | None = None,
+    kv: Kv | None = None,
+    activation_block: ActivationBlock = ACTIVATION_BLOCK,
 ) -> Model:
-    """Open any MODEL of the command line: a path, a catalogue name or a hub id."""
+    """Open any MODEL of the command line: a path, a catalogue name or a hub id.
+
+    ``kv`` is the format of the key/value cache: "f16" unless given, "int8" or "int4".
+    """
     source = open_source(locate(str(model)), tokenizer=tokenizer)
     try:
-        return Model(source, threads=threads, context=context, arithmetic=arithmetic, isa=isa)
+        return Model(
+            source, threads=threads, context=context, arithmetic=arithmetic, isa=isa, kv=kv,
+            activation_block=activation_block,
+        )  # fmt: skip
     except BaseException:
         source.close()
         raise

@@ -15,7 +15,7 @@ Kind = Literal["embed", "rms_norm", "linear", "rope", "attention", "swiglu", "ad
 KINDS: dict[Kind, int] = {
     "embed": 0,  # out = row `token` of weight 0
     "rms_norm": 1,  # out = rms_norm(in) * vector 0; floats: eps
-    "linear": 2,  # out_i = weight_i in (+ vector_i if ints[i]); one activation quantization for all
+    "linear": 2,  # out_i = weight_i in (+ vector_i if ints[i]); quantized once; floats: its scale, if fixed
     "rope": 3,  # out = rotated in; ints: heads, head_dim; floats: inverse frequencies (D/2)
     "attention": 4,  # out = attention(q, k, v); ints: cache, heads, kv_heads, head_dim; floats: scale
     "swiglu": 5,  # out = silu(in 0) * in 1
@@ -52,7 +52,7 @@ class Op:
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """Keys and values of one attention layer: float16 ``(kv_heads, context, head_dim)`` each."""
+    """Keys and values of one attention layer: ``(kv_heads, context, head_dim)`` each (formats: engine/cache.py)."""
 
     kv_heads: int
     head_dim: int

@@ -1,7 +1,7 @@
 """Attention of every instruction set against a float64 softmax, within the bound of core/kernels/simd/attention.inl.
 
-Keys and values are rounded to what the cache holds (float16, or float32 in reference arithmetic) in NumPy first, so
-what is left to bound is float32 arithmetic alone.
+Keys and values are rounded to what the cache holds in NumPy first (cache_oracle.py), so what is left to bound is
+float32 arithmetic alone.
 """
 
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+from cache_oracle import KINDS, cached
 
 from scrimp.engine import Engine
 from scrimp.formats import parse
@@ -42,7 +43,7 @@ class Shape:
         return float(np.float32(self.head_dim**-0.5))
 
 
-def attention_engine(shape, isa, *, arithmetic="int8", threads=1):
+def attention_engine(shape, isa, *, kv="f16", threads=1):
     """A Program of one attention: buffers 0, 1, 2 are q, k, v, buffer 3 is the output; no embedding is ever run."""
     sides = {"query": (1, shape.heads * shape.head_dim), "key": (1, shape.kv_heads * shape.head_dim)}
     program = Program(sides, {})
@@ -50,7 +51,7 @@ def attention_engine(shape, isa, *, arithmetic="int8", threads=1):
     program.attention(q, k, v, heads=shape.heads, kv_heads=shape.kv_heads, scale=shape.scale)
     program.output = program.embed("query").index
     tables = {name: from_floats(parse("f32"), np.zeros(side, np.float32)) for name, side in sides.items()}
-    return Engine(program, tables, {}, context=CONTEXT, threads=threads, isa=isa, arithmetic=arithmetic, chunk=128)
+    return Engine(program, tables, {}, context=CONTEXT, threads=threads, isa=isa, kv=kv, chunk=128)
 
 
 def attend(engine, qkv, start, count):
@@ -71,7 +72,7 @@ def sequence(shape, length, seed=0):
     return q * np.float32(2), k, v + np.float32(0.5)
 
 
-def exact_and_bound(shape, qkv, positions, arithmetic="int8"):
+def exact_and_bound(shape, qkv, positions, kv="f16"):
     """softmax(scale q k^T) v in float64 for the queries at ``positions``, and how far float32 may be from it.
 
     With u = 2^-24, a query that sees n positions in b = ceil(n / 32) blocks, and v rounded as stored:
@@ -90,12 +91,13 @@ def exact_and_bound(shape, qkv, positions, arithmetic="int8"):
 
     Below the normal range each of the fewer than 2^9 roundings of a weight adds up to 2^-149 instead; l' >= 1.
     """
-    stored = np.float16 if arithmetic == "int8" else np.float32
     at = np.asarray(positions)
     length = at.max() + 1
     q = qkv[0][at].astype(np.float64).reshape(at.size, shape.kv_heads, shape.share, -1).transpose(1, 2, 0, 3)
-    k, v = (x[:length].astype(stored).astype(np.float64).reshape(length, shape.kv_heads, 1, -1).transpose(1, 2, 0, 3)
-            for x in qkv[1:])  # fmt: skip
+    k, v = (
+        cached(x[:length], kv, shape.head_dim).astype(np.float64).reshape(length, shape.kv_heads, 1, -1)
+        .transpose(1, 2, 0, 3) for x in qkv[1:]
+    )  # fmt: skip
     seen = np.arange(length) <= at[:, None]
     s = np.where(seen, shape.scale * (q @ k.swapaxes(2, 3)), -np.inf)
     e = np.where(seen, gamma(shape.head_dim + 1) * shape.scale * (np.abs(q) @ np.abs(k).swapaxes(2, 3)), 0)
@@ -112,19 +114,20 @@ def exact_and_bound(shape, qkv, positions, arithmetic="int8"):
 
 
 @cache  # the same for every instruction set
-def long_sequence(shape, arithmetic):
+def long_sequence(shape, kv):
     qkv = sequence(shape, CONTEXT)
-    return qkv, *exact_and_bound(shape, qkv, CHECKED, arithmetic)
+    return qkv, *exact_and_bound(shape, qkv, CHECKED, kv)
 
 
 @pytest.mark.parametrize(
-    ("head_dim", "share", "arithmetic"),
-    [(head_dim, share, "int8") for head_dim in HEAD_DIMS for share in (1, 3, 8)] + [(d, 3, "f32") for d in HEAD_DIMS],
+    ("head_dim", "share", "kv"),
+    [(head_dim, share, "f16") for head_dim in HEAD_DIMS for share in (1, 3, 8)]
+    + [(head_dim, 3, kv) for kv in KINDS[1:] for head_dim in HEAD_DIMS],
 )
-def test_attention_is_within_the_bound(head_dim, share, arithmetic, isa):
+def test_attention_is_within_the_bound(head_dim, share, kv, isa):
     shape = Shape(head_dim, share, kv_heads=1 if share == 8 else 2)
-    qkv, exact, bound = long_sequence(shape, arithmetic)
-    engine = attention_engine(shape, isa, arithmetic=arithmetic)
+    qkv, exact, bound = long_sequence(shape, kv)
+    engine = attention_engine(shape, isa, kv=kv)
     filled = 0
     for start in STARTS:
         if filled < start:
@@ -137,12 +140,12 @@ def test_attention_is_within_the_bound(head_dim, share, arithmetic, isa):
 
 
 @pytest.mark.parametrize("shape", [Shape(20, 3), Shape(64, 8), Shape(128, 1)], ids=str)
-@pytest.mark.parametrize("arithmetic", ["int8", "f32"])
-def test_prefill_equals_token_by_token_bit_for_bit(shape, arithmetic, isa):
+@pytest.mark.parametrize("kv", KINDS)
+def test_prefill_equals_token_by_token_bit_for_bit(shape, kv, isa):
     qkv = sequence(shape, 100)
-    one_by_one = in_pieces(attention_engine(shape, isa, arithmetic=arithmetic), qkv, 0, 100, 1)
+    one_by_one = in_pieces(attention_engine(shape, isa, kv=kv), qkv, 0, 100, 1)
     for piece, threads in ((100, 1), (2, 1), (17, 1), (40, 2), (100, 3)):
-        engine = attention_engine(shape, isa, arithmetic=arithmetic, threads=threads)
+        engine = attention_engine(shape, isa, kv=kv, threads=threads)
         assert np.array_equal(in_pieces(engine, qkv, 0, 100, piece), one_by_one), f"{piece} at a time on {threads}"
 
 
@@ -195,12 +198,13 @@ def test_later_keys_and_values_change_no_earlier_bit(changed, isa):
     assert np.all(np.any(after[changed:] != before[changed:], axis=1))
 
 
-def test_what_an_earlier_run_left_behind_is_never_read(isa):
+@pytest.mark.parametrize("kv", KINDS)
+def test_what_an_earlier_run_left_behind_is_never_read(kv, isa):
     """The cache past the last token holds NaN: the next positions of a sequence that was rewound."""
     shape = Shape(20, 3)
     qkv = sequence(shape, 100)
-    clean = in_pieces(attention_engine(shape, isa), qkv, 0, 100, 7)
-    engine = attention_engine(shape, isa)
+    clean = in_pieces(attention_engine(shape, isa, kv=kv), qkv, 0, 100, 7)
+    engine = attention_engine(shape, isa, kv=kv)
     in_pieces(engine, tuple(np.full_like(x, np.nan) for x in qkv), 0, 100, 50)
     assert np.array_equal(in_pieces(engine, qkv, 0, 100, 7), clean)
     assert np.all(np.isfinite(clean))

@@ -10,6 +10,7 @@ import pytest
 from scrimp import _core
 from scrimp.engine.engine import core_matrix
 from scrimp.formats import parse
+from scrimp.quantize import rtn
 from scrimp.tensors import from_codes
 
 TOKENS = (1, 2, 11, 12, 13, 25)  # activations are interleaved in blocks of 12 tokens
@@ -145,3 +146,68 @@ def test_sums_are_those_of_the_codes(cols, block, isa):
         x[:, ::block] = 127
         got = _core.linear(matrix, x, isa, activation_block=block)
         assert np.array_equal(got, np.repeat(x.sum(axis=1, keepdims=True), 16, axis=1))
+
+
+def with_fixed_scale(x, scale, isa):
+    """``scale * q`` of every input with a scale known beforehand."""
+    return _core.linear(identity(x.shape[1]), np.ascontiguousarray(x, np.float32), isa, input_scale=scale)
+
+
+@pytest.mark.parametrize("cols", [1, 31, 64, 341])
+def test_codes_of_a_fixed_scale_follow_the_rule_bit_for_bit_and_saturate(cols, isa):
+    rng = np.random.default_rng(cols)
+    for tokens in TOKENS:
+        x = (rng.normal(size=(tokens, cols)) * np.exp(3 * rng.normal(size=(tokens, 1)))).astype(np.float32)
+        scale = np.abs(x).max() / np.float32(300)
+        codes = np.clip(np.rint(x / scale), -127, 127)
+        assert np.array_equal(with_fixed_scale(x, scale, isa), scale * codes)
+        assert np.any(np.abs(codes) == 127)
+
+
+def test_what_is_far_beyond_a_fixed_scale_keeps_its_sign(isa):
+    x = row(3e38, -3e38, 1e10, -1e10, 1, 0)
+    assert np.array_equal(with_fixed_scale(x, 2.0**-100, isa)[0, :6], np.float32([127, -127] * 2 + [127, 0]) / 2**100)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_fixed_scale_hides_nothing_that_is_not_finite(bad, isa):
+    for tokens in (1, 13):
+        x = np.ones((tokens, 64), np.float32)
+        x[0, 5] = bad
+        got = with_fixed_scale(x, 0.01, isa)
+        assert np.all(np.isnan(got[0]))
+        assert np.array_equal(got[1:], np.full((tokens - 1, 64), np.float32(0.01) * 100))
+
+
+@pytest.mark.parametrize("scale", [-1.0, np.nan, np.inf, 1e-40, 3e38])
+def test_a_fixed_scale_that_is_no_positive_number_is_refused(scale):
+    with pytest.raises(ValueError, match="no positive number"):
+        with_fixed_scale(np.ones((1, 64), np.float32), scale, "scalar")
+
+
+@pytest.mark.parametrize("block", [0, -32, 16, 33, 2**31 + 1])
+def test_a_block_that_is_no_multiple_of_32_is_refused(block):
+    with pytest.raises(ValueError, match="multiple of 32"):
+        _core.linear(identity(64), np.ones((1, 64), np.float32), "scalar", activation_block=block)
+
+
+@pytest.mark.parametrize("name", ["int8:row", "int4:g32", "int3:g64", "ternary", "int4z:g128", "binary"])
+@pytest.mark.parametrize("block", [64, 192, 512, 4096])
+def test_blocks_larger_than_groups_are_within_the_bound(name, block, isa):
+    """Also no power of two, and rows longer than a panel of the many-token products.
+
+    A product sums codes exactly, then scales and adds at most two numbers per 32 inputs, in any order. Codes are as
+    far from zero as the offset that is taken from them: no part is more than twice the largest weight.
+    """
+    rng = np.random.default_rng(block)
+    for cols in (576, 5184):
+        matrix = rtn.quantize(rng.normal(size=(32, cols)).astype(np.float32), parse(name))
+        w = matrix.dequantize().astype(np.float64)
+        for tokens in (1, 13):
+            x = rng.normal(size=(tokens, cols)).astype(np.float32)
+            scales, codes = by_the_rule(x, min(block, cols))
+            decoded = scales.astype(np.float64) * codes
+            got = _core.linear(core_matrix(matrix), x, isa, activation_block=block)
+            n = 2 * cols // 32 + 4
+            size = 2 * np.abs(w).max() * np.abs(decoded).sum(axis=1, keepdims=True)
+            assert np.all(np.abs(got - decoded @ w.T) <= n * 2.0**-24 / (1 - n * 2.0**-24) * size), (cols, tokens)

@@ -31,12 +31,13 @@ float largest_magnitude(const float* x, int64_t n) {
 // n floats -> codes, quads `stride` bytes apart; returns their sum.
 int32_t store_codes(const float* x, int64_t n, float scale, int8_t* out, int64_t stride) {
   const __m256 divisor = _mm256_set1_ps(scale);
-  const __m256i limit = _mm256_set1_epi32(127);
-  const __m256i minus_limit = _mm256_set1_epi32(-127);
+  const __m256 limit = _mm256_set1_ps(127.0f);
+  const __m256 minus_limit = _mm256_set1_ps(-127.0f);
   __m256i sum = _mm256_setzero_si256();
   for (int64_t k = 0; k < n; k += 8) {
     const __m256 ratio = _mm256_div_ps(load(x + k, n - k), divisor);
-    const __m256i code = _mm256_max_epi32(_mm256_min_epi32(_mm256_cvtps_epi32(ratio), limit), minus_limit);
+    // limited as floats: beyond 2^31 the conversion would change the sign
+    const __m256i code = _mm256_cvtps_epi32(_mm256_max_ps(_mm256_min_ps(ratio, limit), minus_limit));
     sum = _mm256_add_epi32(sum, code);
     const __m256i words = _mm256_packs_epi32(code, code);  // each half: its 4 codes twice
     const __m256i bytes = _mm256_packs_epi16(words, words);
@@ -55,7 +56,7 @@ void store_zeros(int8_t* out, int64_t stride, int64_t quads) {
 
 }  // namespace
 
-// q = round-to-nearest-even(x / scale), scale = max|x| / 127, over each A consecutive inputs of one token.
+// q = round-to-nearest-even(x / scale), scale = max|x| / 127, over consecutive inputs of one token.
 //
 // Shapes: x [T][stride] floats -> quads [K_padded/4][w][4], scales and sums [blocks][w] per block of w <= 12 tokens.
 // Edge cases: as ../scalar/quantize.cpp, bit for bit. A scale that is zero, infinite or NaN gives q 0.
@@ -67,10 +68,16 @@ void quantize(const float* x, int64_t stride, int64_t block_begin, int64_t block
     for (int64_t t = 0; t < width; ++t) {
       const float* row = x + (first + t) * stride;
       int8_t* quads = a.quads + first * a.cols_padded + 4 * t;
+      float scale = 0.0f;
       for (int64_t i = 0; i < a.blocks; ++i) {
         const int64_t begin = i * a.block;
-        const int64_t n = a.cols - begin < a.block ? a.cols - begin : a.block;
-        const float scale = largest_magnitude(row + begin, n) / 127.0f;
+        const int64_t left = a.cols - begin;
+        const int64_t n = left < a.block ? left : a.block;
+        if (begin % a.scale_block == 0) {
+          const float largest = largest_magnitude(row + begin, left < a.scale_block ? left : a.scale_block);
+          const bool finite = largest <= __FLT_MAX__;
+          scale = a.fixed_scale > 0.0f && finite ? a.fixed_scale : largest / 127.0f;
+        }
         const bool usable = scale > 0.0f && scale <= __FLT_MAX__;
         int8_t* out = quads + begin * width;
         int32_t sum = 0;

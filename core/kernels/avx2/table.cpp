@@ -14,6 +14,7 @@ constinit const Kernels kAvx2Kernels = {
     .add = avx2::add,
     .rope = avx2::rope,
     .to_f16 = avx2::to_f16,
+    .to_codes = avx2::to_codes,
     .attention = avx2::attention,
     .log_sum_exp = avx2::log_sum_exp,
     .divergence = avx2::divergence,

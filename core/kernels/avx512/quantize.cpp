@@ -35,12 +35,13 @@ void store_quads(int8_t* out, int64_t stride, int64_t quads, __m512i codes) {
 // n floats -> codes; returns their sum.
 int32_t store_codes(const float* x, int64_t n, float scale, int8_t* out, int64_t stride) {
   const __m512 divisor = _mm512_set1_ps(scale);
-  const __m512i limit = _mm512_set1_epi32(127);
-  const __m512i minus_limit = _mm512_set1_epi32(-127);
+  const __m512 limit = _mm512_set1_ps(127.0f);
+  const __m512 minus_limit = _mm512_set1_ps(-127.0f);
   __m512i sum = _mm512_setzero_si512();
   for (int64_t k = 0; k < n; k += 16) {
     const __m512 ratio = _mm512_div_ps(_mm512_maskz_loadu_ps(lanes(n - k), x + k), divisor);
-    const __m512i code = _mm512_max_epi32(_mm512_min_epi32(_mm512_cvtps_epi32(ratio), limit), minus_limit);
+    // limited as floats: beyond 2^31 the conversion would change the sign
+    const __m512i code = _mm512_cvtps_epi32(_mm512_max_ps(_mm512_min_ps(ratio, limit), minus_limit));
     sum = _mm512_add_epi32(sum, code);
     store_quads(out + k / 4 * stride, stride, (n - k + 3) / 4, code);
   }
@@ -53,7 +54,7 @@ void store_zeros(int8_t* out, int64_t stride, int64_t quads) {
 
 }  // namespace
 
-// q = round-to-nearest-even(x / scale), scale = max|x| / 127, over each A consecutive inputs of one token.
+// q = round-to-nearest-even(x / scale), scale = max|x| / 127, over consecutive inputs of one token.
 //
 // Shapes: x [T][stride] floats -> quads [K_padded/4][w][4], scales and sums [blocks][w] per block of w <= 12 tokens.
 // Edge cases: as ../scalar/quantize.cpp, bit for bit. A scale that is zero, infinite or NaN gives q 0.
@@ -65,10 +66,16 @@ void quantize(const float* x, int64_t stride, int64_t block_begin, int64_t block
     for (int64_t t = 0; t < width; ++t) {
       const float* row = x + (first + t) * stride;
       int8_t* quads = a.quads + first * a.cols_padded + 4 * t;
+      float scale = 0.0f;
       for (int64_t i = 0; i < a.blocks; ++i) {
         const int64_t begin = i * a.block;
-        const int64_t n = a.cols - begin < a.block ? a.cols - begin : a.block;
-        const float scale = largest_magnitude(row + begin, n) / 127.0f;
+        const int64_t left = a.cols - begin;
+        const int64_t n = left < a.block ? left : a.block;
+        if (begin % a.scale_block == 0) {
+          const float largest = largest_magnitude(row + begin, left < a.scale_block ? left : a.scale_block);
+          const bool finite = largest <= __FLT_MAX__;
+          scale = a.fixed_scale > 0.0f && finite ? a.fixed_scale : largest / 127.0f;
+        }
         const bool usable = scale > 0.0f && scale <= __FLT_MAX__;
         int8_t* out = quads + begin * width;
         int32_t sum = 0;

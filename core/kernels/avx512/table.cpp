@@ -14,6 +14,7 @@ constinit const Kernels kAvx512Kernels = {
     .add = avx512::add,
     .rope = avx512::rope,
     .to_f16 = avx512::to_f16,
+    .to_codes = avx512::to_codes,
     .attention = avx512::attention,
     .log_sum_exp = avx512::log_sum_exp,
     .divergence = avx512::divergence,

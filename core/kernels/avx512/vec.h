@@ -58,6 +58,19 @@ inline void store_f16(uint16_t* p, Vec a) {
 inline void store_f16_first(uint16_t* p, Vec a, int64_t count) {
   _mm256_mask_storeu_epi16(p, first(count), _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT));
 }
+// Integers of 8 bits; and 4 bits of each byte from `shift` on, each 8 more than it means. Always 16 bytes.
+inline Vec load_int8(const uint8_t* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
+inline Vec load_int4(const uint8_t* p, int shift) {
+  const __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  const __m512i codes = _mm512_and_si512(_mm512_srl_epi32(bytes, _mm_cvtsi32_si128(shift)), _mm512_set1_epi32(15));
+  return {_mm512_cvtepi32_ps(_mm512_sub_epi32(codes, _mm512_set1_epi32(8)))};
+}
+// Of integral values in -128 .. 127.
+inline void store_int8(uint8_t* p, Vec a) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a.v)));
+}
 inline Vec load_bf16(const uint16_t* p) {
   const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16))};
@@ -90,6 +103,18 @@ inline void transpose(Vec (&a)[16]) {
     a[8 + j].v = _mm512_shuffle_f32x4(high01, high23, 0x88);
     a[12 + j].v = _mm512_shuffle_f32x4(high01, high23, 0xDD);
   }
+}
+
+// Of 16 rows of codes `stride` bytes apart.
+inline void transpose_int8(const uint8_t* p, int64_t stride, Vec (&columns)[16]) {
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) columns[i] = load_int8(p + i * stride);
+  transpose(columns);
+}
+inline void transpose_int4(const uint8_t* p, int64_t stride, int shift, Vec (&columns)[16]) {
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) columns[i] = load_int4(p + i * stride, shift);
+  transpose(columns);
 }
 
 // Stored codes: four bytes for each row.

@@ -21,6 +21,8 @@ void swiglu(const float* gate, const float* up, int64_t n, float* y);
 void add(const float* a, const float* b, int64_t n, float* y);
 void rope(float* x, int64_t heads, int64_t head_dim, const float* cos, const float* sin);
 void to_f16(const float* x, int64_t n, uint16_t* y);
+void to_codes(const float* x, int64_t n, CacheType type, int64_t block, uint8_t* codes, uint16_t* scales,
+              int64_t scale_stride);
 void attention(const Attention& a, int64_t head_begin, int64_t head_end, int64_t token_begin, int64_t token_end,
                uint8_t* scratch);
 float log_sum_exp(const float* x, int64_t n, int64_t* argmax);

@@ -14,6 +14,7 @@ constinit const Kernels kScalarKernels = {
     .add = scalar::add,
     .rope = scalar::rope,
     .to_f16 = scalar::to_f16,
+    .to_codes = scalar::to_codes,
     .attention = scalar::attention,
     .log_sum_exp = scalar::log_sum_exp,
     .divergence = scalar::divergence,

@@ -9,14 +9,13 @@
 //
 // A query's result has the same bits however queries are split over calls and threads: blocks begin at multiples of
 // kPositions, and what a query does not see adds exact zeros.
-// Cost: 4 D bytes per position and key/value head are read once per query block; panels and query block stay in L2.
+// Cost: keys and values, 4 D bytes per position and head in f16, are read once per query block; panels and query block
+// stay in L2.
 //
 // Error: a score s has |ds| <= gamma(D + 1) scale |q|.|k|; every weight p then has a relative error of at most
 // 2 max|ds| + u (2|s - m'| + 6 + 4 blocks), and o and l add gamma(kPositions + 2 blocks) each.
 
-constexpr int64_t kPositions = 32;   // per block: both panels in L1 (decoding is 1.2 to 1.5 times faster than with 64)
 constexpr int64_t kMaxQueries = 96;  // per query block, fewer when heads are very wide
-static_assert(kPositions % kLanes == 0);
 
 // Queries `first ..` of all (token, head) pairs of one key/value head, heads fastest.
 struct QueryBlock {
@@ -43,12 +42,15 @@ struct AttentionScratch {
   float* outputs;  // [max_queries][width]
   float* peaks;    // [max_queries]
   float* sums;     // [max_queries]
+  float* scales;   // [kPositions][row_scales] of keys, then of values, each rounded up to kLanes
 };
 
 inline AttentionScratch carve(const Attention& a, uint8_t* bytes) {
   AttentionScratch s;
   s.width = (a.head_dim + kLanes - 1) / kLanes * kLanes;
-  const int64_t room = static_cast<int64_t>(kScratchBytes / sizeof(float)) - kPositions * (a.head_dim + s.width);
+  const int64_t scales = 2 * kPositions * a.row_scales;
+  const int64_t room =
+      static_cast<int64_t>(kScratchBytes / sizeof(float)) - kPositions * (a.head_dim + s.width) - scales;
   const int64_t fit = room / (a.head_dim + kPositions + s.width + 2);
   s.max_queries = fit < kMaxQueries ? fit : kMaxQueries;
   s.keys = reinterpret_cast<float*>(bytes);
@@ -58,39 +60,25 @@ inline AttentionScratch carve(const Attention& a, uint8_t* bytes) {
   s.outputs = s.scores + s.max_queries * kPositions;
   s.peaks = s.outputs + s.max_queries * s.width;
   s.sums = s.peaks + s.max_queries;
+  s.scales = s.sums + s.max_queries;
   return s;
 }
 
-// Decoding one token streams keys and values from memory in pieces too short for the hardware to run ahead of: ask for
-// the same place of the next block (a prefetch past the end is harmless).
-template <class Stored>
-inline void prefetch_next_block(const Stored* p, int64_t head_dim) {
-  __builtin_prefetch(p + kPositions * head_dim);
-}
-
-// `count` stored values (more are not read) as float32, then zeros.
-inline Vec widen(const uint16_t* p, int64_t count) { return count >= kLanes ? load_f16(p) : load_f16_first(p, count); }
-inline Vec widen(const float* p, int64_t count) {
-  return count >= kLanes ? load(p) : load_first(p, count, broadcast(0.0F));
-}
-
 // keys[position][d] -> panel[d][position] f32; positions up to a multiple of kLanes become 0.
-template <class Stored>
-inline void transpose_keys(const Stored* keys, int64_t positions, int64_t head_dim, float* panel) {
+template <class Rows>
+inline void transpose_keys(const Rows& keys, int64_t positions, int64_t head_dim, float* panel) {
   for (int64_t p = 0; p < positions; p += kLanes) {
     for (int64_t d = 0; d < head_dim; d += kLanes) {
       Vec square[kLanes];
-      const Stored* from = keys + p * head_dim + d;
-      if (d % 32 == 0)  // 64 bytes
-        for (int64_t i = 0; i < kLanes; ++i) prefetch_next_block(from + i * head_dim, head_dim);
+      if (d % Rows::kPerLine == 0)
+        for (int64_t i = 0; i < kLanes; ++i) keys.prefetch(p + i + kPositions, d);
       if (p + kLanes <= positions && d + kLanes <= head_dim) {
-#pragma GCC unroll 16
-        for (int64_t i = 0; i < kLanes; ++i) square[i] = widen(from + i * head_dim, kLanes);
+        keys.read_columns(p, d, square);
       } else {
         for (int64_t i = 0; i < kLanes; ++i)
-          square[i] = p + i < positions ? widen(from + i * head_dim, head_dim - d) : broadcast(0.0F);
+          square[i] = p + i < positions ? keys.read_first(p + i, d, head_dim - d) : broadcast(0.0F);
+        transpose(square);
       }
-      transpose(square);
       float* to = panel + d * kPositions + p;
       if (d + kLanes <= head_dim) {
 #pragma GCC unroll 16
@@ -103,13 +91,13 @@ inline void transpose_keys(const Stored* keys, int64_t positions, int64_t head_d
 }
 
 // values[position][d] -> panel[position][width] f32, columns past head_dim 0.
-template <class Stored>
-inline void widen_values(const Stored* values, int64_t positions, int64_t head_dim, int64_t width, float* panel) {
+template <class Rows>
+inline void widen_values(const Rows& values, int64_t positions, int64_t head_dim, int64_t width, float* panel) {
   for (int64_t p = 0; p < positions; ++p)
     for (int64_t d = 0; d < head_dim; d += kLanes) {
-      const Stored* from = values + p * head_dim + d;
-      if (d % 32 == 0) prefetch_next_block(from, head_dim);
-      store(panel + p * width + d, widen(from, head_dim - d));
+      if (d % Rows::kPerLine == 0) values.prefetch(p + kPositions, d);
+      const bool whole = d + kLanes <= head_dim;
+      store(panel + p * width + d, whole ? values.read(p, d) : values.read_first(p, d, head_dim - d));
     }
 }
 
@@ -171,16 +159,17 @@ inline void finish_outputs(const Attention& a, const QueryBlock& block, const At
   }
 }
 
-template <class Stored>
+template <class Rows>
 inline void attend_block(const Attention& a, int64_t kv_head, const QueryBlock& block, const AttentionScratch& s) {
-  const Stored* keys = static_cast<const Stored*>(a.keys) + kv_head * a.capacity * a.head_dim;
-  const Stored* values = static_cast<const Stored*>(a.values) + kv_head * a.capacity * a.head_dim;
+  float* value_scales = s.scales + kPositions * a.row_scales;
   pack_queries(a, block, s.queries);
   const int64_t end = a.start + block.token(block.count - 1) + 1;
   for (int64_t p = 0; p < end; p += kPositions) {
     const int64_t positions = end - p < kPositions ? end - p : kPositions;
-    transpose_keys(keys + p * a.head_dim, positions, a.head_dim, s.keys);
-    widen_values(values + p * a.head_dim, positions, a.head_dim, s.width, s.values);
+    const int64_t row = kv_head * a.capacity + p;
+    transpose_keys(Rows::at(a, a.keys, a.key_scales, row, positions, s.scales), positions, a.head_dim, s.keys);
+    widen_values(Rows::at(a, a.values, a.value_scales, row, positions, value_scales), positions, a.head_dim, s.width,
+                 s.values);
 
     const int64_t i = block.index_of(p - a.start);  // queries before do not see this block
     const int64_t count = block.count - i;
@@ -209,10 +198,19 @@ inline void attention_body(const Attention& a, int64_t head_begin, int64_t head_
     for (int64_t first = 0; first < queries; first += s.max_queries) {
       const int64_t count = queries - first < s.max_queries ? queries - first : s.max_queries;
       const QueryBlock block{head, next - head, token_begin, first, count};
-      if (a.float_cache) {
-        attend_block<float>(a, kv_head, block, s);
-      } else {
-        attend_block<uint16_t>(a, kv_head, block, s);
+      switch (a.cache) {
+        case CacheType::kF16:
+          attend_block<F16Rows>(a, kv_head, block, s);
+          break;
+        case CacheType::kF32:
+          attend_block<F32Rows>(a, kv_head, block, s);
+          break;
+        case CacheType::kInt8:
+          attend_block<Int8Rows>(a, kv_head, block, s);
+          break;
+        case CacheType::kInt4:
+          attend_block<Int4Rows>(a, kv_head, block, s);
+          break;
       }
     }
     head = next;

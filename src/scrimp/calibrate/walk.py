@@ -42,16 +42,20 @@ class Walk:
         collect: bool,
         move: bool,
         tick: Callable[[], None] = lambda: None,
+        watch: Callable[[int, F32], None] | None = None,
     ) -> dict[str, Statistics]:
         """Run a block over all windows.
 
         ``collect`` returns the Statistics of what every matrix of the block multiplies with, one object for all that
-        read the same buffer. ``move`` makes the block's outputs the states; without it the block ends with the last
-        operation that is measured. ``tick`` is called once per window.
+        read the same buffer; ``watch`` is given each of these buffers with its rows instead. ``move`` makes the block's
+        outputs the states; without it the block ends with the last operation that is measured. ``tick`` is called once
+        per window.
         """
         engine = self._engine(block, matrices, vectors)
-        buffers = sorted(set(block.reads.values())) if collect else []
-        sums = {buffer: Accumulator(block.program.widths[buffer], self._threads) for buffer in buffers}
+        buffers = sorted(set(block.reads.values())) if collect or watch else []
+        sums = (
+            {buffer: Accumulator(block.program.widths[buffer], self._threads) for buffer in buffers} if collect else {}
+        )
         moving = move and not block.is_last
         taps = [*buffers, block.output] if moving and block.output not in buffers else buffers
         count, length = self.windows.shape
@@ -69,6 +73,9 @@ class Walk:
                 outputs[at] = found[block.output]
             for buffer, total in sums.items():
                 total.add(found[buffer])
+            if watch is not None:
+                for buffer in buffers:
+                    watch(buffer, found[buffer])
             tick()
         self.states = outputs
         measured = {

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scrimp.cli.run import Kv
+
 if TYPE_CHECKING:
     from scrimp.measure.speed import Rate, Speed
 
@@ -18,15 +20,17 @@ def bench(
     repeat: Annotated[int, typer.Option(help="how often; the median is reported")] = 5,
     node: Annotated[str, typer.Option(help="of the modelled energy: 45nm or 7nm")] = "45nm",
     profile: Annotated[bool, typer.Option("--profile", help="time and bytes of every sort of operation")] = False,
+    kv: Kv = "f16",
     json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
 ) -> None:
     """How fast a model reads a prompt and writes tokens, and how near that is to what the memory allows."""
     from scrimp.cli import bar, output
+    from scrimp.engine.cache import check_kv
     from scrimp.measure.speed import measure_speed
 
     speed = measure_speed(
         model, prefill=prefill, decode=decode, threads=threads, repeat=repeat, node=node, profile=profile,
-        progress=bar.progress(),
+        kv=check_kv(kv), progress=bar.progress(),
     )  # fmt: skip
     if json:
         output.print_json(speed.to_json())
@@ -51,6 +55,7 @@ def lines(speed: Speed) -> list[tuple[str, str, str]]:
         *((name, f"{rate.median:.1f} tokens/s", _spread(rate)) for name, rate in rates),
         ("read per decoded token", format_bytes(speed.bytes_per_token), ""),
         ("decode reads", f"{speed.decode_gb_per_s:.1f} GB/s", f"{100 * share:.0f} % of the memory ceiling"),
+        (f"a token of context, {speed.kv} cache", format_bytes(speed.kv_bytes_per_token), ""),
         ("memory ceiling", f"{speed.memory_read_gb_per_s:.1f} GB/s", ""),
         ("load", f"{speed.load_ms:.0f} ms", ""),
         ("load and first token", f"{speed.first_token_ms:.0f} ms", ""),

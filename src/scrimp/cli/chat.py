@@ -11,6 +11,7 @@ import typer
 
 from scrimp.cli.run import (
     Context,
+    Kv,
     MaxTokens,
     MinP,
     ModelName,
@@ -41,15 +42,18 @@ def chat(
     tokenizer: TokenizerPath = None,
     threads: Threads = None,
     context: Context = None,
+    kv: Kv = "f16",
 ) -> int:
     """Talk to a model. Ctrl-C stops a reply, Ctrl-D leaves."""
     from scrimp.cli import output
+    from scrimp.engine.cache import check_kv
     from scrimp.model import open_model
     from scrimp.text.conversation import Conversation
     from scrimp.text.sampling import Sampling
 
     sampling = asdict(Sampling(temperature, top_k, top_p, min_p, repeat_penalty, seed))
-    with open_model(model, tokenizer=tokenizer, threads=threads, context=context) as opened:
+    form = check_kv(kv)
+    with open_model(model, tokenizer=tokenizer, threads=threads, context=context, kv=form) as opened:
         output.notes(opened.notes)
         conversation = Conversation(opened.step, opened.tokenizer, opened.context, system=system)
         conversation.check()

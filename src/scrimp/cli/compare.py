@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scrimp.cli.run import Kv
+
 if TYPE_CHECKING:
     from scrimp.measure.compare import Row
 
@@ -23,17 +25,19 @@ def compare(
     rounds: Annotated[int, typer.Option(min=1, help="turns each model takes in front of the clock")] = 5,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="an HTML page with the charts")] = None,
     node: Annotated[str, typer.Option(help="of the modelled energy: 45nm or 7nm")] = "45nm",
+    kv: Kv = "f16",
     json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
 ) -> None:
     """Measure models side by side: the same text, the same run."""
     from scrimp.cli import bar, output
+    from scrimp.engine.cache import check_kv
     from scrimp.measure import compare as measure
 
     if out is not None:
         output.check_place(out, "compare.html")
     rows = measure.compare(
         models, text, reference=reference, context=context, max_tokens=max_tokens, prefill=prefill, decode=decode,
-        threads=threads, rounds=rounds, node=node, progress=bar.progress(),
+        threads=threads, rounds=rounds, node=node, kv=check_kv(kv), progress=bar.progress(),
     )  # fmt: skip
     if out is not None:
         from scrimp.measure.compare_page import page
@@ -51,7 +55,7 @@ def compare(
     output.note(
         f"{rows[0].evaluation.protocol}. KL and same top token: against the reference in float32. Prefill of "
         f"{speed.prefill} and decode of {speed.decode} tokens, medians of {speed.decode_tokens_per_s.n}, "
-        f"{speed.threads} threads, {speed.isa}; memory reads {ceiling:.1f} GB/s. "
+        f"{speed.threads} threads, {speed.isa}, {speed.kv} cache; memory reads {ceiling:.1f} GB/s. "
         f"mJ/token: modelled, not measured; hardware of {node}, a decoded token's operations and the bytes it reads."
     )
 

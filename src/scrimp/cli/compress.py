@@ -43,6 +43,9 @@ def compress(
         list[str] | None, typer.Option(help="GLOB=FORMAT[@METHOD]; repeatable, the last match wins")
     ] = None,
     pack: Annotated[bool, typer.Option("--pack", help="store codes under an entropy coder, decoded at load")] = False,
+    activations: Annotated[
+        str, typer.Option(help="dynamic, or static[:absmax|percentile|mse]: fixed scales, found by a calibration")
+    ] = "dynamic",
     text: Annotated[Path | None, typer.Option(help="UTF-8 text to measure the loss on; one ships with scrimp")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="tokens of the text to measure on")] = DEFAULT_TOKENS,
     no_loss: Annotated[bool, typer.Option("--no-loss", help="don't measure the loss")] = False,
@@ -76,7 +79,7 @@ def compress(
     progress = bar.progress()
     wish = Wish(format=format, bits=bits, size=size, kl=kl, keep=keep, method=method, rules=rule or (),
                 embedding=embedding, tokenizer=tokenizer, calibrate=calibrate,
-                calibrate_windows=calibrate_windows, pack=pack)  # fmt: skip
+                calibrate_windows=calibrate_windows, pack=pack, activations=activations)  # fmt: skip
     job = prepare(model, wish, progress=progress)
     with job.source:
         prediction = job.predict()

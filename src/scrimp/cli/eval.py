@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scrimp.cli.run import Kv
+
 if TYPE_CHECKING:
     from scrimp.measure.evaluate import Evaluation
 
@@ -22,10 +24,12 @@ def eval_(
     ] = None,
     task_limit: Annotated[int | None, typer.Option(min=1, help="the first so many items of each task file")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="one per core unless given")] = None,
+    kv: Kv = "f16",
     json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
 ) -> None:
     """How well a model predicts a text; with --reference, how far it moved away from the original."""
     from scrimp.cli import bar, output
+    from scrimp.engine.cache import check_kv
     from scrimp.measure.evaluate import evaluate
 
     result = evaluate(
@@ -37,6 +41,7 @@ def eval_(
         tasks=task or (),
         task_limit=task_limit,
         threads=threads,
+        kv=check_kv(kv),
         progress=bar.progress(),
     )
     if json:
@@ -44,7 +49,10 @@ def eval_(
         return
     output.print_table(("measured", "value", "± error"), lines(result), title=result.model)
     output.notes(result.notes)
-    output.note(f"protocol: {result.protocol}. Errors are standard errors, from window means.")
+    output.note(
+        f"protocol: {result.protocol}; {result.arithmetic} arithmetic, {result.kv} cache. "
+        "Errors are standard errors, from window means."
+    )
 
 
 def lines(result: Evaluation) -> list[tuple[str, str, str]]:

@@ -28,6 +28,7 @@ Stop = Annotated[list[str] | None, typer.Option(help="end before this text; repe
 TokenizerPath = Annotated[Path | None, typer.Option(help="tok*.bin of a llama2.c model")]
 Threads = Annotated[int | None, typer.Option(min=1, help="one per core unless given")]
 Context = Annotated[int | None, typer.Option(min=1, help="most tokens of prompt and reply together")]
+Kv = Annotated[str, typer.Option(help="keys and values in the cache: f16, int8 or int4", metavar="FORMAT")]
 
 
 #: Most that is read from stdin.
@@ -71,16 +72,19 @@ def run(
     tokenizer: TokenizerPath = None,
     threads: Threads = None,
     context: Context = None,
+    kv: Kv = "f16",
     json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
 ) -> int:
     """Stream a reply to a prompt, or with --raw its continuation."""
     from scrimp.cli import output
+    from scrimp.engine.cache import check_kv
     from scrimp.model import open_model
 
+    form = check_kv(kv)
     text = _from_stdin() if prompt in (None, "-") else prompt
     said = Said()
     try:
-        with open_model(model, tokenizer=tokenizer, threads=threads, context=context) as opened:
+        with open_model(model, tokenizer=tokenizer, threads=threads, context=context, kv=form) as opened:
             output.notes(opened.notes)
             pieces = opened.pieces(
                 text, raw=raw, max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,

@@ -1,6 +1,8 @@
 """The Python face of the compiled engine."""
 
+from scrimp.engine.activations import ActivationBlock
+from scrimp.engine.cache import Kv
 from scrimp.engine.engine import Arithmetic, Engine, OpTime
 from scrimp.engine.machine import default_threads, pick_isa
 
-__all__ = ["Arithmetic", "Engine", "OpTime", "default_threads", "pick_isa"]
+__all__ = ["ActivationBlock", "Arithmetic", "Engine", "Kv", "OpTime", "default_threads", "pick_isa"]

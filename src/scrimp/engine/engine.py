@@ -10,16 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scrimp import _core
+from scrimp.engine.activations import ACTIVATION_BLOCK, ActivationBlock, block_inputs
+from scrimp.engine.cache import BLOCK_LOG2, KV_NUMBERS, Kv
 from scrimp.program import KINDS, Op, Program, offsets
 from scrimp.tensors import QTensor
 
 F32 = NDArray[np.float32]
-Arithmetic = Literal["int8", "f32"]
+Arithmetic = Literal["int8", "int8-static", "f32"]
 
 #: Tokens in one run: enough to keep the products busy, few enough for the activations to stay near the cores.
 CHUNK = 256
-#: Inputs that share an activation scale (architecture §5: smaller is more faithful, 32 costs nothing in decode).
-ACTIVATION_BLOCK = 32
 
 _ELEMENTS = {"f32": 0, "f16": 1, "bf16": 2, "int": 3, "ternary": 4, "binary": 5}
 _SCALES = {None: 0, "f16": 1, "f32": 2, "bf16": 3}
@@ -58,7 +58,10 @@ class Engine:
     """Runs one Program with one key/value cache.
 
     ``arithmetic="f32"`` multiplies decoded weights with float32 activations: the reference that losses are measured
-    against. ``"int8"`` quantizes activations per token and block of 32 inputs, and is what a user runs.
+    against. ``"int8"`` quantizes activations per token and block of ``activation_block`` inputs, and is what a user
+    runs; with ``"int8-static"`` the Program brings a scale for the inputs of every product
+    (:func:`scrimp.engine.activations.with_input_scales`), and what is larger saturates.
+    ``kv`` is the format of the cache; without one float32 in reference arithmetic, else float16.
     """
 
     def __init__(
@@ -72,9 +75,13 @@ class Engine:
         isa: str,
         arithmetic: Arithmetic = "int8",
         chunk: int = CHUNK,
+        kv: Kv | None = None,
+        activation_block: ActivationBlock = ACTIVATION_BLOCK,
     ) -> None:
         self.program, self.context, self.threads, self.isa = program, context, threads, isa
         self.chunk = min(chunk, context)
+        self.kv: Kv = kv or ("f32" if arithmetic == "f32" else "f16")
+        assert arithmetic != "int8-static" or all(op.floats for op in program.ops if op.kind == "linear")
         self.vocab = program.widths[program.output]
         matrix_index = {name: i for i, name in enumerate(matrices)}
         vector_index = {name: i for i, name in enumerate(vectors)}
@@ -91,7 +98,9 @@ class Engine:
             chunk=self.chunk,
             threads=threads,
             float_arithmetic=arithmetic == "f32",
-            activation_block=ACTIVATION_BLOCK,
+            activation_block=block_inputs(activation_block),
+            cache=KV_NUMBERS[self.kv],
+            cache_block_log2=BLOCK_LOG2,
             isa=isa,
         )
 

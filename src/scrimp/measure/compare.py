@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scrimp.engine import Kv
 from scrimp.formats.cost_energy import check_node
 from scrimp.measure.evaluate import Evaluation, evaluate_all
 from scrimp.measure.side_by_side import measure_side_by_side
@@ -49,16 +50,18 @@ def compare(
     threads: int | None = None,
     rounds: int = 5,
     node: str = "45nm",
+    kv: Kv = "f16",
     progress: Progress = SILENT,
 ) -> list[Row]:
     """Every model measured on the same text and in the same run; models take turns in front of the clock."""
     check_node(node)
     totals = [size(model) for model in models]
     evaluations = evaluate_all(
-        models, text, reference=reference, context=context, max_tokens=max_tokens, threads=threads, progress=progress
-    )
+        models, text, reference=reference, context=context, max_tokens=max_tokens, threads=threads, kv=kv,
+        progress=progress,
+    )  # fmt: skip
     speeds = measure_side_by_side(
-        models, prefill=prefill, decode=decode, threads=threads, rounds=rounds, node=node, progress=progress
+        models, prefill=prefill, decode=decode, threads=threads, rounds=rounds, node=node, kv=kv, progress=progress
     )
     return [
         Row(model, *total, evaluation, speed)

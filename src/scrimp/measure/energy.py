@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from scrimp.engine.cache import Kv
 from scrimp.formats import Format, parse
 from scrimp.formats.cost import activation_of, token_energy
 from scrimp.measure.traffic import Traffic
@@ -47,14 +48,19 @@ def energy_of(model: Model, position: int, node: str) -> TokenEnergy:
         stored[name] = int(tensor.nbytes)
         if isinstance(tensor, QTensor):
             formats[name] = tensor.format
-    return token(program, formats, stored, position, node)
+    return token(program, formats, stored, position, node, model.kv)
 
 
 def token(
-    program: Program, formats: Mapping[str, Format], stored: Mapping[str, int], position: int, node: str
+    program: Program,
+    formats: Mapping[str, Format],
+    stored: Mapping[str, int],
+    position: int,
+    node: str,
+    kv: Kv = "f16",
 ) -> TokenEnergy:
     """``stored``: bytes of every weight as the file's format has it, whatever it is decoded to in memory."""
-    moved = Traffic(program, dict(stored)).bytes_per_token(position)
+    moved = Traffic(program, dict(stored), kv).bytes_per_token(position)
     found = token_energy(program, formats, moved, node, position=position, activation=activation)
     return TokenEnergy(node, found.level, found.pj_compute / 1e9, found.pj_memory / 1e9, found.interpolated)
 

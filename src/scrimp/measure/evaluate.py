@@ -18,7 +18,7 @@ from scrimp.measure.windows import cut, default_text, read_text
 from scrimp.progress import SILENT, Progress
 
 if TYPE_CHECKING:
-    from scrimp.engine import Arithmetic
+    from scrimp.engine import Arithmetic, Kv
     from scrimp.model import Model
 
 #: What the JSON calls the text that ships with scrimp.
@@ -44,10 +44,13 @@ class Evaluation:
     divergence: Divergence | None = None
     tasks: tuple[TaskResult, ...] = ()
     notes: tuple[str, ...] = ()  #: what was decoded to float32 to run
+    kv: Kv = "f16"  #: format of the key/value cache
+    arithmetic: Arithmetic = "int8"
 
     def to_json(self) -> dict[str, Any]:
         document: dict[str, Any] = {"model": self.model, "text": self.text, **self.perplexity.to_json()}
         document |= {"context": self.context, "protocol": self.protocol, "notes": list(self.notes)}
+        document |= {"kv": self.kv, "arithmetic": self.arithmetic}
         if self.divergence is not None:
             document |= {"reference": self.reference, **self.divergence.to_json()}
         if self.tasks:
@@ -65,17 +68,18 @@ def evaluate(
     tasks: Sequence[Path] = (),
     task_limit: int | None = None,
     threads: int | None = None,
+    kv: Kv = "f16",
     progress: Progress = SILENT,
 ) -> Evaluation:
     """Perplexity of ``text`` (a string, a file, or None for the text that ships with scrimp), and with a reference the
     divergence from it.
 
-    Models given by name or path are opened, and closed again: the model as it will run, the reference with
-    ``arithmetic="f32"``. Open models are used as they are.
+    Models given by name or path are opened, and closed again: the model as it will run, with a key/value cache of
+    format ``kv``, the reference with ``arithmetic="f32"`` and a cache of float32. Open models are used as they are.
     """
     return evaluate_all(
         [model], text, reference=reference, context=context, max_tokens=max_tokens, tasks=tasks,
-        task_limit=task_limit, threads=threads, progress=progress,
+        task_limit=task_limit, threads=threads, kv=kv, progress=progress,
     )[0]  # fmt: skip
 
 
@@ -89,6 +93,7 @@ def evaluate_all(
     tasks: Sequence[Path] = (),
     task_limit: int | None = None,
     threads: int | None = None,
+    kv: Kv = "f16",
     progress: Progress = SILENT,
 ) -> list[Evaluation]:
     """As :func:`evaluate`, of several models that share one tokenizer; the reference runs once for all."""
@@ -96,8 +101,8 @@ def evaluate_all(
     words = default_text() if text is None else read_text(text) if isinstance(text, Path) else text
     room = None if tasks and context <= TASK_CONTEXT else context
     with ExitStack() as stack:
-        subjects = [_open(model, room, threads, "int8", stack) for model in models]
-        original = None if reference is None else _open(reference, context, threads, "f32", stack)
+        subjects = [_open(model, room, threads, None, kv, stack) for model in models]
+        original = None if reference is None else _open(reference, context, threads, "f32", None, stack)
         tokenizer = subjects[0].tokenizer
         _same_words([*subjects, *([] if original is None else [original])], words[:PAGE])
         bos = tokenizer.bos_id if tokenizer.add_bos else None
@@ -118,19 +123,26 @@ def evaluate_all(
                 divergence=None if original is None else divergence(one),
                 tasks=tuple(solve(task, subject, progress) for task in found_tasks),
                 notes=subject.notes,
+                kv=subject.kv,
+                arithmetic=subject.arithmetic,
             )
             for model, subject, one in zip(models, subjects, scores, strict=True)
         ]
 
 
 def _open(
-    model: str | Path | Model, context: int | None, threads: int | None, arithmetic: Arithmetic, stack: ExitStack
+    model: str | Path | Model,
+    context: int | None,
+    threads: int | None,
+    arithmetic: Arithmetic | None,
+    kv: Kv | None,
+    stack: ExitStack,
 ) -> Model:
     import scrimp
 
     if not isinstance(model, str | Path):
         return model
-    return stack.enter_context(scrimp.open(str(model), context=context, threads=threads, arithmetic=arithmetic))
+    return stack.enter_context(scrimp.open(str(model), context=context, threads=threads, arithmetic=arithmetic, kv=kv))
 
 
 def _name(model: str | Path | Model) -> str:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
+from scrimp.engine import Kv
 from scrimp.errors import ScrimpError
 from scrimp.measure.memory import PageFaults
 from scrimp.measure.speed import Rate, Speed, measure_speed
@@ -27,6 +28,7 @@ def measure_side_by_side(
     threads: int | None = None,
     rounds: int = 5,
     node: str = "45nm",
+    kv: Kv = "f16",
     progress: Progress = SILENT,
 ) -> list[Speed]:
     """Models take turns, so that a machine that slows down for a while slows them all; and each turn is a fresh
@@ -35,7 +37,7 @@ def measure_side_by_side(
     progress.start("timing", rounds * len(models))
     for _ in range(rounds):
         for model, taken in zip(models, turns, strict=True):
-            asked = {"name": model, "prefill": prefill, "decode": decode, "threads": threads, "node": node}
+            asked = {"name": model, "prefill": prefill, "decode": decode, "threads": threads, "node": node, "kv": kv}
             taken.append(take_turn(asked))
             progress.advance(note=model)
     progress.finish()

@@ -8,6 +8,7 @@ from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from scrimp.engine import Kv
 from scrimp.errors import UsageError
 from scrimp.formats.cost_energy import check_node
 from scrimp.measure.energy import TokenEnergy, energy_of
@@ -57,6 +58,8 @@ class Speed:
     threads: int
     isa: str
     energy: TokenEnergy
+    kv: Kv = "f16"
+    kv_bytes_per_token: int = 0
     profile: tuple[OpCost, ...] = ()
     notes: tuple[str, ...] = ()  #: what was decoded to float32 to run
 
@@ -87,6 +90,7 @@ def measure_speed(
     threads: int | None = None,
     repeat: int = 5,
     node: str = "45nm",
+    kv: Kv = "f16",
     profile: bool = False,
     progress: Progress = SILENT,
 ) -> Speed:
@@ -102,7 +106,7 @@ def measure_speed(
             raise UsageError(f"{flag} is {value}; at least 1 is needed.", hint=f"{flag} 1")
     check_node(node)
     begin = perf_counter()
-    with scrimp.open(name, threads=threads, context=prefill + decode) as model:
+    with scrimp.open(name, threads=threads, context=prefill + decode, kv=kv) as model:
         loaded = perf_counter()
         tokens = [(7919 * i) % model.vocab_size for i in range(prefill + decode)]
         model.step(tokens[:prefill], 0)
@@ -136,6 +140,8 @@ def measure_speed(
             threads=model.threads,
             isa=model.isa,
             energy=energy_of(model, prefill + decode // 2, node),
+            kv=model.kv,
+            kv_bytes_per_token=model.kv_bytes_per_token,
             profile=_profile(model, traffic, tokens, prefill) if profile else (),
             notes=model.notes,
         )

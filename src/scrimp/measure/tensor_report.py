@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scrimp import models
+from scrimp.engine.cache import OFFERED, bytes_per_position
 from scrimp.engine.float_path import decoded_notes, row_pieces, row_reader
 from scrimp.errors import UsageError, nearest
 from scrimp.formats import parse
@@ -56,6 +58,7 @@ class ModelReport:
     parameters: int
     tensors: tuple[TensorReport, ...]
     notes: tuple[str, ...]
+    kv_bytes_per_token: dict[str, int]  #: format of the key/value cache → bytes that every token of context takes
 
     @property
     def bits_per_weight(self) -> float:
@@ -64,6 +67,7 @@ class ModelReport:
     def to_json(self) -> dict[str, Any]:
         document: dict[str, Any] = {name: getattr(self, name) for name in ("model", "kind", "file_bytes", "parameters")}
         document |= {"bits_per_weight": self.bits_per_weight, "notes": list(self.notes)}
+        document["kv_bytes_per_token"] = self.kv_bytes_per_token
         return document | {"tensors": [tensor.to_json() for tensor in self.tensors]}
 
 
@@ -78,7 +82,9 @@ def inspect_model(source: Source, *, progress: Progress = SILENT) -> ModelReport
     progress.finish()
     matrices = [(parse(found.format), (found.shape[0], found.shape[1])) for found in reports if len(found.shape) == 2]
     notes = (*source.notes, *decoded_notes(matrices))
-    return ModelReport(str(source.path), source.kind, source.file_bytes, parameters, tuple(reports), notes)
+    _, program = models.build(source.config)
+    cache = {str(kv): bytes_per_position(program, kv) for kv in OFFERED}
+    return ModelReport(str(source.path), source.kind, source.file_bytes, parameters, tuple(reports), notes, cache)
 
 
 def inspect_tensor(source: Source, name: str) -> TensorReport:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from scrimp.engine.cache import Kv, row_bytes
 from scrimp.engine.float_path import bytes_as_run
 from scrimp.program import Op, Program
 from scrimp.tensors import QTensor
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from scrimp.engine import OpTime
     from scrimp.model import Model
 
-#: Bytes of a number in the key/value cache (float16).
-CACHE_NUMBER_BYTES = 2
-
 
 @dataclass(frozen=True)
 class Traffic:
@@ -28,13 +26,14 @@ class Traffic:
 
     program: Program
     weight_bytes: dict[str, int]
+    kv: Kv = "f16"
 
     @classmethod
     def of(cls, model: Model) -> Traffic:
         """One tensor is read at a time."""
         program = model.program
         names = {name for op in program.ops for name in (*op.weights, *filter(None, op.vectors))}
-        return cls(program, {name: _bytes(model.source.read(name)) for name in sorted(names)})
+        return cls(program, {name: _bytes(model.source.read(name)) for name in sorted(names)}, model.kv)
 
     def bytes_per_token(self, position: int) -> int:
         """Bytes read to decode the token at ``position``: each matrix once (a tied head is a matrix), one row of the
@@ -47,7 +46,7 @@ class Traffic:
             return self.weight_bytes[op.weights[0]] // self.program.matrices[op.weights[0]][0]
         if op.kind == "attention":
             _, _, kv_heads, head_dim = op.ints
-            return 2 * (position + 1) * kv_heads * head_dim * CACHE_NUMBER_BYTES
+            return 2 * (position + 1) * kv_heads * row_bytes(self.kv, head_dim)
         return sum(self.weight_bytes[name] for name in (*op.weights, *filter(None, op.vectors)))
 
 

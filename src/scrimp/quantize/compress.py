@@ -18,6 +18,7 @@ from scrimp.model import Model, open_model
 from scrimp.progress import SILENT, Progress
 from scrimp.quantize.apply import apply
 from scrimp.quantize.job import Job, plan_layout, prepare
+from scrimp.quantize.ranges import measure_ranges
 from scrimp.quantize.report import CompressReport, TensorReport, record
 from scrimp.quantize.walked import apply_walked, cut_off
 from scrimp.quantize.wish import wish_of
@@ -60,6 +61,11 @@ def run(job: Job, out: Path, *, progress: Progress = SILENT, fresh: bool = False
             for suffix, beside in applied.beside.items():  # first, so that a matrix that is done has all that it needs
                 partial.write(f"{applied.name}.{suffix}", beside, 0.0)
             partial.write(applied.name, applied.tensor, applied.error, applied.output_error, applied.notes)
+        fixed = (
+            None
+            if job.ranges is None
+            else measure_ranges(job.ranges, source, stored, directory=partial.out.parent, progress=progress)
+        )
         if source.tokenizer.kind != "none":
             from scrimp.text.tokenizer import load
 
@@ -73,7 +79,7 @@ def run(job: Job, out: Path, *, progress: Progress = SILENT, fresh: bool = False
         told = [f"{name}: {note}" for name in plan.choices for note in partial.finished[name].notes]
         report = CompressReport(str(out), 0, 0.0, 0.0, 0, tensors, (*job.notes, *told), resumed)
         texts = {
-            "config.json": documents.config_json(source, plan, packed=job.packed),
+            "config.json": documents.config_json(source, plan, fixed, packed=job.packed),
             SCRIMP_JSON: documents.scrimp_json(
                 source,
                 plan,

@@ -21,6 +21,7 @@ from scrimp.quantize.apply import calibrates
 from scrimp.quantize.around import split
 from scrimp.quantize.budget import fit
 from scrimp.quantize.predict import Prediction, predict
+from scrimp.quantize.ranges import Ranges, ranges_bytes, ranges_wanted
 from scrimp.quantize.report import CompressReport, TensorReport, record
 from scrimp.quantize.sensitivity import probe_windows
 from scrimp.quantize.spend import Spender
@@ -47,15 +48,17 @@ class Job:
     planned: tuple[str, ...] = ()  #: how the plan was found
     packed: bool = False  #: stored under the entropy coder: sizes of before are upper bounds
     expected_bytes: int | None = None  #: … where no survey of coded bytes was made
+    ranges: Ranges | None = None  #: where activations get fixed scales
 
     @property
     def notes(self) -> list[str]:
         """What a reader of the report should know."""
         walk = [] if self.calibration is None else notes_of_walk(self.plan, self.source, self.calibration)
-        return [*notes_of(self.source, self.plan), *walk, *self.planned]
+        fixed = [] if self.ranges is None else list(self.ranges.notes)
+        return [*notes_of(self.source, self.plan), *walk, *self.planned, *fixed]
 
     def predict(self) -> Prediction:
-        expected = self.expected_bytes or file_bytes(self.source, self.plan)
+        expected = self.expected_bytes or file_bytes(self.source, self.plan, self.ranges)
         return predict(self.source, self.plan, expected, self.calibration)
 
 
@@ -79,7 +82,8 @@ def prepare(model: str | Path, wish: Wish, *, progress: Progress = SILENT) -> Jo
             plan, planned, expected = _solve(source, wish, limit, progress)
         wished, plan = plan, applicable(plan, source)
         planned += without_sidecars(wished, plan)
-        return Job(source, plan, limit, _calibration(source, plan, wish), planned, wish.pack, expected)
+        calibration, ranges = _calibration(source, plan, wish), ranges_wanted(source, wish)
+        return Job(source, plan, limit, calibration, planned, wish.pack, expected, ranges)
     except BaseException:
         source.close()
         raise
@@ -138,7 +142,7 @@ def _calibration(source: Source, plan: plans.Plan, wish: Wish) -> Calibration | 
     """The windows, where the plan wants any. Refused when there is no text that this network could read."""
     method = next((choice.method for choice in plan.choices.values() if calibrates(choice)), None)
     if method is None:
-        if wish.calibrate is not None or wish.calibrate_windows is not None:
+        if wish.range_rule is None and (wish.calibrate is not None or wish.calibrate_windows is not None):
             raise UsageError("No method of this plan looks at a text, so there is nothing to calibrate.",
                              hint="leave --calibrate out, or choose such a method with --method")  # fmt: skip
         return None
@@ -158,9 +162,9 @@ def _read_calibration(source: Source, wish: Wish) -> Calibration:
     )
 
 
-def file_bytes(source: Source, plan: plans.Plan) -> int:
+def file_bytes(source: Source, plan: plans.Plan, ranges: Ranges | None = None) -> int:
     """Bytes the directory will take, or very little less: the record of the loss is of unknown length."""
-    return _Overhead(source).file_bytes(plan)
+    return _Overhead(source).file_bytes(plan) + (0 if ranges is None else ranges_bytes(source, plan, ranges))
 
 
 def without_sidecars(wished: plans.Plan, plan: plans.Plan) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from scrimp.calibrate.ranges import RULES
 from scrimp.calibrate.windows import Prefix
 from scrimp.errors import UsageError, nearest
 from scrimp.formats import Format
@@ -39,6 +40,7 @@ class Wish:
     calibrate: str | Path | None = None  #: a text, a file of one, or None for the text that ships with scrimp
     calibrate_windows: int | None = None  #: windows of that text
     calibrate_prefix: Prefix = "quantized"  #: what a block reads while it is calibrated
+    activations: str = "dynamic"  #: or ``static[:RULE]``: scales of what products read, fixed by a calibration
 
     def __post_init__(self) -> None:
         wishes = {
@@ -49,7 +51,7 @@ class Wish:
             raise UsageError(f"Give exactly one of {', '.join(wishes)}.", hint="for example --format int4:g64")
         if self.keep and (self.rules or self.embedding):
             raise UsageError("--keep changes no format, so --rule and --embedding have no place.", hint="use --format")
-        _ = self.parsed_rules, self.ends, self.body, self.size_bytes
+        _ = self.parsed_rules, self.ends, self.body, self.size_bytes, self.range_rule
         if self.bits is not None and not 0 <= self.bits <= MAX_BITS:
             raise UsageError(f"{self.bits:g} bits per weight are out of range.", hint=f"0 … {MAX_BITS} are possible")
         if self.kl is not None and not 0 < self.kl < math.inf:
@@ -67,6 +69,18 @@ class Wish:
     @property
     def body(self) -> Format | None:
         return storable(self.format) if self.format is not None else None
+
+    @property
+    def range_rule(self) -> str | None:
+        """How the scales of activations are found; None where each token has its own."""
+        kind, _, rule = self.activations.partition(":")
+        rule = rule or "absmax"
+        if self.activations == "dynamic":
+            return None
+        if kind != "static" or rule not in RULES:
+            hint = f"dynamic, static, {', '.join(f'static:{name}' for name in RULES)}"
+            raise UsageError(f"'{self.activations[:40]}' is no way to quantize activations.", hint=hint)
+        return rule
 
     @property
     def size_bytes(self) -> int | None:

@@ -48,6 +48,7 @@ class Source(ABC):
         tokenizer: TokenizerData,
         notes: list[str],
         file_bytes: int,
+        input_scales: Mapping[str, float] | None = None,
     ) -> None:
         self.path = path
         self.config = config
@@ -55,6 +56,7 @@ class Source(ABC):
         self.tokenizer = tokenizer
         self.notes = notes  #: one line per kind of conversion; reading may add to it
         self.file_bytes = file_bytes  #: bytes on disk of everything needed to run
+        self.input_scales = input_scales or {}  #: matrix → fixed int8 scale of what it multiplies with, or empty
 
     @property
     def parameters(self) -> int:

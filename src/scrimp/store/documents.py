@@ -24,14 +24,19 @@ RANS = "rans"
 HASH_BYTES = 10**9
 
 
-def config_json(source: Source, plan: Plan, *, packed: bool = False) -> str:
-    """The source's config and the Format and shape of every matrix, side-cars included."""
+def config_json(
+    source: Source, plan: Plan, activations: Mapping[str, Any] | None = None, *, packed: bool = False
+) -> str:
+    """The source's config, the Format and shape of every matrix, side-cars included, and fixed ranges of activations
+    (activations.py)."""
     tensors = {
         name: {"format": car.format.name, "shape": car.shape}
         for name, car in plan.stored.items()
         if car.format is not None
     }
     quantization = {"quant_method": QUANT_METHOD, "version": VERSION, **_coding(packed), "tensors": tensors}
+    if activations is not None:
+        quantization["activations"] = activations
     return _text({**source.config, "quantization_config": quantization})
 
 

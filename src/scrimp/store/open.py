@@ -19,7 +19,7 @@ from scrimp.sources.json_object import read_json
 from scrimp.sources.safetensors_file import SafetensorsFile, StoredTensor
 from scrimp.sources.source import Source, TensorInfo
 from scrimp.sources.tokenizer_data import TokenizerData
-from scrimp.store import coded
+from scrimp.store import activations, coded
 from scrimp.store.documents import QUANT_METHOD, RANS, VERSION
 from scrimp.store.layout import ALIGNMENT, CODED, MODEL_FILE, PAD_PREFIX, expected_parts
 from scrimp.tensors import DTYPES, QTensor, Stored, from_parts, part_types
@@ -38,9 +38,10 @@ def open_store(path: Path) -> ScrimpSource:
     config = read_json(path / "config.json")
     declared = config.pop("quantization_config", None)
     formats, shapes = _formats(path, declared)
+    ranges = declared.get("activations") if isinstance(declared, dict) else None
     file = SafetensorsFile(path / MODEL_FILE)
     try:
-        return ScrimpSource(path, config, file, formats, shapes, packed=_packed(path, declared))
+        return ScrimpSource(path, config, file, formats, shapes, packed=_packed(path, declared), ranges=ranges)
     except BaseException:
         file.close()
         raise
@@ -63,6 +64,7 @@ class ScrimpSource(Source):
         shapes: dict[str, tuple[int, int]],
         *,
         packed: bool = False,
+        ranges: object = None,
     ) -> None:
         self._file, self._formats, self.packed = file, formats, packed
         self.formats: Mapping[str, Format] = formats  #: of every matrix
@@ -113,6 +115,7 @@ class ScrimpSource(Source):
             tokenizer=TokenizerData.huggingface(path) if has_tokenizer else TokenizerData.none(),
             notes=[],
             file_bytes=directory_bytes(path),
+            input_scales=activations.read(path, ranges, config),
         )
 
     def read(self, name: str) -> QTensor | NDArray[np.float32]:
