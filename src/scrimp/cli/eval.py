@@ -23,7 +23,7 @@ def eval_(
     task_limit: Annotated[int | None, typer.Option(min=1, help="the first so many items of each task file")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="one per core unless given")] = None,
     json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
-) -> None:
+) -> int:
     """How well a model predicts a text; with --reference, how far it moved away from the original."""
     from scrimp.cli import bar, output
     from scrimp.measure.evaluate import evaluate
@@ -41,10 +41,11 @@ def eval_(
     )
     if json:
         output.print_json(result.to_json())
-        return
-    output.print_table(("measured", "value", "± error"), lines(result), title=result.model)
-    output.notes(result.notes)
-    output.note(f"protocol: {result.protocol}. Errors are standard errors, from window means.")
+    else:
+        output.print_table(("measured", "value", "± error"), lines(result), title=result.model)
+        output.notes(result.notes)
+        output.note(f"protocol: {result.protocol}. Errors are standard errors, from window means.")
+    return output.verdict([result.model] if result.perplexity.broken else [])
 
 
 def lines(result: Evaluation) -> list[tuple[str, str, str]]:

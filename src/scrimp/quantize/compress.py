@@ -17,6 +17,7 @@ from scrimp.measure.windows import cut, default_text, read_text
 from scrimp.model import Model, open_model
 from scrimp.progress import SILENT, Progress
 from scrimp.quantize.apply import apply
+from scrimp.quantize.as_made import logits_as_made
 from scrimp.quantize.job import Job, prepare
 from scrimp.quantize.report import CompressReport, TensorReport, record
 from scrimp.quantize.walked import apply_walked
@@ -25,16 +26,19 @@ from scrimp.sizes import format_bytes
 from scrimp.store import documents
 from scrimp.store.layout import lay_out
 from scrimp.store.open import directory_bytes
-from scrimp.store.partial import SCRIMP_JSON, Partial, write_durably
+from scrimp.store.partial import DAMAGED, SCRIMP_JSON, Partial, write_durably
 from scrimp.store.verify import verify
-from scrimp.tensors import QTensor
+from scrimp.tensors import F32, QTensor
 
 #: Tokens in a window of the loss, where the model's own context is not shorter.
 CONTEXT = 512
 
 
 def run(job: Job, out: Path, *, progress: Progress = SILENT, fresh: bool = False) -> CompressReport:
-    """Write the store, open it again and verify it. The loss is not measured here."""
+    """Write the store, and open it again before it takes its place: its logits must be those of what was made.
+
+    The loss is not measured here.
+    """
     began = time.perf_counter()
     source, plan, calibration = job.source, job.plan, job.calibration
     layout = lay_out(plan.shapes, {name: choice.format for name, choice in plan.choices.items()})
@@ -74,8 +78,8 @@ def run(job: Job, out: Path, *, progress: Progress = SILENT, fresh: bool = False
                 source, plan, documents.source_hashes(source), checksums, report.notes, record(report)
             ),
         }
-        partial.complete(texts)
-    verify_reopened(out)
+        made = logits_as_made(source.config, stored, partial.read_vector)
+        partial.complete(texts, check=lambda path: verify_reopened(path, *made))
     size_bytes = directory_bytes(out)
     if job.limit_bytes is not None and size_bytes > job.limit_bytes:
         raise GoalNotMet(f"{out} takes {size_bytes:,} bytes; {job.limit_bytes:,} were asked for.",
@@ -145,11 +149,18 @@ def compress(
         return report if text is None else measure_loss(job, report, text, max_tokens=max_tokens, progress=progress)
 
 
-def verify_reopened(out: Path) -> None:
-    """Read the store back: every part against its checksum, and a few logits, which must be finite."""
-    verify(out)
-    with open_model(out) as model:
-        if not np.isfinite(model.logits([0, 1 % model.vocab_size])).all():
-            raise Refused(
-                f"{out} was written, but its logits are not finite.", hint="the source may be damaged: scrimp eval it"
-            )
+def verify_reopened(store: Path, tokens: list[int], made: F32) -> None:
+    """Open the store as a user does: every part against its checksum, and the logits of ``tokens`` bit for bit against
+    those of the tensors as they were ``made``. GoalNotMet where they differ, Refused where they are no numbers.
+    """
+    if not np.isfinite(made).all():
+        raise Refused("The logits of what was made are not finite.", hint="the source may be damaged: scrimp eval it")
+    try:
+        verify(store)
+        with open_model(store) as model:
+            found = model.logits(tokens)
+    except Refused as error:
+        raise GoalNotMet(error.message, hint=DAMAGED) from None
+    if not np.array_equal(found, made):
+        apart = float(np.abs(found - made).max())
+        raise GoalNotMet(f"{store}: reopened, its logits differ by up to {apart:g} from what was made.", hint=DAMAGED)

@@ -21,10 +21,10 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from scrimp.errors import ScrimpError, UsageError
+from scrimp.errors import GoalNotMet, ScrimpError, UsageError
 from scrimp.formats import Format
 from scrimp.sizes import format_bytes
-from scrimp.store.layout import MODEL_FILE, Layout
+from scrimp.store.layout import MODEL_FILE, Layout, Part
 from scrimp.tensors import DTYPES, QTensor, Stored, from_parts, part_types
 
 JOURNAL = "journal.jsonl"
@@ -34,6 +34,8 @@ OWN_FILES = frozenset({
     MODEL_FILE, SCRIMP_JSON, f".{SCRIMP_JSON}.new", "config.json", "tokenizer.json", "tokenizer_config.json",
     "generation_config.json",
 })  # fmt: skip
+#: What to do when bytes are not those that were written.
+DAMAGED = "the disk or the memory damaged it: start over with --fresh"
 #: Errors that say that nothing can be written at this path.
 _NO_PLACE = (
     errno.ENOTDIR, errno.ENOENT, errno.ENAMETOOLONG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ELOOP,
@@ -127,24 +129,37 @@ class Partial:
         """A finished matrix again. ScrimpError when the file no longer holds what was written."""
         parts: dict[str, Stored] = {}
         for part, (kind, dtype) in zip(self.layout.parts[name], part_types(format).items(), strict=True):
-            raw = np.frombuffer(_read_all(self._data, part.nbytes, part.offset), np.uint8)
-            if hashlib.sha256(raw.data).hexdigest() != self.finished[name].checksums[part.name]:
-                raise ScrimpError(f"{self.path}: {part.name} is not what was written.", hint="start over with --fresh")
+            raw = self._bytes(name, part)
             parts[kind] = raw.view(np.uint8 if dtype == "u8" else DTYPES[dtype]).reshape(part.shape)
         return from_parts(name, format, shape, parts)
+
+    def read_vector(self, name: str) -> NDArray[np.float32]:
+        """A finished vector again, as :meth:`read`."""
+        return self._bytes(name, self.layout.parts[name][0]).view(np.float32)
+
+    def _bytes(self, name: str, part: Part) -> NDArray[np.uint8]:
+        raw = np.frombuffer(_read_all(self._data, part.nbytes, part.offset), np.uint8)
+        if hashlib.sha256(raw.data).hexdigest() != self.finished[name].checksums[part.name]:
+            raise GoalNotMet(f"{self.path}: {part.name} is not what was written.", hint=DAMAGED)
+        return raw
 
     def add(self, save: Callable[[Path], object]) -> None:
         """Let ``save`` write further files into the directory."""
         with _in_words(self.out, self.layout.file_bytes):
             save(self.path)
 
-    def complete(self, texts: Mapping[str, str]) -> None:
-        """Add the files of ``texts`` (name → content) and put the directory in the place of OUT."""
+    def complete(self, texts: Mapping[str, str], check: Callable[[Path], object] = lambda path: None) -> None:
+        """Add the files of ``texts`` (name → content) and put the directory in the place of OUT.
+
+        Before that ``check`` may open it like any store; what it raises leaves OUT as it was.
+        """
         assert set(self.finished) == set(self.layout.parts)
         with _in_words(self.out, self.layout.file_bytes):
             self._make_durable()
             for name, text in texts.items():
                 write_durably(self.path / name, text)
+        check(self.path)
+        with _in_words(self.out, self.layout.file_bytes):
             (self.path / JOURNAL).unlink()
             self._close()
             for file in self.path.iterdir():

@@ -1,0 +1,76 @@
+"""Cells spread over the processes of a Ray cluster: a local one of so many, or one that runs already.
+
+Every cell is a task that needs nothing of the others. Texts travel with it; the model is opened by its name or path, so
+each machine must have it. Same cells, same numbers: a cell does not know where it runs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from scrimp.engine import default_threads
+from scrimp.errors import ScrimpError, UsageError
+from scrimp.sweep.cell import Cell, Result, Setting, work
+
+#: A cluster that begins and ends with the sweep.
+_LOCAL = {"address": "local", "include_dashboard": False}
+#: More local processes would only wait for each other.
+MAX_WORKERS = 1024
+
+
+def results(
+    cells: Mapping[str, Cell], setting: Setting, workers: str, threads: int | None = None
+) -> Iterator[tuple[str, Result]]:
+    """Key and Result of every cell, as they come.
+
+    ``threads`` of a cell: unless given, the cores of this machine divided among local workers, and one elsewhere.
+    """
+    local = int(workers) if workers.isascii() and workers.isdigit() else None
+    if local is not None and not 1 <= local <= MAX_WORKERS:
+        raise UsageError(f"{local:,} workers are out of range.", hint=f"1 … {MAX_WORKERS:,} are possible")
+    ray = _ray()
+    each = threads or (1 if local is None else max(1, default_threads() // local))
+    place: dict[str, Any] = {"address": workers} if local is None else {"num_cpus": local * each, **_LOCAL}
+    try:
+        ray.init(**place, log_to_driver=False, logging_level="error", runtime_env={"env_vars": _environment(each)})
+    except Exception as error:
+        raise ScrimpError(f"Ray did not start: {' '.join(str(error).split())[:200]}.",
+                          hint="--workers takes a number, or the address of a cluster that runs") from None  # fmt: skip
+    try:
+        task = ray.remote(num_cpus=each, max_retries=0)(work)
+        waiting = {task.remote(cell, setting): key for key, cell in cells.items()}
+        while waiting:
+            ready, _ = ray.wait(list(waiting))
+            for found in ready:
+                key = waiting.pop(found)
+                yield key, _fetch(ray, found, cells[key])
+    finally:
+        ray.shutdown()
+
+
+def _fetch(ray: Any, found: Any, cell: Cell) -> Result:
+    try:
+        result: Result = ray.get(found)
+        return result
+    except ray.exceptions.RayError as error:  # its process died, or cannot start
+        reason = f"the worker was lost ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+        return Result(cell.name, cell.wish.method, cell.prefix, 0.0, error=reason)
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """Of the workers: their threads, and what else makes scrimp do what it does here."""
+    own = {name: value for name, value in os.environ.items() if name.startswith("SCRIMP_")}
+    blas = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+    return {**own, **blas, "SCRIMP_THREADS": str(threads)}
+
+
+def _ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anyone
+    try:
+        import ray
+    except ImportError:
+        raise ScrimpError("Spreading a sweep needs Ray.", hint="pip install 'scrimp[sweep]', or leave --workers out") \
+            from None  # fmt: skip
+    return ray
