@@ -1,9 +1,9 @@
 """llama.cpp's own quantizer beside ours: the same weights, the same calibration text, one evaluation, equal file bytes.
 
-    python bench/beside_llama_quantize.py ../shared/data/text/wikitext2_valid.txt [--work DIR] [--llama BIN] [--ours METHOD]
+    python bench/beside_llama_quantize.py ../shared/data/text/wikitext2_valid.txt [--ours METHOD] [--work DIR]
 
 Both start from the model's weights decoded to float32, written as a GGUF for llama.cpp. Its importance matrix is made
-from the text that calibrates ours (what ships with scrimp, without the part that losses are measured on). What it writes
+from the text that calibrates ours: what ships with scrimp, without the part that losses are measured on. What it writes
 is read by scrimp, and all models are evaluated in float32 arithmetic, so that only the weights differ; ours is measured
 also as it runs, with int8 activations.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from scrimp.calibrate.statistics import Statistics
 from scrimp.errors import UsageError, nearest
@@ -39,6 +40,7 @@ _FIRST = {
     "rtn:absmax": Method(_plain("absmax"), False, "nearest level, scales that clip nothing"),
     "hqq": Method(hqq.quantize, False, "Badri & Shaji 2023, Half-Quadratic Quantization"),
     "gptq": Method(gptq.quantize, True, "Frantar et al. 2022, arXiv:2210.17323"),
+    "gptq:unordered": Method(partial(gptq.quantize, ordered=False), True, "the same, columns as they come"),
 }
 _THEN: dict[str, tuple[Refine, str]] = {
     "refit": (refit.refine, "scales by least squares on the layer's output, ours"),
@@ -58,7 +60,7 @@ METHODS: dict[str, Method] = _FIRST | {
     f"{name}+{then}": _refined(first, *_THEN[then])
     for name, first in _FIRST.items()
     for then in _THEN
-    if name != "rtn:absmax"
+    if name not in ("rtn:absmax", "gptq:unordered")
 }
 
 

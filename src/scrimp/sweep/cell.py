@@ -21,6 +21,8 @@ from scrimp.quantize.compress import run
 from scrimp.quantize.job import prepare
 from scrimp.quantize.methods import method
 from scrimp.quantize.wish import Wish
+from scrimp.sources.json_object import read_json
+from scrimp.store.partial import SCRIMP_JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class Result:
     file_bytes: int = 0
     bits_per_weight: float = math.nan
     loss: Loss | None = None
+    digest: str = ""  #: of all stored weights: equal only where every bit is
     error: str = ""
     notes: tuple[str, ...] = ()
 
@@ -146,13 +149,18 @@ def _measured(cell: Cell, setting: Setting, out: Path, progress: Progress) -> Re
     )  # fmt: skip
     return Result(
         cell.name, cell.wish.method, cell.prefix, seconds, report.file_bytes, report.bits_per_weight,
-        _loss(evaluation), notes=report.notes,
+        _loss(evaluation), _digest(out), notes=report.notes,
     )  # fmt: skip
 
 
 def _loss(evaluation: Evaluation) -> Loss:
     document = evaluation.to_json()
     return Loss(**{field.name: document[field.name] for field in fields(Loss)})
+
+
+def _digest(store: Path) -> str:
+    checksums = read_json(store / SCRIMP_JSON)["checksums"]
+    return hashlib.sha256(json.dumps(checksums, sort_keys=True).encode()).hexdigest()
 
 
 def _failed(cell: Cell, began: float, reason: str) -> Result:

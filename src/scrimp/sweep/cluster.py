@@ -16,6 +16,7 @@ from scrimp.sweep.cell import Cell, Result, Setting, work
 
 #: A cluster that begins and ends with the sweep.
 _LOCAL = {"address": "local", "include_dashboard": False}
+_BLAS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 #: More local processes would only wait for each other.
 MAX_WORKERS = 1024
 
@@ -60,9 +61,14 @@ def _fetch(ray: Any, found: Any, cell: Cell) -> Result:
 
 
 def _environment(threads: int) -> dict[str, str]:
-    """Of the workers: their threads, and what else makes scrimp do what it does here."""
+    """Of the workers: their threads, and what else makes scrimp do what it does here.
+
+    The BLAS below NumPy sums in another order with another number of threads, so they take as many as it would here;
+    Ray would give them one. Our own threads change no bit.
+    """
     own = {name: value for name, value in os.environ.items() if name.startswith("SCRIMP_")}
-    blas = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    blas = {name: os.environ.get(name, os.environ.get("OMP_NUM_THREADS", str(here))) for name in _BLAS}
     return {**own, **blas, "SCRIMP_THREADS": str(threads)}
 
 
