@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from dataclasses import asdict, replace
 
 import pytest
@@ -11,6 +12,7 @@ import scrimp
 from scrimp.errors import ScrimpError
 from scrimp.measure.evaluate import evaluate
 from scrimp.sweep import cell as cells
+from scrimp.sweep import cluster
 from scrimp.sweep.cell import Cell, Loss, Result, from_json
 from scrimp.sweep.file import read
 from scrimp.sweep.journal import Journal
@@ -51,7 +53,8 @@ def alone(folder):
 
 
 def timeless(results):
-    return [replace(result, seconds=0.0) for result in results]
+    """As text: a NaN is not equal to another."""
+    return [repr(replace(result, seconds=0.0)) for result in results]
 
 
 def test_every_cell_is_what_compress_and_evaluate_say_of_it(folder, alone, tmp_path):
@@ -173,6 +176,41 @@ def test_two_processes_of_a_ray_cluster_find_the_same_bits(folder, alone):
         spread = run(read(folder / "sweep.toml"), journal, workers="2")
     assert timeless(spread) == timeless(alone)
     assert len({result.digest for result in spread if result.loss}) == 4
+
+
+def test_a_cluster_that_runs_already_is_joined_by_its_address(folder, alone):
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'scrimp[sweep]'")
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        nodes.add_node(num_cpus=1)
+        with Journal(None) as journal:
+            spread = run(read(folder / "sweep.toml"), journal, workers=nodes.address)
+    finally:
+        nodes.shutdown()
+    assert timeless(spread) == timeless(alone)
+
+
+def test_an_address_where_no_cluster_is_is_one_sentence(folder):
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'scrimp[sweep]'")
+    with Journal(None) as journal, pytest.raises(ScrimpError, match="No Ray cluster answers at") as caught:
+        run(read(folder / "sweep.toml"), journal, workers="127.0.0.1:1")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_worker_that_dies_is_a_row_and_the_others_are_made(folder, alone, monkeypatch):
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'scrimp[sweep]'")
+    sweep = read(folder / "sweep.toml")
+
+    def work(cell, setting):
+        return os._exit(7) if cell.wish.format == "mxfp4" else cells.work(cell, setting)
+
+    monkeypatch.setattr(cluster, "work", work)
+    with Journal(None) as journal:
+        results = run(sweep, journal, workers="2")
+    assert ["the worker was lost" in result.error for result in results] == [False, False, True, True, False]
+    assert timeless(results[:2]) == timeless(alone[:2])
 
 
 def test_without_ray_it_says_what_to_install(folder, monkeypatch):

@@ -7,6 +7,7 @@ each machine must have it. Same cells, same numbers: a cell does not know where 
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ from scrimp.engine import default_threads
 from scrimp.errors import ScrimpError, UsageError
 from scrimp.sweep.cell import Cell, Result, Setting, work
 
+#: Seconds that a cluster has to answer.
+_ANSWER_S = 10.0
 #: A cluster that begins and ends with the sweep.
 _LOCAL = {"address": "local", "include_dashboard": False}
 _BLAS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -31,6 +34,8 @@ def results(
     local = int(workers) if workers.isascii() and workers.isdigit() else None
     if local is not None and not 1 <= local <= MAX_WORKERS:
         raise UsageError(f"{local:,} workers are out of range.", hint=f"1 … {MAX_WORKERS:,} are possible")
+    if local is None:
+        _check_address(workers)
     ray = _ray()
     each = threads or (1 if local is None else max(1, default_threads() // local))
     place: dict[str, Any] = {"address": workers} if local is None else {"num_cpus": local * each, **_LOCAL}
@@ -49,6 +54,20 @@ def results(
                 yield key, _fetch(ray, found, cells[key])
     finally:
         ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """ScrimpError where nobody answers at ``HOST:PORT``: Ray would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        raise UsageError(
+            f"'{address}' is neither a number of workers nor an address.", hint="--workers 2, or HOST:PORT"
+        )
+    try:
+        socket.create_connection((host, int(port)), _ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        raise ScrimpError(f"No Ray cluster answers at {address} ({error}).",
+                          hint="start one with `ray start --head`, or give a number of workers") from None  # fmt: skip
 
 
 def _fetch(ray: Any, found: Any, cell: Cell) -> Result:

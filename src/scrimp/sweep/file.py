@@ -73,7 +73,10 @@ def read(path: Path) -> Sweep:
     try:
         document = tomllib.loads(read_text(path))
     except tomllib.TOMLDecodeError as error:
-        raise Refused(f"{path} is no TOML: {_sentence(str(error))}", hint="docs: scrimp compare --sweep") from None
+        raise Refused(
+            f"{path} is no TOML: {_sentence(str(error))}",
+            hint='begin with model = "smollm2-135m", then [grid] with formats and methods',
+        ) from None
     except RecursionError:
         raise Refused(f"{path} is nested too deeply.", hint="a sweep has tables in one level") from None
     try:

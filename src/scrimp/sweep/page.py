@@ -34,7 +34,7 @@ def page(results: Sequence[Result], setting: Setting, columns: Sequence[str], ce
                "The line joins what nothing else beats in both: the Pareto front. BROKEN ones are hollow."),
         figure("Time and loss", scatter(times, "seconds to plan and compress", loss, falling=True,
                                         front_line=False, log_x=True),
-               "What a smaller loss costs once; running it costs no more."),
+               "What a smaller loss costs once, when the model is made."),
         "</div>", _key(methods), "<h2>Table</h2>", table(columns, cells),
         *(["<h2>Not made</h2><ul>", *failed, "</ul>"] if failed else []),
     ]  # fmt: skip
