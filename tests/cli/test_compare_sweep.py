@@ -66,6 +66,8 @@ def test_a_cell_that_cannot_be_made_is_told_and_exits_4(folder, tmp_path, capsys
 
 @pytest.mark.parametrize(("flags", "message"), [
     (["--workers", "0"], "0 workers are out of range"),
+    (["--workers", "two"], "neither a number of workers nor an address"),
+    (["--workers", "127.0.0.1:1"], "No Ray cluster answers at 127.0.0.1:1"),
     (["--threads", "2"], "--threads are those of each of the --workers"),
     (["--context", "1"], "leaves no token to score"),
     (["--context", "4096"], "fewer than one window"),
@@ -73,11 +75,11 @@ def test_a_cell_that_cannot_be_made_is_told_and_exits_4(folder, tmp_path, capsys
     (["tiny"], "A sweep names its model itself"),
 ])  # fmt: skip
 def test_what_cannot_be_done_is_known_before_the_first_cell(folder, tmp_path, capsys, flags, message):
-    assert run(folder, "-o", tmp_path / "page.html", *flags) not in (0, 4)
+    assert run(folder, "-o", tmp_path / "new" / "deep", *flags) not in (0, 4)
     printed = capsys.readouterr()
     assert message in printed.err
     assert printed.out == ""
-    assert not (tmp_path / "page.html").exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_models_without_a_sweep_take_no_flags_of_one(folder, capsys):

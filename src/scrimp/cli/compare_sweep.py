@@ -21,7 +21,7 @@ def run_sweep(
 ) -> int:  # fmt: skip
     """What ``--sweep`` does; flags win over the file."""
     from scrimp.cli import bar, output
-    from scrimp.errors import GoalNotMet, UsageError
+    from scrimp.errors import UsageError
     from scrimp.store.partial import write_durably
     from scrimp.sweep import run as sweeping
     from scrimp.sweep.file import read
@@ -32,6 +32,11 @@ def run_sweep(
         raise UsageError("--threads are those of each of the --workers of a sweep.", hint="else SCRIMP_THREADS=1")
     sweep = _with_flags(read(file), reference, text, context, max_tokens)
     html, journal_path, scratch = _places(out)
+    if workers is not None:
+        from scrimp.sweep.cluster import check
+
+        check(workers)
+    sweep = sweeping.checked(sweep)
     with Journal(journal_path, fresh=fresh) as journal:
         try:
             results = sweeping.run(sweep, journal, scratch=scratch, workers=workers, threads=threads,
@@ -51,6 +56,14 @@ def run_sweep(
     else:
         output.print_table(COLUMNS, lines)
         _explain(results)
+    return _verdict(results)
+
+
+def _verdict(results: list[Result]) -> int:
+    """The exit code: 4 where a cell was not made, or is BROKEN; both are told on stderr."""
+    from scrimp.cli import output
+    from scrimp.errors import GoalNotMet
+
     failed = [result for result in results if result.error]
     for result in failed:
         output.note(f"not made: {result.name}: {result.error}")

@@ -31,11 +31,7 @@ def results(
 
     ``threads`` of a cell: unless given, the cores of this machine divided among local workers, and one elsewhere.
     """
-    local = int(workers) if workers.isascii() and workers.isdigit() else None
-    if local is not None and not 1 <= local <= MAX_WORKERS:
-        raise UsageError(f"{local:,} workers are out of range.", hint=f"1 … {MAX_WORKERS:,} are possible")
-    if local is None:
-        _check_address(workers)
+    local = check(workers)
     ray = _ray()
     each = threads or (1 if local is None else max(1, default_threads() // local))
     place: dict[str, Any] = {"address": workers} if local is None else {"num_cpus": local * each, **_LOCAL}
@@ -56,8 +52,18 @@ def results(
         ray.shutdown()
 
 
+def check(workers: str) -> int | None:
+    """How many local workers, or None for an address where somebody answers: Ray would try for minutes."""
+    local = int(workers[:9]) if workers.isascii() and workers.isdigit() else None
+    if local is None:
+        _check_address(workers)
+    elif not 1 <= local <= MAX_WORKERS:
+        raise UsageError(f"{local:,} workers are out of range.", hint=f"1 … {MAX_WORKERS:,} are possible")
+    _ray()
+    return local
+
+
 def _check_address(address: str) -> None:
-    """ScrimpError where nobody answers at ``HOST:PORT``: Ray would try for minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not port.isdigit():
         raise UsageError(

@@ -43,8 +43,8 @@ def run(
 
     ``tell`` hears of every cell as it is finished. What the journal knows is not done again.
     """
-    setting = replace(sweep.setting, identity=_identity(sweep.setting))
-    _check_text(setting)
+    sweep = sweep if sweep.setting.identity else checked(sweep)
+    setting = sweep.setting
     keys = {key_of(cell, setting): cell for cell in sweep.cells}
     waiting = {key: cell for key, cell in keys.items() if key not in journal.found}
     for key, result in _results(waiting, setting, scratch, workers, threads, progress):
@@ -53,6 +53,13 @@ def run(
         left = seconds_left(list(waiting.values()), list(journal.found.values()))
         tell(Told(result, len(keys) - len(waiting), len(keys), left))
     return [replace(journal.found[key], name=cell.name) for key, cell in keys.items()]
+
+
+def checked(sweep: Sweep) -> Sweep:
+    """The sweep with the identity of its files, after all was looked at that can be wrong before the first cell:
+    model and reference are opened, and the text is cut."""
+    _check_text(sweep.setting)
+    return replace(sweep, setting=replace(sweep.setting, identity=_identity(sweep.setting)))
 
 
 def seconds_left(waiting: Sequence[Cell], found: Sequence[Result]) -> float:
