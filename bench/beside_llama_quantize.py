@@ -96,17 +96,18 @@ def calibration_text(model: Model) -> str:
     return model.tokenizer.decode(tokens[RESERVED:])
 
 
-def theirs(original: Path, work: Path, binaries: Path, threads: int) -> dict[str, Path]:
-    """What llama.cpp makes of the model: type → GGUF."""
+def theirs(original: Path, work: Path, binaries: Path, threads: int, chunks: int) -> dict[str, Path]:
+    """What llama.cpp makes of the model: type → GGUF; ``chunks`` windows of the text for its importance matrix."""
     floats, matrix, text = work / "f32.gguf", work / "imatrix.gguf", work / "calibration.txt"
     if not floats.exists():
         write_float_gguf(original, floats)
     if not matrix.exists():
         with scrimp.open(original) as model:
             text.write_text(calibration_text(model), encoding="utf-8")
-        run([str(binaries / "llama-imatrix"), "-m", str(floats), "-f", str(text), "-o", str(matrix.with_suffix(".new")),
-             "-c", str(WINDOW), "-b", str(WINDOW), "-t", str(threads), "--no-ppl"])  # fmt: skip
-        matrix.with_suffix(".new").replace(matrix)
+        new = work / "imatrix.new.gguf"
+        run([str(binaries / "llama-imatrix"), "-m", str(floats), "-f", str(text), "-o", str(new), "-c", str(WINDOW),
+             "-b", str(WINDOW), "-t", str(threads), "--no-ppl", "--chunks", str(chunks)])  # fmt: skip
+        new.replace(matrix)
     made = {name: work / f"{name}.gguf" for name in TYPES}
     for name, path in made.items():
         if not path.exists():
@@ -150,11 +151,12 @@ def main() -> None:
     parser.add_argument("--llama", type=Path, help="the directory of llama-quantize and llama-imatrix")
     parser.add_argument("--ours", help="compress in as many bytes with this method, beside them")
     parser.add_argument("--max-tokens", type=int, default=4096)
+    parser.add_argument("--chunks", type=int, default=-1, help="windows of the importance matrix, all unless given")
     parser.add_argument("--threads", type=int, default=2, help="of llama.cpp's tools")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     original = locate(options.model)
-    made = theirs(original, options.work, options.llama or tools(options.work), options.threads)
+    made = theirs(original, options.work, options.llama or tools(options.work), options.threads, options.chunks)
     sizes = {name: path.stat().st_size for name, path in made.items()}
     print(f"{'':<28}{'bytes':>13}{'KL':>20}{'same top':>11}{'ppl':>10}")
     found = measure(list(made.values()), original, options.text, options.max_tokens, "f32")
