@@ -1,6 +1,11 @@
 """``scrimp compare --sweep`` as a user types it."""
 
 import json
+import os
+import pty
+import subprocess
+import sys
+from contextlib import suppress
 
 import pytest
 from tiny_model import write_text, write_tiny_model
@@ -48,6 +53,25 @@ def test_a_table_a_page_and_a_journal(folder, tmp_path, capsys):
 def test_a_page_by_name_has_its_journal_beside_it(folder, tmp_path, capsys):
     assert run(folder, "-o", tmp_path / "page.html") == 4
     assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "page.jsonl"]
+
+
+def test_a_name_with_brackets_is_shown_as_it_is_on_a_terminal(folder, tmp_path):
+    sweep = tmp_path / "sweep.toml"
+    sweep.write_text(f'model = "{folder / "tiny"}"\n[[row]]\nname = "odd [/x] :smile:"\nformat = "int4"\n'
+                     "[evaluation]\ncontext = 32\n")  # fmt: skip
+    code = "from scrimp.cli.main import script; script()"
+    command = [sys.executable, "-c", code, "compare", "--sweep", sweep, "--text", folder / "text.txt"]
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs, env=os.environ | {"COLUMNS": "160"}) as process:
+        os.close(theirs)
+        shown = b""
+        with suppress(OSError):  # the end of a terminal
+            while piece := os.read(ours, 4096):
+                shown += piece
+        os.close(ours)
+    assert process.returncode == 4
+    assert b"odd [/x] :smile:  1" in shown, "the row of the table, its bytes after the name"
+    assert b"MarkupError" not in shown
 
 
 def test_a_cell_that_cannot_be_made_is_told_and_exits_4(folder, tmp_path, capsys):

@@ -89,7 +89,25 @@ def _results(
         yield from results(dict(waiting), setting, workers, threads)
         return
     for key, cell in list(waiting.items()):
-        yield key, work(cell, setting, None if scratch is None else scratch / key[:16], progress=progress)
+        place = None if scratch is None else scratch / key[:16]
+        yield key, work(cell, setting, place, progress=_Titled(progress, cell.name))
+
+
+@dataclass(frozen=True, slots=True)
+class _Titled:
+    """Progress whose stages begin with the name of a cell."""
+
+    progress: Progress
+    title: str
+
+    def start(self, what: str, total: float) -> None:
+        self.progress.start(f"{self.title}: {what}", total)
+
+    def advance(self, amount: float = 1, note: str = "") -> None:
+        self.progress.advance(amount, note)
+
+    def finish(self) -> None:
+        self.progress.finish()
 
 
 def _identity(setting: Setting) -> str:
