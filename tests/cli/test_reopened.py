@@ -99,8 +99,7 @@ def test_fresh_mends_it(model, tmp_path, damaged, monkeypatch):
 def test_block_by_block_gives_the_logits_of_the_whole_network_bit_for_bit(model, tmp_path, format):
     scrimp.compress(model, tmp_path / "out", format=format)
     with scrimp.open(tmp_path / "out") as opened:
-        source = opened.source
-        tokens, made = logits_as_made(source.config, source.read, source.read)
+        tokens, made = logits_as_made(opened.program, opened.context, opened.source.read)
         assert made.shape == (8, opened.vocab_size)
         assert np.array_equal(opened.logits(tokens), made)
 

@@ -50,6 +50,9 @@ def run(job: Job, out: Path, *, progress: Progress = SILENT, fresh: bool = False
             rows, cols = plan.shapes[name]
             return partial.read(name, plan.choices[name].format, (rows, cols))
 
+        def finished(name: str) -> QTensor | F32:
+            return stored(name) if name in plan.choices else partial.read_vector(name)
+
         done = partial.finished.keys()
         steps = (
             apply(plan, source, done=done, progress=progress)
@@ -65,9 +68,9 @@ def run(job: Job, out: Path, *, progress: Progress = SILENT, fresh: bool = False
 
             partial.add(load(source.tokenizer).save)
         tensors = tuple(
-            TensorReport(name, choice.format.name, choice.method, finished.error, finished.output_error)
+            TensorReport(name, choice.format.name, choice.method, ready.error, ready.output_error)
             for name, choice in plan.choices.items()
-            for finished in [partial.finished[name]]
+            for ready in [partial.finished[name]]
         )
         checksums = {part: digest for name in plan.shapes for part, digest in partial.finished[name].checksums.items()}
         told = [f"{name}: {note}" for name in plan.choices for note in partial.finished[name].notes]
@@ -78,7 +81,8 @@ def run(job: Job, out: Path, *, progress: Progress = SILENT, fresh: bool = False
                 source, plan, documents.source_hashes(source), checksums, report.notes, record(report)
             ),
         }
-        made = logits_as_made(source.config, stored, partial.read_vector)
+        parsed, program = models.build(source.config)
+        made = logits_as_made(program, parsed.context, finished)
         partial.complete(texts, check=lambda path: verify_reopened(path, *made))
     size_bytes = directory_bytes(out)
     if job.limit_bytes is not None and size_bytes > job.limit_bytes:

@@ -126,22 +126,17 @@ class Partial:
                 self._make_durable()
 
     def read(self, name: str, format: Format, shape: tuple[int, int]) -> QTensor:
-        """A finished matrix again. ScrimpError when the file no longer holds what was written."""
+        """A finished matrix again. GoalNotMet when the file no longer holds what was written."""
         parts: dict[str, Stored] = {}
         for part, (kind, dtype) in zip(self.layout.parts[name], part_types(format).items(), strict=True):
-            raw = self._bytes(name, part)
+            raw = self._read(name, part)
             parts[kind] = raw.view(np.uint8 if dtype == "u8" else DTYPES[dtype]).reshape(part.shape)
         return from_parts(name, format, shape, parts)
 
     def read_vector(self, name: str) -> NDArray[np.float32]:
-        """A finished vector again, as :meth:`read`."""
-        return self._bytes(name, self.layout.parts[name][0]).view(np.float32)
-
-    def _bytes(self, name: str, part: Part) -> NDArray[np.uint8]:
-        raw = np.frombuffer(_read_all(self._data, part.nbytes, part.offset), np.uint8)
-        if hashlib.sha256(raw.data).hexdigest() != self.finished[name].checksums[part.name]:
-            raise GoalNotMet(f"{self.path}: {part.name} is not what was written.", hint=DAMAGED)
-        return raw
+        """A finished vector again; errors as :meth:`read`."""
+        (part,) = self.layout.parts[name]
+        return self._read(name, part).view(np.float32)
 
     def add(self, save: Callable[[Path], object]) -> None:
         """Let ``save`` write further files into the directory."""
@@ -177,6 +172,12 @@ class Partial:
         with suppress(OSError):  # a full disk has been told of; what is durable stays so
             self._make_durable()
         self._close()
+
+    def _read(self, name: str, part: Part) -> NDArray[np.uint8]:
+        raw = np.frombuffer(_read_all(self._data, part.nbytes, part.offset), np.uint8)
+        if hashlib.sha256(raw.data).hexdigest() != self.finished[name].checksums[part.name]:
+            raise GoalNotMet(f"{self.path}: {part.name} is not what was written.", hint=DAMAGED)
+        return raw
 
     def _resume(self, fingerprint: str) -> bool:
         """Read the journal of an earlier attempt at the same job; False when there is none."""
