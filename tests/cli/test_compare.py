@@ -21,7 +21,7 @@ def run(models, text, *arguments):
 
 def test_rows_are_the_union_of_totals_evaluation_and_speed(models, tmp_path, capsys):
     text = write_text(tmp_path / "text.txt", 200)
-    assert run(models, text, "--reference", str(models[0]), "--json") == 0
+    assert run(models, text, "--reference", str(models[0]), "--json") == 4, "random weights know less than word counts"
     one, two = json.loads(capsys.readouterr().out)["rows"]
     for row, path in ((one, models[0]), (two, models[1])):
         assert row["model"] == str(path)
@@ -36,9 +36,9 @@ def test_rows_are_the_union_of_totals_evaluation_and_speed(models, tmp_path, cap
 
 def test_a_row_agrees_with_eval_of_that_model_alone(models, tmp_path, capsys):
     text = write_text(tmp_path / "text.txt", 200)
-    assert run(models, text, "--json") == 0
+    assert run(models, text, "--json") == 4
     row = json.loads(capsys.readouterr().out)["rows"][1]
-    assert main(["eval", str(models[1]), "--text", str(text), "--context", "32", "--json"]) == 0
+    assert main(["eval", str(models[1]), "--text", str(text), "--context", "32", "--json"]) == 4
     alone = json.loads(capsys.readouterr().out)
     assert {key: row[key] for key in ("nll", "nll_se", "ppl", "tokens", "protocol")} == {
         key: alone[key] for key in ("nll", "nll_se", "ppl", "tokens", "protocol")
@@ -46,12 +46,13 @@ def test_a_row_agrees_with_eval_of_that_model_alone(models, tmp_path, capsys):
 
 
 def test_a_table_for_people(models, tmp_path, capsys):
-    assert run(models, write_text(tmp_path / "text.txt", 200)) == 0
+    assert run(models, write_text(tmp_path / "text.txt", 200)) == 4
     printed = capsys.readouterr()
     header, *rows = printed.out.splitlines()
     assert header.split()[:2] == ["model", "bytes"]
     assert header.endswith("mJ/token (modelled)")
     assert "modelled, not measured" in printed.err
+    assert "BROKEN: word counts alone predict this text better than" in printed.err.splitlines()[-1]
     assert len(rows) == 2
     assert all("BROKEN" in row for row in rows), "random weights predict worse than word counts"
 
@@ -65,7 +66,7 @@ def test_models_with_different_words_are_refused(models, tmp_path, capsys):
 def test_a_page_shows_the_front_and_opens_offline(models, tmp_path, capsys):
     out = tmp_path / "report.html"
     text = write_text(tmp_path / "text.txt", 200)
-    assert run(models, text, "--reference", str(models[0]), "-o", str(out)) == 0
+    assert run(models, text, "--reference", str(models[0]), "-o", str(out)) == 4
     page = out.read_text(encoding="utf-8")
     assert page.count("<svg") == 2
     assert 'class="coded"' not in page, "both are BROKEN, so there is no front"

@@ -23,8 +23,9 @@ class Bar:
 
         self.finish()
         self._bar = Progress(
-            TextColumn("{task.description:<12}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"), console=Console(stderr=True), transient=True,
+            TextColumn("{task.description:<12}", markup=False), BarColumn(), TaskProgressColumn(),
+            TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False), console=Console(stderr=True),
+            transient=True,
         )  # fmt: skip
         self._bar.start()
         self._bar.add_task(what, total=total, note="")

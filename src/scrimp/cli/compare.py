@@ -14,30 +14,54 @@ if TYPE_CHECKING:
 
 
 def compare(
-    models: Annotated[list[str], typer.Argument(help="paths, catalogue names or hub ids", metavar="MODEL...")],
+    models: Annotated[
+        list[str] | None, typer.Argument(help="paths, catalogue names or hub ids", metavar="MODEL...")
+    ] = None,
+    sweep: Annotated[
+        Path | None, typer.Option(help="instead of MODELs: a TOML of formats × methods to compress one model in")
+    ] = None,
     reference: Annotated[str | None, typer.Option(help="the MODEL they were made from; run in float32")] = None,
     text: Annotated[Path | None, typer.Option(help="UTF-8 text; without it, the one that ships with scrimp")] = None,
-    context: Annotated[int, typer.Option(help="tokens in a window")] = 512,
+    context: Annotated[int | None, typer.Option(help="tokens in a window, 512 unless given")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="tokens in all windows together, at most")] = None,
     prefill: Annotated[int, typer.Option(help="tokens of the prompt that is timed")] = 256,
     decode: Annotated[int, typer.Option(help="tokens decoded one by one after it")] = 64,
     threads: Annotated[int | None, typer.Option(min=1, help="one per core unless given")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="turns each model takes in front of the clock")] = 5,
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="an HTML page with the charts")] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="an HTML page with the charts; of a sweep also a directory")
+    ] = None,
+    workers: Annotated[
+        str | None, typer.Option(help="of a sweep: so many processes, or the address of a Ray cluster")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="don't continue an interrupted sweep")] = False,
     node: Annotated[str, typer.Option(help="of the modelled energy: 45nm or 7nm")] = "45nm",
     kv: Kv = "f16",
     json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
-) -> None:
-    """Measure models side by side: the same text, the same run."""
+) -> int:
+    """Measure models side by side: the same text, the same run. Or, with --sweep, every way to compress one."""
     from scrimp.cli import bar, output
     from scrimp.engine.cache import check_kv
+    from scrimp.errors import UsageError
     from scrimp.measure import compare as measure
 
+    if sweep is not None:
+        if models:
+            raise UsageError("A sweep names its model itself.", hint="leave the MODELs out, or --sweep")
+        from scrimp.cli.compare_sweep import run_sweep
+
+        return run_sweep(sweep, reference=reference, text=text, context=context, max_tokens=max_tokens,
+                         threads=threads, out=out, workers=workers, fresh=fresh, json=json)  # fmt: skip
+    if not models:
+        raise UsageError("There is no model to measure.", hint="name some, or a --sweep of one")
+    if workers is not None or fresh:
+        raise UsageError("--workers and --fresh belong to a --sweep.", hint="leave them out")
     if out is not None:
         output.check_place(out, "compare.html")
     rows = measure.compare(
-        models, text, reference=reference, context=context, max_tokens=max_tokens, prefill=prefill, decode=decode,
-        threads=threads, rounds=rounds, node=node, kv=check_kv(kv), progress=bar.progress(),
+        models, text, reference=reference, context=512 if context is None else context, max_tokens=max_tokens,
+        prefill=prefill, decode=decode, threads=threads, rounds=rounds, node=node, kv=check_kv(kv),
+        progress=bar.progress(),
     )  # fmt: skip
     if out is not None:
         from scrimp.measure.compare_page import page
@@ -47,7 +71,14 @@ def compare(
         output.note(f"written: {out}")
     if json:
         output.print_json({"rows": [row.to_json() for row in rows]})
-        return
+    else:
+        _print(rows)
+    return output.verdict([row.model for row in rows if row.evaluation.perplexity.broken])
+
+
+def _print(rows: list[Row]) -> None:
+    from scrimp.cli import output
+
     output.print_table(COLUMNS, [cells(row) for row in rows])
     output.notes([f"{row.model}: {line}" for row in rows for line in row.evaluation.notes])
     ceiling = max(row.speed.memory_read_gb_per_s for row in rows)
@@ -56,7 +87,8 @@ def compare(
         f"{rows[0].evaluation.protocol}. KL and same top token: against the reference in float32. Prefill of "
         f"{speed.prefill} and decode of {speed.decode} tokens, medians of {speed.decode_tokens_per_s.n}, "
         f"{speed.threads} threads, {speed.isa}, {speed.kv} cache; memory reads {ceiling:.1f} GB/s. "
-        f"mJ/token: modelled, not measured; hardware of {node}, a decoded token's operations and the bytes it reads."
+        f"mJ/token: modelled, not measured; hardware of {speed.energy.node}, a decoded token's operations and the "
+        "bytes it reads."
     )
 
 

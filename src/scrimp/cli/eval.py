@@ -26,7 +26,7 @@ def eval_(
     threads: Annotated[int | None, typer.Option(min=1, help="one per core unless given")] = None,
     kv: Kv = "f16",
     json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
-) -> None:
+) -> int:
     """How well a model predicts a text; with --reference, how far it moved away from the original."""
     from scrimp.cli import bar, output
     from scrimp.engine.cache import check_kv
@@ -46,13 +46,14 @@ def eval_(
     )
     if json:
         output.print_json(result.to_json())
-        return
-    output.print_table(("measured", "value", "± error"), lines(result), title=result.model)
-    output.notes(result.notes)
-    output.note(
-        f"protocol: {result.protocol}; {result.arithmetic} arithmetic, {result.kv} cache. "
-        "Errors are standard errors, from window means."
-    )
+    else:
+        output.print_table(("measured", "value", "± error"), lines(result), title=result.model)
+        output.notes(result.notes)
+        output.note(
+            f"protocol: {result.protocol}; {result.arithmetic} arithmetic, {result.kv} cache. "
+            "Errors are standard errors, from window means."
+        )
+    return output.verdict([result.model] if result.perplexity.broken else [])
 
 
 def lines(result: Evaluation) -> list[tuple[str, str, str]]:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from scrimp.errors import GoalNotMet
+
 
 def print_json(document: dict[str, Any]) -> None:
     """The one JSON document on stdout; NaN and infinity become null, since JSON has neither."""
@@ -26,7 +28,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title:
             table.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
         for row in rows:
             table.add_row(*row)
-        Console().print(table)
+        Console(markup=False, emoji=False).print(table)  # names come from strangers' files
         return
     if title:
         print(title)
@@ -47,6 +49,13 @@ def notes(lines: Sequence[str]) -> None:
     """Each as a line of its own on stderr."""
     for line in lines:
         note(f"note: {line}")
+
+
+def verdict(broken: Sequence[str]) -> int:
+    """The exit code, and on stderr the models that predict a text worse than the counts of its words."""
+    if broken:
+        note(f"BROKEN: word counts alone predict this text better than {', '.join(broken)}.")
+    return GoalNotMet.exit_code if broken else 0
 
 
 def check_place(out: Path, example: str) -> None:

@@ -44,7 +44,9 @@ def refit(tensor: QTensor, weight: F32, moments: F64) -> QTensor:
         flat = codes.ravel()
         right = np.bincount(flat, weights=((h @ w[:, at]) * by).ravel(), minlength=count)
         seen = [((h @ (by * (codes == code))) * by).ravel() for code in range(count)]
-        return np.stack([np.bincount(flat, weights=one, minlength=count) for one in seen]), right
+        return np.stack([np.bincount(flat, weights=one, minlength=count) for one in seen]), np.asarray(
+            right, np.float64
+        )
 
     found = list(pool().map(equations, row_chunks(rows, cols)))
     normal, right = np.sum([n for n, _ in found], axis=0), np.sum([r for _, r in found], axis=0)

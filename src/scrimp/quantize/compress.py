@@ -15,8 +15,10 @@ from scrimp.measure.evaluate import evaluate
 from scrimp.measure.memory import peak_bytes
 from scrimp.measure.windows import cut, default_text, read_text
 from scrimp.model import Model, open_model
+from scrimp.models.attach import attach
 from scrimp.progress import SILENT, Progress
 from scrimp.quantize.apply import apply
+from scrimp.quantize.as_made import logits_as_made
 from scrimp.quantize.job import Job, plan_layout, prepare
 from scrimp.quantize.ranges import measure_ranges
 from scrimp.quantize.report import CompressReport, TensorReport, record
@@ -26,7 +28,7 @@ from scrimp.sizes import format_bytes
 from scrimp.store import documents
 from scrimp.store.layout import lay_out_coded
 from scrimp.store.open import directory_bytes
-from scrimp.store.partial import SCRIMP_JSON, Partial, write_durably
+from scrimp.store.partial import DAMAGED, SCRIMP_JSON, Partial, write_durably
 from scrimp.store.verify import verify
 from scrimp.tensors import F32, QTensor
 
@@ -35,7 +37,10 @@ CONTEXT = 512
 
 
 def run(job: Job, out: Path, *, progress: Progress = SILENT, fresh: bool = False) -> CompressReport:
-    """Write the store, open it again and verify it. The loss is not measured here."""
+    """Write the store, and open it again before it takes its place: its logits must be those of what was made.
+
+    The loss is not measured here.
+    """
     began = time.perf_counter()
     source, plan, calibration = job.source, job.plan, job.calibration
     layout = plan_layout(plan)
@@ -71,9 +76,9 @@ def run(job: Job, out: Path, *, progress: Progress = SILENT, fresh: bool = False
 
             partial.add(load(source.tokenizer).save)
         tensors = tuple(
-            TensorReport(name, choice.format.name, choice.method, finished.error, finished.output_error)
+            TensorReport(name, choice.format.name, choice.method, ready.error, ready.output_error)
             for name, choice in plan.choices.items()
-            for finished in [partial.finished[name]]
+            for ready in [partial.finished[name]]
         )
         checksums = {part: digest for name in plan.stored for part, digest in partial.finished[name].checksums.items()}
         told = [f"{name}: {note}" for name in plan.choices for note in partial.finished[name].notes]
@@ -90,8 +95,10 @@ def run(job: Job, out: Path, *, progress: Progress = SILENT, fresh: bool = False
                 packed=job.packed,
             ),
         }
-        partial.complete(texts)
-    verify_reopened(out)
+        parsed, plain = models.build(source.config)
+        program = attach(plain, {name: car.shape for name, car in plan.stored.items()}, partial.read_vector)
+        made = logits_as_made(program, parsed.context, stored)
+        partial.complete(texts, check=lambda path: verify_reopened(path, *made))
     size_bytes = directory_bytes(out)
     if job.limit_bytes is not None and size_bytes > job.limit_bytes:
         raise GoalNotMet(f"{out} takes {size_bytes:,} bytes; {job.limit_bytes:,} were asked for.",
@@ -161,11 +168,18 @@ def compress(
         return report if text is None else measure_loss(job, report, text, max_tokens=max_tokens, progress=progress)
 
 
-def verify_reopened(out: Path) -> None:
-    """Read the store back: every part against its checksum, and a few logits, which must be finite."""
-    verify(out)
-    with open_model(out) as model:
-        if not np.isfinite(model.logits([0, 1 % model.vocab_size])).all():
-            raise Refused(
-                f"{out} was written, but its logits are not finite.", hint="the source may be damaged: scrimp eval it"
-            )
+def verify_reopened(store: Path, tokens: list[int], made: F32) -> None:
+    """Open the store as a user does: every part against its checksum, and the logits of ``tokens`` bit for bit against
+    those of the tensors as they were ``made``. GoalNotMet where they differ, Refused where they are no numbers.
+    """
+    if not np.isfinite(made).all():
+        raise Refused("The logits of what was made are not finite.", hint="the source may be damaged: scrimp eval it")
+    try:
+        verify(store)
+        with open_model(store) as model:
+            found = model.logits(tokens)
+    except Refused as error:
+        raise GoalNotMet(error.message, hint=DAMAGED) from None
+    if not np.array_equal(found, made):
+        apart = float(np.abs(found - made).max())
+        raise GoalNotMet(f"{store}: reopened, its logits differ by up to {apart:g} from what was made.", hint=DAMAGED)

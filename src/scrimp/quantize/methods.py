@@ -66,6 +66,7 @@ _FIRST = {
     "kmeans": Method(kmeans.quantize, True, "Han et al. 2016, arXiv:1510.00149, under H"),
     "adaround": Method(adaround.quantize, True, "Nagel et al. 2020, arXiv:2004.10568"),
     "signround": Method(signround.quantize, True, "Cheng et al. 2023, arXiv:2309.05516"),
+    "gptq:unordered": Method(partial(gptq.quantize, ordered=False), True, "the same, columns as they come"),
 }
 _THEN: dict[str, tuple[Refine, str]] = {
     "refit": (refit.refine, "scales by least squares on the layer's output, ours"),
@@ -89,7 +90,7 @@ METHODS: dict[str, Method] = _FIRST | {
     f"{name}+{then}": _refined(first, *_THEN[then])
     for name, first in _FIRST.items()
     for then in _THEN
-    if not name.startswith("rtn:")
+    if not name.startswith("rtn:") and name != "gptq:unordered"
 }
 
 

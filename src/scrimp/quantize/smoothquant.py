@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from scrimp.calibrate.statistics import Statistics
-from scrimp.engine.engine import ACTIVATION_BLOCK
+from scrimp.engine.activations import ACTIVATION_BLOCK
 from scrimp.errors import UsageError
 from scrimp.formats import Format
 from scrimp.quantize.fold import Group, Scaling

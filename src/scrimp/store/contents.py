@@ -17,11 +17,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from scrimp.errors import ScrimpError
+from scrimp.errors import GoalNotMet
 from scrimp.formats import Format
 from scrimp.store import coded
 from scrimp.store.layout import ALIGNMENT, CodedLayout, Layout, coded_header
 from scrimp.tensors import DTYPES, QTensor, Stored, from_parts, part_types
+
+DAMAGED = "the disk or the memory damaged it: start over with --fresh"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +169,7 @@ def _checked(
 ) -> NDArray[np.uint8]:
     raw = np.frombuffer(_read_all(file, size, offset), np.uint8)
     if hashlib.sha256(raw.data).hexdigest() != checksums[part]:
-        raise ScrimpError(f"{path}: {part} is not what was written.", hint="start over with --fresh")
+        raise GoalNotMet(f"{path}: {part} is not what was written.", hint=DAMAGED)
     return raw
 
 

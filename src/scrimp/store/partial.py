@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from scrimp.errors import ScrimpError, UsageError
 from scrimp.formats import Format
 from scrimp.sizes import format_bytes
+from scrimp.store.contents import DAMAGED as DAMAGED
 from scrimp.store.contents import Finished, contents_of
 from scrimp.store.layout import MODEL_FILE, CodedLayout, Layout
 from scrimp.tensors import QTensor
@@ -35,6 +36,7 @@ OWN_FILES = frozenset({
     MODEL_FILE, SCRIMP_JSON, f".{SCRIMP_JSON}.new", "config.json", "tokenizer.json", "tokenizer_config.json",
     "generation_config.json",
 })  # fmt: skip
+#: What to do when bytes are not those that were written.
 #: Errors that say that nothing can be written at this path.
 _NO_PLACE = (
     errno.ENOTDIR, errno.ENOENT, errno.ENAMETOOLONG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ELOOP,
@@ -127,14 +129,19 @@ class Partial:
         with _in_words(self.out, self._contents.file_bytes):
             save(self.path)
 
-    def complete(self, texts: Mapping[str, str]) -> None:
-        """Add the files of ``texts`` (name → content) and put the directory in the place of OUT."""
+    def complete(self, texts: Mapping[str, str], check: Callable[[Path], object] = lambda path: None) -> None:
+        """Add the files of ``texts`` (name → content) and put the directory in the place of OUT.
+
+        Before that ``check`` may open it like any store; what it raises leaves OUT as it was.
+        """
         assert self.finished.keys() == self._contents.names
         with _in_words(self.out, self._contents.file_bytes):
             self._make_durable()
             self._contents.finish(self._data, self.finished.values())
             for name, text in texts.items():
                 write_durably(self.path / name, text)
+        check(self.path)
+        with _in_words(self.out, self._contents.file_bytes):
             (self.path / JOURNAL).unlink()
             self._close()
             for file in self.path.iterdir():
