@@ -78,15 +78,6 @@ def test_the_plan_knows_every_byte_before(method, stores, how):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_int8_and_f32_run_the_same_stored_network(method, stores):
-    """The engine in float32 against the matrices that the method said it all stands for, in the plain network."""
-    assert np.isfinite(logits(stores / method)).all()
-    with open_source(stores / method) as source:
-        beside = [name for name in source.tensors if owner(name)]
-    assert len({owner(name) for name in beside}) == 21
-
-
-@pytest.mark.parametrize("method", METHODS)
 def test_errors_told_are_those_of_the_whole(method, stores, how, tmp_path, monkeypatch):
     """The plain network with the matrices that methods say theirs stand for gives the logits of the store."""
     stands_for, real = {}, walked.one
@@ -116,7 +107,7 @@ def test_errors_told_are_those_of_the_whole(method, stores, how, tmp_path, monke
 @pytest.mark.parametrize("method", METHODS)
 def test_an_interrupted_walk_ends_with_the_same_bits(method, stores, how, tmp_path, monkeypatch):
     write, straight = Partial.write, parts(stores / method)
-    for stop_at in (5, len(straight) // 2, len(straight) - 3):
+    for stop_at in (5, len(straight) - 3):
 
         def stop(self, *arguments, stop_at=stop_at):
             if len(self.finished) == stop_at:
@@ -154,11 +145,9 @@ def test_reports_and_notes_say_what_stands_beside(stores, how, tmp_path):
     assert methods["model.layers.1.self_attn.o_proj.weight"] == "quip:4x1+gptq"
     assert methods["lm_head.weight"] == "gptq"
     assert any(note.startswith("21 matrices have side-cars, ") for note in report.notes)
-    assert any(
-        note.startswith("no side-car beside lm_head.weight, model.embed_tokens.weight,")
-        or note.startswith("no side-car beside model.embed_tokens.weight, lm_head.weight,")
-        for note in report.notes
-    )
+    without = next(note for note in report.notes if note.startswith("no side-car beside "))
+    assert "lm_head.weight" in without
+    assert "model.embed_tokens.weight" in without
     assert all(tensor.output_error for tensor in report.tensors if "_proj" in tensor.name)
 
 
@@ -258,11 +247,11 @@ def test_a_side_car_in_a_foreign_file_is_a_tensor_too_many(tmp_path):
         open_source(path)
 
 
-@pytest.mark.parametrize("name", ["quip+quip", "lowrank:0", "lowrank", "lowrank:x+gptq", "quip:3+gptq", "gptq+quip",
-                                  "lowrank:4+llm_int8", "quip+", "llm_int8:2"])  # fmt: skip
+@pytest.mark.parametrize("name", [
+    "quip+quip", "lowrank:0", "lowrank", "lowrank:x+gptq", "quip:3+gptq", "gptq+quip", "lowrank:4+llm_int8",
+    "llm_int8:2", "quip:0x1",
+])  # fmt: skip
 def test_names_that_mean_nothing_are_refused(name, stores, text, tmp_path):
-    if name == "quip+":
-        pytest.skip("means quip")
     with pytest.raises(UsageError, match="is no known method"):
         compress(stores / "network", tmp_path / "out", format="int4:g32", method=name, calibrate=text)
 
