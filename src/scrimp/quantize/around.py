@@ -64,6 +64,16 @@ def around(word: str) -> Around | None:
     )
 
 
+def unfolded(name: str) -> str:
+    """The method without what ``fitted`` found for one shape of matrix.
+
+    >>> unfolded("quip:1x3+gptq"), unfolded("rtn")
+    ('quip+gptq', 'rtn')
+    """
+    word, rest = split(name)
+    return f"quip+{rest}" if word.startswith("quip") else name
+
+
 def fitted(program: Program, methods: dict[str, str]) -> dict[str, str]:
     """The method of each matrix as it works in this network.
 

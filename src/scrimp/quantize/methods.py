@@ -66,6 +66,9 @@ METHODS: dict[str, Method] = _FIRST | {
 }
 
 
+METHODS_HELP = f"how codes are chosen: {', '.join(METHODS)}; before one of these {_WORDS} for a side-car"
+
+
 def method(name: str) -> Method:
     """The method of that name, ``[side-car+]first[+then]``, or UsageError with the nearest one."""
     word, rest = split(name)
