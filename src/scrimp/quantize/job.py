@@ -199,9 +199,7 @@ def notes_of(source: Source, plan: plans.Plan) -> list[str]:
     if source.tokenizer.kind == "none":
         found.append("the source has no tokenizer: only token ids can be run")
     if plan.beside:
-        extra = sum(plan.tensor_bytes(n) for n in plan.beside) - sum(
-            replace(plan, beside={}).tensor_bytes(n) for n in plan.beside
-        )
+        extra = plan_layout(plan).file_bytes - plan_layout(replace(plan, beside={})).file_bytes
         found.append(f"{len(plan.beside)} matrices have side-cars, {format_bytes(extra)} in all")
     shapes = plan.shapes
     return found + decoded_notes((c.format, (shapes[n][0], shapes[n][1])) for n, c in plan.choices.items())
