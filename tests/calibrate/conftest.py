@@ -20,6 +20,7 @@ class StandIn:
     """Weighs the inputs a little by their magnitude, so that other statistics give other codes."""
 
     calibrated = True
+    rewrite = None
     source = "tests"
     beside = None
 

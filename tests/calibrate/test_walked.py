@@ -30,9 +30,9 @@ class Recorded:
 
         self.of, real = {}, walked.one
 
-        def one(name, stored, choice, statistics=None):
+        def one(name, stored, choice, statistics=None, rewrite=None):
             self.of[name] = statistics
-            return real(name, stored, choice, statistics)
+            return real(name, stored, choice, statistics, rewrite)
 
         monkeypatch.setattr(walked, "one", one)
 

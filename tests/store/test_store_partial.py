@@ -236,3 +236,20 @@ script()
     assert partial_of(out).exists() is False
     compress(network, tmp_path / "straight", format="int4:g32")
     assert (out / "model.safetensors").read_bytes() == (tmp_path / "straight" / "model.safetensors").read_bytes()
+
+
+def test_what_is_forgotten_is_made_anew_also_after_another_interruption(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt), start(out) as partial:  # noqa: PT012
+        for name in SHAPES:
+            partial.write(name, values(name), 0.0)
+        assert (partial.read_vector("b") == values("b")).all()
+        partial.forget(["b", "never written"])
+        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), start(out) as partial:  # noqa: PT012
+        assert list(partial.finished) == ["a", "c"]
+        partial.write("b", -values("b"), 0.5)
+        raise KeyboardInterrupt
+    with start(out) as partial:
+        assert partial.finished["b"].error == 0.5
+        assert (partial.read_vector("b") == -values("b")).all()

@@ -12,10 +12,12 @@ from scrimp.tensors import F32
 TOKENS_AT_ONCE = 1024
 #: Rows of the moments that are made at a time: the product needs room beside the sum.
 ROWS_AT_ONCE = 512
+#: Inputs that are kept as they are: so many, or up to twice as many.
+SAMPLE_ROWS = 256
 
 
 class Accumulator:
-    """Adds up ``XᵀX``, ``x``, ``|x|`` and ``max|x|`` of rows ``x (K,)`` as they come.
+    """Adds up ``XᵀX``, ``x``, ``|x|`` and ``max|x|`` of rows ``x (K,)`` as they come, and keeps some of them.
 
     Error
         Relative to ``Σ|x_i x_j|``: ``TOKENS_AT_ONCE · 2^-24`` from the float32 sums; the float64 ones add nothing.
@@ -28,9 +30,14 @@ class Accumulator:
         self._peak = np.zeros(width, np.float32)
         self._waiting = np.empty((TOKENS_AT_ONCE, width), np.float32)
         self._filled = 0
+        self._sample, self._stride = np.empty((0, width), np.float32), 1  # every so manieth row of all
 
     def add(self, x: F32) -> None:
         """Rows ``(T, K)``."""
+        first = -(self.count + self._filled) % self._stride
+        self._sample = np.concatenate([self._sample, x[first :: self._stride]])
+        while len(self._sample) >= 2 * SAMPLE_ROWS:
+            self._sample, self._stride = self._sample[::2].copy(), 2 * self._stride
         for at in range(0, len(x), TOKENS_AT_ONCE):
             piece = x[at : at + TOKENS_AT_ONCE]
             if self._filled + len(piece) > TOKENS_AT_ONCE:
@@ -52,7 +59,7 @@ class Accumulator:
                 hint="the source may be damaged: scrimp eval it",
             )
         mean, magnitude = ((added / self.count).astype(np.float32) for added in (self._sum, self._magnitude))
-        return Statistics(self.count, self._moments, mean, magnitude, self._peak)
+        return Statistics(self.count, self._moments, mean, magnitude, self._peak, self._sample)
 
     def _settle(self) -> None:
         x = self._waiting[: self._filled]

@@ -20,3 +20,4 @@ class Statistics:
     mean: F32  #: mean of x, per channel (K,)
     magnitude: F32  #: mean of |x|, per channel (K,)
     peak: F32  #: max of |x|, per channel (K,)
+    sample: F32 | None = None  #: some of the inputs themselves (rows, K), evenly spread over the text

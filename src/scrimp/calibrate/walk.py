@@ -13,6 +13,7 @@ from scrimp.calibrate.split import STAND_IN, Block
 from scrimp.calibrate.states import hold
 from scrimp.calibrate.statistics import Statistics
 from scrimp.engine import Engine, default_threads, pick_isa
+from scrimp.engine.float_path import as_run
 from scrimp.formats import parse
 from scrimp.tensors import F32, QTensor, from_floats
 
@@ -72,7 +73,7 @@ class Walk:
 
     def _engine(self, block: Block, matrices: Mapping[str, QTensor], vectors: Mapping[str, F32]) -> Engine:
         assert not block.first or self.states is not None, "the blocks before it have not run"
-        needed = {name: matrices[name] for name in block.runs}
+        needed = {name: as_run(matrices[name]) for name in block.runs}
         if block.first:
             shape = block.program.matrices[STAND_IN]
             needed = {STAND_IN: from_floats(parse("f32"), np.zeros(shape, np.float32)), **needed}

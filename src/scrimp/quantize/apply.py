@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from scrimp.quantize.decoded import decode, output_error, relative_error
 from scrimp.quantize.methods import method
 from scrimp.quantize.plan import KEEP, Choice, Plan
 from scrimp.sources.source import Source
-from scrimp.tensors import QTensor, from_floats
+from scrimp.tensors import F32, QTensor, from_floats
 
 _F32 = parse("f32")
 
@@ -60,14 +60,19 @@ def one(
     stored: QTensor | NDArray[np.float32],
     choice: Choice | None,
     statistics: Statistics | None = None,
+    rewrite: Callable[[str, F32], F32] | None = None,
 ) -> Applied:
-    """One tensor the way the plan wants it. Refused, with its name, when it holds NaN."""
+    """One tensor the way the plan wants it. Refused, with its name, when it holds NaN.
+
+    A matrix that a fold changed goes through ``rewrite``; its errors are then those against the rewritten one, whose
+    inputs the ``statistics`` describe.
+    """
     if not isinstance(stored, QTensor):
         return Applied(name, np.ascontiguousarray(stored, np.float32), 0.0)
     assert choice is not None
     if choice.method == KEEP:
         return Applied(name, stored, 0.0)
-    weight = decode(stored)
+    weight = decode(stored) if rewrite is None else rewrite(name, decode(stored))
     try:
         made = method(choice.method).run(weight, choice.format, statistics)
     except Refused as error:

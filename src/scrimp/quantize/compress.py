@@ -19,7 +19,7 @@ from scrimp.progress import SILENT, Progress
 from scrimp.quantize.apply import apply
 from scrimp.quantize.job import Job, plan_layout, prepare
 from scrimp.quantize.report import CompressReport, TensorReport, record
-from scrimp.quantize.walked import apply_walked
+from scrimp.quantize.walked import apply_walked, cut_off
 from scrimp.quantize.wish import wish_of
 from scrimp.sizes import format_bytes
 from scrimp.store import documents
@@ -39,6 +39,7 @@ def run(job: Job, out: Path, *, progress: Progress = SILENT, fresh: bool = False
     layout = plan_layout(plan)
     fingerprint = documents.fingerprint(source, plan, "" if calibration is None else calibration.identity)
     with Partial(out, layout, fingerprint, fresh=fresh) as partial:
+        partial.forget(cut_off(plan, source, partial.finished))
         resumed = len(partial.finished)
 
         def stored(name: str) -> QTensor | F32:

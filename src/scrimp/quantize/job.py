@@ -135,7 +135,7 @@ def file_bytes(source: Source, plan: plans.Plan) -> int:
 
 def without_sidecars(wished: plans.Plan, plan: plans.Plan) -> tuple[str, ...]:
     """A line where a method with side-cars was wished for matrices that can't have them."""
-    lost = [name for name, choice in wished.choices.items() if split(choice.method)[0] and name not in plan.beside]
+    lost = [name for name, choice in wished.choices.items() if split(choice.method)[1] and name not in plan.beside]
     if not lost:
         return ()
     return (f"no side-car beside {', '.join(lost[:3])}{' …' if len(lost) > 3 else ''}, which other operations read, or "

@@ -67,4 +67,7 @@ def without(statistics: Statistics, channels: np.ndarray[tuple[int, ...], np.dty
     mean, magnitude, peak = (part.copy() for part in (statistics.mean, statistics.magnitude, statistics.peak))
     for part in (mean, magnitude, peak):
         part[channels] = 0
-    return replace(statistics, moments=moments, mean=mean, magnitude=magnitude, peak=peak)
+    sample = None if statistics.sample is None else statistics.sample.copy()
+    if sample is not None:
+        sample[:, channels] = 0
+    return replace(statistics, moments=moments, mean=mean, magnitude=magnitude, peak=peak, sample=sample)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
 from scrimp.calibrate.statistics import Statistics
 from scrimp.errors import UsageError, nearest
 from scrimp.formats import Format
-from scrimp.quantize import descent, gptq, hqq, refit, rtn
-from scrimp.quantize.around import SPELLINGS, around, split
+from scrimp.quantize import awq, clip, descent, gptq, hqq, refit, rtn, smoothquant
+from scrimp.quantize.around import SPELLINGS, around
+from scrimp.quantize.fold import Group, Scaling
 from scrimp.quantize.quantized import Quantize, Quantized, SideCar
 from scrimp.tensors import F32, QTensor
 
 #: ``(tensor, the weight (N, K) it was made of, statistics) → a better tensor``
 Refine = Callable[[QTensor, F32, Statistics | None], QTensor]
+#: ``(group, weights (N, K) of its readers, statistics of what they read, their formats) → what to scale it by``
+Rewrite = Callable[[Group, Mapping[str, F32], Statistics, Mapping[str, Format]], Scaling]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,7 @@ class Method:
     run: Quantize
     calibrated: bool  #: whether it needs statistics of what the layer reads
     source: str  #: where it was published
+    rewrite: Rewrite | None = None  #: how the inputs of a fold's Group are scaled before anything is rounded
     beside: Callable[[tuple[int, int]], dict[str, SideCar]] | None = None  #: the side-cars of a matrix (N, K), if any
 
     def __call__(self, weight: F32, format: Format, statistics: Statistics | None = None) -> QTensor:
@@ -38,6 +42,7 @@ def _plain(scale: rtn.Scale) -> Quantize:
 _FIRST = {
     "rtn": Method(_plain("mse"), False, "nearest level, scales of least squared error"),
     "rtn:absmax": Method(_plain("absmax"), False, "nearest level, scales that clip nothing"),
+    "rtn:clip": Method(clip.quantize, True, "nearest level, scales of least output error; Lin et al. 2023"),
     "hqq": Method(hqq.quantize, False, "Badri & Shaji 2023, Half-Quadratic Quantization"),
     "gptq": Method(gptq.quantize, True, "Frantar et al. 2022, arXiv:2210.17323"),
 }
@@ -55,9 +60,6 @@ def _refined(first: Method, refine: Refine, source: str) -> Method:
     return Method(run, True, f"{first.source}; {source}")
 
 
-#: What may stand before a method, for people.
-_WORDS = ", ".join(f"{word}+" for word in SPELLINGS)
-
 METHODS: dict[str, Method] = _FIRST | {
     f"{name}+{then}": _refined(first, *_THEN[then])
     for name, first in _FIRST.items()
@@ -66,22 +68,43 @@ METHODS: dict[str, Method] = _FIRST | {
 }
 
 
-METHODS_HELP = f"how codes are chosen: {', '.join(METHODS)}; before one of these {_WORDS} for a side-car"
+#: What changes a network before its matrices are rounded; each by itself goes with the first method named here.
+REWRITES: dict[str, tuple[Rewrite, str, str]] = {
+    "awq": (awq.search, "rtn:clip", "Lin et al. 2023, arXiv:2306.00978"),
+    "smoothquant": (smoothquant.search, "rtn", "Xiao et al. 2022, arXiv:2211.10438"),
+}
+METHODS_HELP = (
+    f"how codes are chosen: {', '.join(METHODS)}; {', '.join(REWRITES)} scale before, and {', '.join(SPELLINGS)} put a "
+    "side-car beside, alone or as awq+gptq"
+)
 
 
 def method(name: str) -> Method:
-    """The method of that name, ``[side-car+]first[+then]``, or UsageError with the nearest one."""
-    word, rest = split(name)
-    if rest not in METHODS:
-        hint = nearest(rest, list(METHODS)) or f"the methods are {', '.join(METHODS)}; before them {_WORDS}"
-        raise UsageError(f"'{name}' is no known method.", hint=hint)
-    first, outer = METHODS[rest], around(word)
-    if outer is None:
-        return first
-    run = partial(outer.run, first.run)
-    return Method(run, True, f"{outer.source}; {first.source}", outer.beside)
+    """The method ``[REWRITE+][SIDECAR+]FIRST[+THEN]``, or UsageError with the nearest one."""
+    found = _find(name)
+    if found is None:
+        known = [*METHODS, *REWRITES, *SPELLINGS]
+        hint = nearest(name, [*known, *(f"{before}+{rest}" for before in (*REWRITES, *SPELLINGS) for rest in METHODS)])
+        raise UsageError(f"'{name}' is no known method.", hint=hint or f"the methods are {', '.join(known)}")
+    return found
 
 
 def is_method(name: str) -> bool:
-    """Whether a method is called so."""
-    return split(name)[1] in METHODS
+    return _find(name) is not None
+
+
+def _find(name: str) -> Method | None:
+    if name in METHODS:
+        return METHODS[name]
+    head, plus, rest = name.partition("+")
+    if head in REWRITES:
+        rewrite, default, source = REWRITES[head]
+        found = _find(rest) if plus else METHODS[default]
+        if found is None or found.rewrite is not None:
+            return None
+        return replace(found, calibrated=True, rewrite=rewrite, source=f"{source}; {found.source}")
+    outer = around(head)
+    first = METHODS.get(rest if plus else outer.first) if outer is not None else None
+    if outer is None or first is None:
+        return None
+    return Method(partial(outer.run, first.run), True, f"{outer.source}; {first.source}", beside=outer.beside)

@@ -12,7 +12,7 @@ from scrimp.formats.floats import Exponent
 from scrimp.formats.format import SCALE_BITS
 from scrimp.models.llama import EMBEDDING, HEAD
 from scrimp.models.sidecars import owner
-from scrimp.quantize.methods import METHODS, is_method, method
+from scrimp.quantize.methods import METHODS, REWRITES, is_method, method
 from scrimp.quantize.quantized import SideCar
 from scrimp.sources.source import Source
 from scrimp.tensors import QTensor, stored_bytes
@@ -94,7 +94,9 @@ def parse_choice(text: str, default_method: str) -> Choice:
     if at and is_method(last):
         return Choice(storable(format), last)
     if at and last not in SCALE_BITS:
-        hint = nearest(last, [*METHODS, *SCALE_BITS]) or f"the methods are {', '.join(METHODS)}"
+        hint = (
+            nearest(last, [*METHODS, *REWRITES, *SCALE_BITS]) or f"the methods are {', '.join((*METHODS, *REWRITES))}"
+        )
         raise UsageError(f"'{text}': '{last}' is neither a method nor a scale type.", hint=hint)
     return Choice(storable(text), default_method)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from scrimp.calibrate.accumulate import SAMPLE_ROWS
 from scrimp.calibrate.statistics import Statistics
 from scrimp.calibrate.windows import Calibration
 from scrimp.engine.float_path import bytes_as_run, row_reader
@@ -16,6 +17,7 @@ from scrimp.measure.memory import peak_bytes
 from scrimp.quantize.apply import calibrates
 from scrimp.quantize.around import unfolded
 from scrimp.quantize.decoded import output_error, relative_error
+from scrimp.quantize.fold import Group
 from scrimp.quantize.methods import method
 from scrimp.quantize.plan import KEEP, Choice, Plan
 from scrimp.quantize.predict_walk import Cost, walk_cost
@@ -84,8 +86,9 @@ def _seconds(source: Source, counts: dict[str, int], choice: Choice) -> float:
     weight = row_reader(stored)(0, rows)
     if not calibrates(choice):
         return reading + total * _timed(weight, choice, None) / weight.size
+    ones = np.ones(cols, np.float32)
     identity = Statistics(
-        cols, np.eye(cols), np.zeros(cols, np.float32), np.ones(cols, np.float32), np.ones(cols, np.float32)
+        cols, np.eye(cols), np.zeros(cols, np.float32), ones, ones, np.ones((SAMPLE_ROWS, cols), np.float32)
     )
     few = max(1, rows // 4)
     little, all_rows = (_timed(weight[:n], choice, identity) for n in (few, rows))
@@ -95,7 +98,10 @@ def _seconds(source: Source, counts: dict[str, int], choice: Choice) -> float:
 
 def _timed(weight: F32, choice: Choice, statistics: Statistics | None) -> float:
     began = time.perf_counter()
-    tensor = method(choice.method)(weight, choice.format, statistics)
+    chosen = method(choice.method)
+    if chosen.rewrite is not None and statistics is not None:
+        chosen.rewrite(Group(("",), weight.shape[1]), {"": weight}, statistics, {"": choice.format})
+    tensor = chosen(weight, choice.format, statistics)
     relative_error(weight, tensor)
     if statistics is not None:
         output_error(weight, tensor, statistics)

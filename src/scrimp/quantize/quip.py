@@ -67,4 +67,8 @@ def turned_statistics(statistics: Statistics, weight: F32, rotation: Rotation) -
     spread = np.sqrt(np.maximum(moments.diagonal(), 0) / max(1, statistics.count))
     mean = rotate(statistics.mean, rotation.seed, stretches=rotation.inputs).astype(np.float32)
     magnitude = (np.sqrt(2 / np.pi) * spread).astype(np.float32)
-    return replace(statistics, moments=moments, mean=mean, magnitude=magnitude, peak=(3 * spread).astype(np.float32))
+    sample = statistics.sample
+    if sample is not None:
+        sample = rotate(sample, rotation.seed, stretches=rotation.inputs).astype(np.float32)
+    peak = (3 * spread).astype(np.float32)
+    return replace(statistics, moments=moments, mean=mean, magnitude=magnitude, peak=peak, sample=sample)

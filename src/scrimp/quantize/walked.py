@@ -16,8 +16,10 @@ from scrimp.models.attach import attach
 from scrimp.progress import SILENT, Progress
 from scrimp.quantize.apply import Applied, calibrates, one
 from scrimp.quantize.around import fitted
+from scrimp.quantize.fold import Group
 from scrimp.quantize.methods import method
 from scrimp.quantize.plan import KEEP, Plan
+from scrimp.quantize.rewriting import planned, rewrite
 from scrimp.sources.source import Source
 from scrimp.tensors import F32, QTensor
 
@@ -34,30 +36,30 @@ def apply_walked(
 ) -> Iterator[Applied]:
     """Every tensor of the plan but those ``done``, in the order of the network.
 
-    A block runs once with the weights of the source to be measured, its matrices are quantized, and it runs again as it
-    will be stored, which makes the inputs of the next one; with ``prefix="original"`` it runs once. ``stored`` returns
-    a tensor that is done or was yielded: the caller keeps each before it asks for the next. ``progress`` counts
-    weights, once for every time they are used.
+    A block runs once with the weights of the source to be measured; its matrices, and the vectors before them, are
+    rewritten where a method does that; they are quantized, and the block runs again as it will be stored, which makes
+    the inputs of the next one. With ``prefix="original"`` it runs once. ``stored`` returns a tensor that is done or was
+    yielded: the caller keeps each before it asks for the next. ``progress`` counts weights, once for every time they
+    are used.
     """
-    _, program = models.build(source.config)
-    blocks = split(program)
-    due = schedule(plan, blocks)
+    blocks, due, groups, _ = _route(plan, source)
+    rewritable = {name for block_groups in groups for group in block_groups for name in group.vectors}
     quantized = calibration.prefix == "quantized"
     vectors: dict[str, F32] = {}
     for name in plan.shapes:
         if name not in plan.choices:
             vectors[name] = np.asarray(source.read(name), np.float32)
-            if name not in done:
+            if name not in done and name not in rewritable:
                 yield one(name, vectors[name], None)
     progress.start(
         "compress", sum(_cost(plan, block, names, quantized) for block, names in zip(blocks, due, strict=True))
     )
     walk = Walk(calibration.windows, directory=directory)
     replaced: set[str] = set()
-    for block, names in zip(blocks, due, strict=True):
+    for block, names, block_groups in zip(blocks, due, groups, strict=True):
         measured = any(name not in done and name in block.reads for name in names)
         note = names[0] if names else ""
-        weights = {name: _matrix(source, name) for name in _needed(block, names, done, quantized)}
+        weights = {name: _matrix(source.read, name) for name in _needed(block, names, done, quantized)}
 
         def tick(share: float = _weights(plan, block.runs) / len(calibration.windows), note: str = note) -> None:
             progress.advance(share, note)
@@ -67,18 +69,38 @@ def apply_walked(
             statistics = walk.run(block, weights, vectors, collect=measured, move=not quantized, tick=tick)
         else:
             progress.advance(_weights(plan, block.runs), note)
+        fresh = [group for group in block_groups if group.readers[0] not in done]
+        rewritten = rewrite(fresh, plan, weights, vectors, statistics)
+        statistics = rewritten.statistics
+        for name in rewritten.vectors:
+            yield one(name, rewritten.vectors[name], None)
         for name in names:
             if name not in done:
-                yield one(name, weights.pop(name), plan.choices[name], statistics.pop(name, None))
+                made = one(name, weights.pop(name), plan.choices[name], statistics.pop(name, None), rewritten.weight)
+                yield replace(made, notes=(*rewritten.notes.get(name, ()), *made.notes))
             progress.advance(_weights(plan, [name]), name)
         replaced.update(names)
         if quantized and not block.is_last:
             del statistics  # the moments are the largest thing here
             kept = {name: weights[name] for name in block.runs if name not in replaced}
             running = _with_sidecars(block, plan, replaced, stored)
-            weights = kept | {name: _quantized(stored(name)) for name in running.runs if name not in kept}
-            walk.run(running, weights, vectors, collect=False, move=True, tick=tick)
+            weights = kept | {name: _matrix(stored, name) for name in running.runs if name not in kept}
+            changed = {name: _vector(stored, name) for group in block_groups for name in group.vectors}
+            walk.run(running, weights, vectors | changed, collect=False, move=True, tick=tick)
     progress.finish()
+
+
+def cut_off(plan: Plan, source: Source, done: Collection[str]) -> list[str]:
+    """Finished tensors that must be made anew, since an interruption came amid the rewrite of their block.
+
+    The parts of a rewrite only fit each other, and another machine need not find the same again to the last bit.
+    """
+    found: list[str] = []
+    for groups in _route(plan, source)[2]:
+        tensors = {name for group in groups for name in group.tensors}
+        if any(name not in done for name in tensors):
+            found += [name for name in tensors if name in done]
+    return found
 
 
 def schedule(plan: Plan, blocks: Sequence[Block]) -> list[list[str]]:
@@ -128,7 +150,7 @@ def notes_of_walk(plan: Plan, source: Source, calibration: Calibration) -> list[
     blocks = split(program)
     read = {name for block in blocks for name in block.reads}
     starved = [name for name in plan.choices if name in read and plan.shapes[name][1] > calibration.tokens]
-    found = list(calibration.notes)
+    found = [*calibration.notes, *_route(plan, source)[3]]
     if starved:
         worst = max(starved, key=lambda name: plan.shapes[name][1])
         found.append(
@@ -162,13 +184,8 @@ def _with_sidecars(
         if name in replaced
         for suffix, car in plan.beside.get(name, {}).items()
     }
-    program = attach(block.program, shapes, lambda name: np.asarray(stored(name), np.float32))
+    program = attach(block.program, shapes, lambda name: _vector(stored, name))
     return replace(block, program=program, runs=tuple(name for name in program.matrices if name != STAND_IN))
-
-
-def _quantized(stored: QTensor | F32) -> QTensor:
-    assert isinstance(stored, QTensor)
-    return stored
 
 
 def _cost(plan: Plan, block: Block, names: Sequence[str], quantized: bool) -> float:
@@ -180,7 +197,21 @@ def _weights(plan: Plan, names: Sequence[str]) -> float:
     return float(sum(np.prod(plan.shapes[name]) for name in names))
 
 
-def _matrix(source: Source, name: str) -> QTensor:
-    stored = source.read(name)
-    assert isinstance(stored, QTensor), name
-    return stored
+def _route(plan: Plan, source: Source) -> tuple[tuple[Block, ...], list[list[str]], list[list[Group]], list[str]]:
+    """The blocks, what is quantized and what is rewritten at each, and why other matrices are not rewritten."""
+    _, program = models.build(source.config)
+    blocks = split(program)
+    due = schedule(plan, blocks)
+    return blocks, due, *planned(plan, program, blocks, due)
+
+
+def _matrix(read: Callable[[str], QTensor | F32], name: str) -> QTensor:
+    found = read(name)
+    assert isinstance(found, QTensor), name
+    return found
+
+
+def _vector(read: Callable[[str], QTensor | F32], name: str) -> F32:
+    found = read(name)
+    assert not isinstance(found, QTensor), name
+    return found

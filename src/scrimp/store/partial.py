@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -127,19 +127,20 @@ class Partial:
         """A finished matrix again. ScrimpError when the file no longer holds what was written."""
         parts: dict[str, Stored] = {}
         for part, (kind, dtype) in zip(self.layout.parts[name], part_types(format).items(), strict=True):
-            raw = self._read_part(name, part)
+            raw = self._read(name, part)
             parts[kind] = raw.view(np.uint8 if dtype == "u8" else DTYPES[dtype]).reshape(part.shape)
         return from_parts(name, format, shape, parts)
 
     def read_vector(self, name: str) -> NDArray[np.float32]:
-        """A finished vector again."""
-        return self._read_part(name, self.layout.parts[name][0]).view(np.float32)
+        """A finished vector again; errors as :meth:`read`."""
+        (part,) = self.layout.parts[name]
+        return self._read(name, part).view(np.float32)
 
-    def _read_part(self, name: str, part: Part) -> NDArray[np.uint8]:
-        raw = np.frombuffer(_read_all(self._data, part.nbytes, part.offset), np.uint8)
-        if hashlib.sha256(raw.data).hexdigest() != self.finished[name].checksums[part.name]:
-            raise ScrimpError(f"{self.path}: {part.name} is not what was written.", hint="start over with --fresh")
-        return raw
+    def forget(self, names: Iterable[str]) -> None:
+        """Finished tensors that are to be made anew: until they are written again the store does not hold them."""
+        if forgotten := [name for name in names if self.finished.pop(name, None)]:
+            self._pending.append(json.dumps({"forgotten": forgotten}))
+            self._make_durable()
 
     def add(self, save: Callable[[Path], object]) -> None:
         """Let ``save`` write further files into the directory."""
@@ -171,6 +172,12 @@ class Partial:
             self._make_durable()
         self._close()
 
+    def _read(self, name: str, part: Part) -> NDArray[np.uint8]:
+        raw = np.frombuffer(_read_all(self._data, part.nbytes, part.offset), np.uint8)
+        if hashlib.sha256(raw.data).hexdigest() != self.finished[name].checksums[part.name]:
+            raise ScrimpError(f"{self.path}: {part.name} is not what was written.", hint="start over with --fresh")
+        return raw
+
     def _resume(self, fingerprint: str) -> bool:
         """Read the journal of an earlier attempt at the same job; False when there is none."""
         lines = (self.path / JOURNAL).read_bytes().split(b"\n")
@@ -181,8 +188,11 @@ class Partial:
             return False
         for line in lines[1:]:
             with suppress(ValueError, TypeError):  # the last line may be cut off
-                entry = Finished(**json.loads(line))
-                if entry.tensor in self.layout.parts:
+                told = json.loads(line)
+                if "forgotten" in told:
+                    for name in told["forgotten"]:
+                        self.finished.pop(name, None)
+                elif (entry := Finished(**told)).tensor in self.layout.parts:
                     self.finished[entry.tensor] = entry
         return True
 
