@@ -32,8 +32,8 @@ class Stretch:
     def __init__(self):
         self.power, self.but, self.seen = 1.0, "nothing", []
 
-    def __call__(self, group, weights, statistics, formats):
-        assert tuple(weights) == tuple(formats) == group.readers
+    def __call__(self, group, weights, statistics, formats, rounds):
+        assert tuple(weights) == tuple(formats) == tuple(rounds) == group.readers
         self.seen.append((group, weights, statistics))
         if any(self.but in name for name in group.readers):
             return Scaling(None, ("left alone",))
@@ -115,7 +115,7 @@ def test_a_method_is_given_the_statistics_of_what_the_rewritten_matrix_reads(str
     path = write_network(tmp_path / "model")
     compress(path, tmp_path / "out", calibrate=text, **HOW)
     for group, weights, before in stretch.seen[:]:
-        s = shared(group, stretch(group, weights, before, dict.fromkeys(weights)).s).astype(np.float64)
+        s = shared(group, stretch(group, weights, before, *[dict.fromkeys(weights)] * 2).s).astype(np.float64)
         after = {id(recorded[name]): recorded[name] for name in group.readers}
         (found,) = after.values()
         assert np.allclose(found.moments * np.outer(s, s), before.moments, rtol=1e-12)

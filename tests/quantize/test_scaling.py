@@ -19,6 +19,7 @@ from scrimp.quantize.smoothquant import in_int8
 from scrimp.tensors import from_floats
 
 GROUP = Group(("a", "b"), 96)
+RTN = dict.fromkeys("ab", METHODS["rtn"].run)
 HEADS = Group(("a", "b"), 96, rows="v", repeats=3, head_dim=16)
 
 
@@ -55,24 +56,29 @@ def test_awq_finds_the_best_of_its_family(group, format):
     measured = of_inputs(outliers())
     used = measured.magnitude.astype(np.float64)
     held = np.concatenate([np.abs(w) / np.abs(w).mean(axis=1, keepdims=True) for w in layers.values()]).mean(axis=0)
-    candidates = [np.ones(96)] + [used**r for r in awq.EXPONENTS] + [used**r / held ** (1 - r) for r in awq.EXPONENTS]
+    candidates = (
+        [np.ones(96)]
+        + [used**r for r in awq.EXPONENTS]
+        + [used**r / held ** (1 - r) for r in awq.EXPONENTS_WITH_WEIGHTS]
+    )
     candidates = [shared(group, (s / np.sqrt(s.max() * s.min())).astype(np.float32)) for s in candidates]
     least = min(error(layers, formats, s, measured.moments) for s in candidates)
-    found = awq.search(group, layers, measured, parsed(formats))
+    found = awq.search(group, layers, measured, parsed(formats), RTN)
     assert error(layers, formats, found.s, measured.moments) == pytest.approx(least, rel=1e-3)
     assert not found.notes
 
 
+@pytest.mark.parametrize("name", ["awq", "awq+gptq"])
 @pytest.mark.parametrize("format", FORMATS)
-def test_awq_never_errs_more_than_rounding_alone(format):
-    """Every format with scales: the rewritten and clipped group under H, in the original's inputs."""
-    group, layers = Group(("a",), 96), {"a": weights(40, 96, 5)}
+def test_awq_never_errs_more_than_what_follows_alone(format, name):
+    """Every format with scales: the rewritten and rounded group under H, in the original's inputs."""
+    group, layers, wanted = Group(("a",), 96), {"a": weights(40, 96, 5)}, method(name)
     measured = statistics(96, seed=3)
-    chosen = method("awq").rewrite(group, layers, measured, {"a": parse(format)})
+    chosen = wanted.rewrite(group, layers, measured, {"a": parse(format)}, {"a": wanted.run})
     s = np.ones(96, np.float32) if chosen.s is None else chosen.s
     folded = apply_fold(group, s, layers, {}, {"a": measured})
-    made = method("awq")(folded.weights["a"], parse(format), folded.statistics["a"])
-    before = output_error(rtn.quantize(layers["a"], parse(format)), layers["a"], measured.moments)
+    made = wanted(folded.weights["a"], parse(format), folded.statistics["a"])
+    before = output_error(wanted(layers["a"], parse(format), measured), layers["a"], measured.moments)
     after = output_error(made, folded.weights["a"], folded.statistics["a"].moments)
     # W s, Ŵ and Ŵ / s are float32 numbers, each rounded once: their share of the output's magnitude
     magnitude = np.abs(layers["a"]).astype(np.float64)
@@ -86,7 +92,7 @@ def test_outliers_gain_most():
     plain, strong = statistics(96), of_inputs(outliers())
     gains = []
     for measured in (plain, strong):
-        s = awq.search(GROUP, layers, measured, formats).s
+        s = awq.search(GROUP, layers, measured, formats, RTN).s
         names = dict.fromkeys("ab", "int3:g32")
         gains.append(error(layers, names, s, measured.moments) / error(layers, names, np.float32(1), measured.moments))
     assert gains[1] < 0.6
@@ -100,7 +106,7 @@ def test_a_search_that_finds_nothing_better_says_so():
     exact = {"a": (codes / 8).astype(np.float32), "b": (codes[:20] / 4).astype(np.float32)}
     formats = dict.fromkeys("ab", parse("int4:g32"))
     measured = replace(of_inputs(outliers()), sample=None)
-    found = awq.search(GROUP, exact, measured, formats)
+    found = awq.search(GROUP, exact, measured, formats, RTN)
     assert found.s is None
     assert found.notes == ("of all ways to scale its inputs none errs less than no scaling",)
 
@@ -112,7 +118,7 @@ def test_inputs_that_are_never_active_do_no_harm(dead):
     measured = replace(of_inputs(x), sample=x)
     formats = dict.fromkeys("ab", parse("int4:g32"))
     for search in (awq.search, smoothquant.search):
-        found = search(GROUP, layer(), measured, formats)
+        found = search(GROUP, layer(), measured, formats, RTN)
         assert found.s is None or (np.isfinite(found.s) & (found.s > 0)).all()
 
 
@@ -149,14 +155,14 @@ def test_smoothquant_finds_the_best_of_its_family():
     candidates = [measured.peak**a / heaviest ** (1 - a) for a in smoothquant.ALPHAS]
     candidates = [np.ones(96)] + [s / np.sqrt(s.max() * s.min()) for s in candidates]
     errors = [smooth_error(layers, formats, s.astype(np.float32), x) for s in candidates]
-    found = smoothquant.search(GROUP, layers, measured, parsed(formats))
+    found = smoothquant.search(GROUP, layers, measured, parsed(formats), RTN)
     assert smooth_error(layers, formats, found.s, x) == pytest.approx(min(errors), rel=1e-3)
     assert min(errors) < 0.5 * errors[0]
 
 
 def test_smoothquant_needs_a_sample():
     with pytest.raises(UsageError, match="needs a sample of what the layer reads"):
-        smoothquant.search(GROUP, layer(), of_inputs(outliers()), parsed(dict.fromkeys("ab", "int8:row")))
+        smoothquant.search(GROUP, layer(), of_inputs(outliers()), parsed(dict.fromkeys("ab", "int8:row")), RTN)
 
 
 @pytest.mark.parametrize("count", [0, 1, 255, 511, 512, 513, 5000])
@@ -195,6 +201,7 @@ def test_smoothquant_lowers_the_loss_of_an_int8_network_with_outliers():
                 {name: made.weights[name] for name in group.readers},
                 replace(of_inputs(x), sample=x),
                 dict.fromkeys(group.readers, parse("int8:row")),
+                dict.fromkeys(group.readers, METHODS["rtn"].run),
             )
             if smooth and found.s is not None:
                 folded = apply_fold(group, found.s, made.weights, made.vectors, {})

@@ -10,17 +10,25 @@ from scrimp.calibrate.statistics import Statistics
 from scrimp.formats import Format
 from scrimp.quantize.fold import Group, Scaling
 from scrimp.quantize.objective import moments_of
+from scrimp.quantize.quantized import Quantize
 from scrimp.quantize.scaling import best, powers
 from scrimp.tensors import F32
 
-#: r of the search.
-EXPONENTS = tuple(step / 20 for step in range(20))
+#: r of the search: by activations alone, and with the weights.
+EXPONENTS = tuple(step / 20 for step in range(1, 20))
+EXPONENTS_WITH_WEIGHTS = tuple(step / 10 for step in range(10))
 
 
-def search(group: Group, weights: Mapping[str, F32], statistics: Statistics, formats: Mapping[str, Format]) -> Scaling:
-    """The s of least output error when the group's matrices are rounded to nearest::
+def search(
+    group: Group,
+    weights: Mapping[str, F32],
+    statistics: Statistics,
+    formats: Mapping[str, Format],
+    rounds: Mapping[str, Quantize],
+) -> Scaling:
+    """The s of least output error when the group's matrices are rounded by the methods that follow::
 
-        s = x^r  or  x^r / w^(1-r)        r = 0, 0.05 … 0.95; divided by sqrt(max s · min s)
+        s = x^r, r = 0.05, 0.1 … 0.95,  or  x^r / w^(1-r), r = 0, 0.1 … 0.9; divided by sqrt(max s · min s)
         x_k = mean |x_k| over tokens      w_k = mean over rows of |w_nk| / mean |w_n|
 
     and none at all, which counts as a candidate. The error is ``Σ tr((W - Ŵ) H (W - Ŵ)ᵀ)`` over the matrices, in the
@@ -29,7 +37,8 @@ def search(group: Group, weights: Mapping[str, F32], statistics: Statistics, for
     Shapes
         weights (N, K) by name; statistics of K inputs
     Error
-        Never more than that of no scaling, where what follows rounds no worse than ``rtn``.
+        Never more than that of no scaling. What is best for one method is not for another: on layer 0 of SmolLM2-135M
+        the s that ``rtn`` wants gives ``gptq`` five times the error at o_proj.
     Edge cases
         Inputs that are never active count as if they were a ten-thousandth as strong as the mean.
     Source
@@ -37,14 +46,14 @@ def search(group: Group, weights: Mapping[str, F32], statistics: Statistics, for
     """
     moments = moments_of(statistics, next(iter(weights.values())), "awq")
     used, held = statistics.magnitude, _held(weights)
-    candidates = [powers(used, r) for r in EXPONENTS[1:]]
-    candidates += [powers(used, r, held, 1 - r) for r in EXPONENTS]
+    candidates = [powers(used, r) for r in EXPONENTS]
+    candidates += [powers(used, r, held, 1 - r) for r in EXPONENTS_WITH_WEIGHTS]
 
     def loss(rounded: F32, weight: F32, s: F32, format: Format) -> float:
         apart = (rounded - weight).astype(np.float64)
         return float(np.einsum("nk,nk->", apart @ moments, apart))
 
-    return best(group, weights, formats, candidates, loss)
+    return best(group, weights, statistics, formats, rounds, candidates, loss)
 
 
 def _held(weights: Mapping[str, F32]) -> F32:

@@ -10,7 +10,7 @@ from scrimp.calibrate.statistics import Statistics
 from scrimp.errors import UsageError
 from scrimp.formats import Format, parse
 from scrimp.formats.scale_types import from_f32
-from scrimp.quantize.decoded import decode
+from scrimp.quantize.decoded import stands_for
 from scrimp.quantize.quantized import Quantize, Quantized, SideCar
 from scrimp.tensors import F32, QTensor, from_floats
 
@@ -49,7 +49,7 @@ def quantize(first: Quantize, weight: F32, format: Format, statistics: Statistic
     rest = weight.copy()
     rest[:, channels] = 0
     made = first(rest, format, without(statistics, channels))
-    effective = decode(made.tensor) if made.effective is None else made.effective
+    effective = stands_for(made)
     effective[:, channels] = kept
     beyond = int((statistics.peak > THRESHOLD).sum())
     notes = made.notes

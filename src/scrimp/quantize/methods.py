@@ -17,8 +17,8 @@ from scrimp.tensors import F32, QTensor
 
 #: ``(tensor, the weight (N, K) it was made of, statistics) → a better tensor``
 Refine = Callable[[QTensor, F32, Statistics | None], QTensor]
-#: ``(group, weights (N, K) of its readers, statistics of what they read, their formats) → what to scale it by``
-Rewrite = Callable[[Group, Mapping[str, F32], Statistics, Mapping[str, Format]], Scaling]
+#: ``(group, weights (N, K) of its readers, statistics of what they read, their formats, what rounds them) → s``
+Rewrite = Callable[[Group, Mapping[str, F32], Statistics, Mapping[str, Format], Mapping[str, Quantize]], Scaling]
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,8 @@ def _timed(weight: F32, choice: Choice, statistics: Statistics | None) -> float:
     began = time.perf_counter()
     chosen = method(choice.method)
     if chosen.rewrite is not None and statistics is not None:
-        chosen.rewrite(Group(("",), weight.shape[1]), {"": weight}, statistics, {"": choice.format})
+        one = {"": weight}, statistics, {"": choice.format}, {"": chosen.run}
+        chosen.rewrite(Group(("",), weight.shape[1]), *one)
     tensor = chosen(weight, choice.format, statistics)
     relative_error(weight, tensor)
     if statistics is not None:

@@ -11,6 +11,7 @@ from scrimp.engine.engine import ACTIVATION_BLOCK
 from scrimp.errors import UsageError
 from scrimp.formats import Format
 from scrimp.quantize.fold import Group, Scaling
+from scrimp.quantize.quantized import Quantize
 from scrimp.quantize.scaling import best, powers
 from scrimp.tensors import F32
 
@@ -23,10 +24,11 @@ def search(
     weights: Mapping[str, F32],
     statistics: Statistics,
     formats: Mapping[str, Format],
+    rounds: Mapping[str, Quantize],
     *,
     block: int = ACTIVATION_BLOCK,
 ) -> Scaling:
-    """The s of least output error when inputs are int8 and the matrices rounded to nearest::
+    """The s of least output error when inputs are int8 and the matrices rounded by the methods that follow::
 
         s_k = max|x_k|^α / max|w_k|^(1-α)        α = 0.1 … 0.9, and none at all; divided by sqrt(max s · min s)
 
@@ -50,7 +52,7 @@ def search(
         seen = in_int8(sample / s, block) * s if format.runs else sample
         return float(np.square(seen @ rounded.T - sample @ weight.T).sum(dtype=np.float64))
 
-    return best(group, weights, formats, candidates, loss)
+    return best(group, weights, statistics, formats, rounds, candidates, loss)
 
 
 def in_int8(x: F32, block: int) -> F32:
