@@ -1,30 +1,33 @@
 #include "hadamard.h"
 
-#include <algorithm>
-
 namespace scrimp {
 namespace {
 
-// y[j] = sum_k F[j k mod m] (d x)[k] over stretches of p; without d where it is null.
+// y[j] = sum_k F[j k mod m] (d x)[k] over stretches of p, for the first kWide columns, whose sums stay in registers;
+// d only where kSigned.
+template <bool kSigned, int kWide>
+void mix_columns(const float* x, const float* d, const float* hartley, int64_t m, int64_t p, float* y) {
+  for (int64_t j = 0; j < m; ++j) {
+    float sums[kWide] = {};
+    for (int64_t k = 0, at = 0; k < m; ++k) {
+      const float f = hartley[at];
+      at += j;
+      if (at >= m) at -= m;
+      for (int i = 0; i < kWide; ++i) sums[i] += f * (kSigned ? d[k * p + i] * x[k * p + i] : x[k * p + i]);
+    }
+    for (int i = 0; i < kWide; ++i) y[j * p + i] = sums[i];
+  }
+}
+
+template <bool kSigned>
 void mix(const float* x, const float* d, const float* hartley, int64_t m, int64_t p, float* y) {
   if (m == 1) {
-    for (int64_t i = 0; i < p; ++i) y[i] = d ? d[i] * x[i] : x[i];
+    for (int64_t i = 0; i < p; ++i) y[i] = kSigned ? d[i] * x[i] : x[i];
     return;
   }
-  for (int64_t j = 0; j < m; ++j) {
-    float* out = y + j * p;
-    std::fill(out, out + p, 0.0F);
-    for (int64_t k = 0; k < m; ++k) {
-      const float f = hartley[j * k % m];
-      const float* in = x + k * p;
-      if (d) {
-        const float* sign = d + k * p;
-        for (int64_t i = 0; i < p; ++i) out[i] += f * (sign[i] * in[i]);
-      } else {
-        for (int64_t i = 0; i < p; ++i) out[i] += f * in[i];
-      }
-    }
-  }
+  int64_t i = 0;
+  for (; i + 8 <= p; i += 8) mix_columns<kSigned, 8>(x + i, d + i, hartley, m, p, y + i);
+  for (; i < p; ++i) mix_columns<kSigned, 1>(x + i, d + i, hartley, m, p, y + i);
 }
 
 // H_p in place: the last two levels, whose partners are neighbours, in one pass over quadruples.
@@ -59,7 +62,11 @@ void transform(float* y, int64_t p) {
 
 void rotate(const float* x, const float* d, const float* hartley, int64_t n, int64_t m, bool inverse, float* y) {
   const int64_t p = n / m;
-  mix(x, inverse ? nullptr : d, hartley, m, p, y);
+  if (inverse) {
+    mix<false>(x, d, hartley, m, p, y);
+  } else {
+    mix<true>(x, d, hartley, m, p, y);
+  }
   for (int64_t k = 0; k < m; ++k) transform(y + k * p, p);
   if (!inverse) return;
   for (int64_t i = 0; i < n; ++i) y[i] *= d[i];

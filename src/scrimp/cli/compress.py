@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scrimp.quantize.methods import METHODS, REWRITES
+from scrimp.quantize.methods import METHODS_HELP
 
 if TYPE_CHECKING:
     from scrimp.quantize.job import Job
@@ -26,12 +26,7 @@ def compress(
     size: Annotated[str | None, typer.Option(help="of all files together, like 60MB")] = None,
     kl: Annotated[float | None, typer.Option(min=0, help="largest loss in nats: the smallest plan within it")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="repack a quantized source without loss")] = False,
-    method: Annotated[
-        str,
-        typer.Option(
-            help=f"how codes are chosen: {', '.join(METHODS)}; {', '.join(REWRITES)} scale before, alone or as awq+gptq"
-        ),
-    ] = "rtn",
+    method: Annotated[str, typer.Option(help=METHODS_HELP)] = "rtn",
     calibrate: Annotated[
         Path | None, typer.Option(help="UTF-8 text for methods that calibrate; one ships with scrimp")
     ] = None,

@@ -29,15 +29,18 @@ class Around:
     source: str
 
 
-def split(name: str) -> tuple[str, str]:
-    """A method's name → the word of a side-car, or "", and the rest with its default.
+def split(name: str) -> tuple[str, str, str]:
+    """A method's name → what comes before the word of a side-car, that word, and the rest with its default.
 
-    >>> split("lowrank:16+gptq+refit"), split("quip"), split("gptq")
-    (('lowrank:16', 'gptq+refit'), ('quip', 'gptq'), ('', 'gptq'))
+    >>> split("awq+lowrank:16+gptq+refit"), split("quip"), split("gptq")
+    (('awq+', 'lowrank:16', 'gptq+refit'), ('', 'quip', 'gptq'), ('', '', 'gptq'))
     """
-    head, _, rest = name.partition("+")
-    found = around(head)
-    return ("", name) if found is None else (head, rest or found.first)
+    words = name.split("+")
+    for at, word in enumerate(words):
+        if (found := around(word)) is not None:
+            before = "".join(f"{other}+" for other in words[:at])
+            return before, word, "+".join(words[at + 1 :]) or found.first
+    return "", "", name
 
 
 def around(word: str) -> Around | None:
@@ -64,6 +67,26 @@ def around(word: str) -> Around | None:
     )
 
 
+def alone(name: str) -> str:
+    """The method without its side-car.
+
+    >>> alone("awq+lowrank:16+gptq")
+    'awq+gptq'
+    """
+    before, _, rest = split(name)
+    return before + rest
+
+
+def unfolded(name: str) -> str:
+    """The method without what ``fitted`` found for one shape of matrix.
+
+    >>> unfolded("quip:1x3+gptq"), unfolded("rtn")
+    ('quip+gptq', 'rtn')
+    """
+    before, word, rest = split(name)
+    return f"{before}quip+{rest}" if word.startswith("quip") else name
+
+
 def fitted(program: Program, methods: dict[str, str]) -> dict[str, str]:
     """The method of each matrix as it works in this network.
 
@@ -71,9 +94,10 @@ def fitted(program: Program, methods: dict[str, str]) -> dict[str, str]:
     rotates the values of an attention head by head (``quip:1x3``) where that saves rotating its results (``quip:9x1``).
     """
     may = eligible(program)
-    found = {name: method if name in may else split(method)[1] for name, method in methods.items()}
-    turned = [name for name, method in found.items() if split(method)[0] == "quip"]
+    found = {name: method if name in may else alone(method) for name, method in methods.items()}
+    turned = [name for name, method in found.items() if split(method)[1] == "quip"]
     for name, rotation in rotations(program, turned, quip.SEED).items():
         if (rotation.inputs, rotation.outputs) != (1, 1):
-            found[name] = f"quip:{rotation.inputs}x{rotation.outputs}+{split(found[name])[1]}"
+            before, _, rest = split(found[name])
+            found[name] = f"{before}quip:{rotation.inputs}x{rotation.outputs}+{rest}"
     return found

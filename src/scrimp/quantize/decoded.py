@@ -10,6 +10,7 @@ from scrimp.calibrate.statistics import Statistics
 from scrimp.engine.float_path import row_pieces, row_reader
 from scrimp.formats.code import F64
 from scrimp.quantize.pool import pool
+from scrimp.quantize.quantized import Quantized
 from scrimp.tensors import F32, QTensor
 
 #: Columns of H at a time, where half of it will do.
@@ -25,6 +26,11 @@ def decode(stored: QTensor) -> F32:
 
     list(pool().map(fill, row_pieces(stored)))
     return out
+
+
+def stands_for(made: Quantized) -> F32:
+    """The weights ``(N, K)`` that a tensor and its side-cars are together."""
+    return decode(made.tensor) if made.effective is None else made.effective
 
 
 def relative_error(weight: F32, stored: QTensor) -> float:

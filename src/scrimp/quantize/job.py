@@ -169,7 +169,7 @@ def file_bytes(source: Source, plan: plans.Plan, ranges: Ranges | None = None) -
 
 def without_sidecars(wished: plans.Plan, plan: plans.Plan) -> tuple[str, ...]:
     """A line where a method with side-cars was wished for matrices that can't have them."""
-    lost = [name for name, choice in wished.choices.items() if split(choice.method)[0] and name not in plan.beside]
+    lost = [name for name, choice in wished.choices.items() if split(choice.method)[1] and name not in plan.beside]
     if not lost:
         return ()
     return (f"no side-car beside {', '.join(lost[:3])}{' …' if len(lost) > 3 else ''}, which other operations read, or "
@@ -241,9 +241,7 @@ def notes_of(source: Source, plan: plans.Plan) -> list[str]:
     if source.tokenizer.kind == "none":
         found.append("the source has no tokenizer: only token ids can be run")
     if plan.beside:
-        extra = sum(plan.tensor_bytes(n) for n in plan.beside) - sum(
-            replace(plan, beside={}).tensor_bytes(n) for n in plan.beside
-        )
+        extra = plan_layout(plan).file_bytes - plan_layout(replace(plan, beside={})).file_bytes
         found.append(f"{len(plan.beside)} matrices have side-cars, {format_bytes(extra)} in all")
     shapes = plan.shapes
     return found + decoded_notes((c.format, (shapes[n][0], shapes[n][1])) for n, c in plan.choices.items())

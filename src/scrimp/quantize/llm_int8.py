@@ -10,7 +10,7 @@ from scrimp.calibrate.statistics import Statistics
 from scrimp.errors import UsageError
 from scrimp.formats import Format, parse
 from scrimp.formats.scale_types import from_f32
-from scrimp.quantize.decoded import decode
+from scrimp.quantize.decoded import stands_for
 from scrimp.quantize.quantized import Quantize, Quantized, SideCar
 from scrimp.tensors import F32, QTensor, from_floats
 
@@ -49,7 +49,7 @@ def quantize(first: Quantize, weight: F32, format: Format, statistics: Statistic
     rest = weight.copy()
     rest[:, channels] = 0
     made = first(rest, format, without(statistics, channels))
-    effective = decode(made.tensor) if made.effective is None else made.effective
+    effective = stands_for(made)
     effective[:, channels] = kept
     beyond = int((statistics.peak > THRESHOLD).sum())
     notes = made.notes
@@ -67,4 +67,7 @@ def without(statistics: Statistics, channels: np.ndarray[tuple[int, ...], np.dty
     mean, magnitude, peak = (part.copy() for part in (statistics.mean, statistics.magnitude, statistics.peak))
     for part in (mean, magnitude, peak):
         part[channels] = 0
-    return replace(statistics, moments=moments, mean=mean, magnitude=magnitude, peak=peak)
+    sample = None if statistics.sample is None else statistics.sample.copy()
+    if sample is not None:
+        sample[:, channels] = 0
+    return replace(statistics, moments=moments, mean=mean, magnitude=magnitude, peak=peak, sample=sample)

@@ -25,7 +25,7 @@ from scrimp.quantize import (
     smoothquant,
     swap,
 )
-from scrimp.quantize.around import SPELLINGS, around, split
+from scrimp.quantize.around import SPELLINGS, around
 from scrimp.quantize.fold import Group, Scaling
 from scrimp.quantize.quantized import Quantize, Quantized, SideCar
 from scrimp.tensors import F32, QTensor
@@ -44,8 +44,8 @@ class Method:
     calibrated: bool  #: whether it needs statistics of what the layer reads
     source: str  #: where it was published
     coded_bits: float | None = None  #: what a weight's code takes in a packed store, where the method settles that
-    beside: Callable[[tuple[int, int]], dict[str, SideCar]] | None = None  #: the side-cars of a matrix (N, K), if any
     rewrite: Rewrite | None = None  #: how the inputs of a fold's Group are scaled before anything is rounded
+    beside: Callable[[tuple[int, int]], dict[str, SideCar]] | None = None  #: the side-cars of a matrix (N, K), if any
 
     def __call__(self, weight: F32, format: Format, statistics: Statistics | None = None) -> QTensor:
         return self.run(weight, format, statistics).tensor
@@ -83,9 +83,6 @@ def _refined(first: Method, refine: Refine, source: str) -> Method:
     return Method(run, True, f"{first.source}; {source}")
 
 
-#: What may stand before a method, for people.
-_WORDS = ", ".join(f"{word}+" for word in SPELLINGS)
-
 METHODS: dict[str, Method] = _FIRST | {
     f"{name}+{then}": _refined(first, *_THEN[then])
     for name, first in _FIRST.items()
@@ -100,16 +97,19 @@ REWRITES: dict[str, tuple[Rewrite, str, str]] = {
     "awq": (awq.search, "rtn:clip", "Lin et al. 2023, arXiv:2306.00978"),
     "smoothquant": (smoothquant.search, "rtn", "Xiao et al. 2022, arXiv:2211.10438"),
 }
+METHODS_HELP = (
+    f"how codes are chosen: {', '.join(METHODS)}; {', '.join(REWRITES)} scale before, and {', '.join(SPELLINGS)} put a "
+    "side-car beside, alone or as awq+gptq"
+)
 
 
 def method(name: str) -> Method:
-    """The method ``[REWRITE+][SIDE-CAR+]FIRST[+THEN]``, or UsageError with the nearest one."""
+    """The method ``[REWRITE+][SIDECAR+]FIRST[+THEN]``, or UsageError with the nearest one."""
     found = _find(name)
     if found is None:
-        known = [*METHODS, *REWRITES]
-        hint = nearest(name, [*known, *(f"{rewrite}+{rest}" for rewrite in REWRITES for rest in METHODS)])
-        hint = hint or f"the methods are {', '.join(known)}; before them {_WORDS}"
-        raise UsageError(f"'{name}' is no known method.", hint=hint)
+        known = [*METHODS, *REWRITES, *SPELLINGS]
+        hint = nearest(name, [*known, *(f"{before}+{rest}" for before in (*REWRITES, *SPELLINGS) for rest in METHODS)])
+        raise UsageError(f"'{name}' is no known method.", hint=hint or f"the methods are {', '.join(known)}")
     return found
 
 
@@ -117,29 +117,23 @@ def is_method(name: str) -> bool:
     return _find(name) is not None
 
 
-def parted(name: str) -> tuple[str, str]:
-    """A method's name → its rewrite, or "", and what follows.
-
-    >>> parted("awq+quip+gptq"), parted("awq"), parted("gptq+refit")
-    (('awq', 'quip+gptq'), ('awq', 'rtn:clip'), ('', 'gptq+refit'))
-    """
-    head, plus, rest = name.partition("+")
-    return (head, rest if plus else REWRITES[head][1]) if head in REWRITES else ("", name)
-
-
 def _find(name: str) -> Method | None:
-    head, rest = parted(name)
-    word, last = split(rest)
-    found, outer = METHODS.get(last) or _at_a_rate(last), around(word)
-    if found is None:
+    if name in METHODS:
+        return METHODS[name]
+    head, plus, rest = name.partition("+")
+    if head in REWRITES:
+        rewrite, default, source = REWRITES[head]
+        found = _find(rest if plus else default)
+        if found is None or found.rewrite is not None:
+            return None
+        return replace(found, calibrated=True, rewrite=rewrite, source=f"{source}; {found.source}")
+    outer = around(head)
+    if outer is None:
+        return _at_a_rate(name)
+    first = METHODS.get(rest if plus else outer.first)
+    if first is None:
         return None
-    if outer is not None:
-        run = partial(outer.run, found.run)
-        found = Method(run, True, f"{outer.source}; {found.source}", beside=outer.beside)
-    if not head:
-        return found
-    search, _, source = REWRITES[head]
-    return replace(found, calibrated=True, rewrite=search, source=f"{source}; {found.source}")
+    return Method(partial(outer.run, first.run), True, f"{outer.source}; {first.source}", beside=outer.beside)
 
 
 def _at_a_rate(name: str) -> Method | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from scrimp.calibrate.windows import Calibration
 from scrimp.engine.float_path import bytes_as_run, row_reader
 from scrimp.measure.memory import peak_bytes
 from scrimp.quantize.apply import calibrates
+from scrimp.quantize.around import unfolded
 from scrimp.quantize.decoded import output_error, relative_error
 from scrimp.quantize.fold import Group
 from scrimp.quantize.methods import method
@@ -25,6 +26,8 @@ from scrimp.tensors import F32, QTensor
 
 #: A matrix of this many weights keeps all threads busy, so its time can be scaled up.
 _SAMPLE_WEIGHTS = 500_000
+#: Rows are taken in multiples of this: other numbers are slower to rotate.
+_ROWS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,8 @@ def _sampled(source: Source, counts: dict[str, int], choice: Choice) -> float:
     if choice.method == KEEP:
         return reading
     rows, cols = min(stored.shape[0], -(-_SAMPLE_WEIGHTS // stored.shape[1])), stored.shape[1]
+    rows -= rows % _ROWS if rows > _ROWS else 0
+    choice = replace(choice, method=unfolded(choice.method))
     weight = row_reader(stored)(0, rows)
     if not calibrates(choice):
         return reading + total * _timed(weight, choice, None) / weight.size

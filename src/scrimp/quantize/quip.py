@@ -11,7 +11,7 @@ from scrimp.errors import UsageError
 from scrimp.formats import Format
 from scrimp.models.hadamard import rotate
 from scrimp.models.sidecars import Rotation
-from scrimp.quantize.decoded import decode
+from scrimp.quantize.decoded import stands_for
 from scrimp.quantize.objective import moments_of
 from scrimp.quantize.quantized import Quantize, Quantized, SideCar
 from scrimp.tensors import F32
@@ -46,7 +46,7 @@ def quantize(
     needs((weight.shape[0], weight.shape[1]), rotation)
     turned = turn(weight, rotation)
     made = first(turned, format, None if statistics is None else turned_statistics(statistics, weight, rotation))
-    effective = turn(decode(made.tensor) if made.effective is None else made.effective, rotation, inverse=True)
+    effective = turn(stands_for(made), rotation, inverse=True)
     beside = {"rotation": np.array(rotation.values, np.float32)}
     return replace(made, beside=beside, effective=effective)
 
@@ -67,4 +67,8 @@ def turned_statistics(statistics: Statistics, weight: F32, rotation: Rotation) -
     spread = np.sqrt(np.maximum(moments.diagonal(), 0) / max(1, statistics.count))
     mean = rotate(statistics.mean, rotation.seed, stretches=rotation.inputs).astype(np.float32)
     magnitude = (np.sqrt(2 / np.pi) * spread).astype(np.float32)
-    return replace(statistics, moments=moments, mean=mean, magnitude=magnitude, peak=(3 * spread).astype(np.float32))
+    sample = statistics.sample
+    if sample is not None:
+        sample = rotate(sample, rotation.seed, stretches=rotation.inputs).astype(np.float32)
+    peak = (3 * spread).astype(np.float32)
+    return replace(statistics, moments=moments, mean=mean, magnitude=magnitude, peak=peak, sample=sample)

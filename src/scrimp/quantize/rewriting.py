@@ -9,6 +9,7 @@ from scrimp.calibrate.split import Block
 from scrimp.calibrate.statistics import Statistics
 from scrimp.errors import Refused
 from scrimp.program import Program
+from scrimp.quantize.around import unfolded
 from scrimp.quantize.decoded import decode
 from scrimp.quantize.fold import Group, apply_fold, fold_groups, fold_weight, shared
 from scrimp.quantize.methods import Rewrite, method
@@ -84,7 +85,7 @@ def rewrite(
         assert search is not None
         weights = {name: found.weight(name, decode(matrices[name])) for name in group.readers}
         formats = {name: plan.choices[name].format for name in group.readers}
-        rounds = {name: method(plan.choices[name].method).run for name in group.readers}
+        rounds = {name: method(unfolded(plan.choices[name].method)).run for name in group.readers}
         try:
             scaling = search(group, weights, found.statistics[first], formats, rounds)
         except Refused as error:

@@ -8,7 +8,7 @@ import numpy as np
 
 from scrimp.calibrate.statistics import Statistics
 from scrimp.formats import Format
-from scrimp.quantize.decoded import decode
+from scrimp.quantize.decoded import stands_for
 from scrimp.quantize.fold import Group, Scaling, divided_statistics, shared
 from scrimp.quantize.quantized import Quantize
 from scrimp.tensors import F32
@@ -41,8 +41,7 @@ def best(
         seen, error = divided_statistics(statistics, s), 0.0
         for name, weight in matrices.items():
             made = rounds[name](weight * s, formats[name], seen)
-            stands_for = decode(made.tensor) if made.effective is None else made.effective
-            error += loss(stands_for / s, weight, s, formats[name])
+            error += loss(stands_for(made) / s, weight, s, formats[name])
         return error
 
     some = {name: weight[:: max(1, len(weight) // ROWS)] for name, weight in weights.items()}

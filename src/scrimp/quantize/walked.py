@@ -17,7 +17,7 @@ from scrimp.progress import SILENT, Progress
 from scrimp.quantize.apply import Applied, calibrates, one
 from scrimp.quantize.around import fitted
 from scrimp.quantize.fold import Group
-from scrimp.quantize.methods import method, parted
+from scrimp.quantize.methods import method
 from scrimp.quantize.plan import KEEP, Plan
 from scrimp.quantize.rewriting import planned, rewrite
 from scrimp.sources.source import Source
@@ -188,7 +188,7 @@ def _with_sidecars(
         if name in replaced
         for suffix, car in plan.beside.get(name, {}).items()
     }
-    program = attach(block.program, shapes, lambda name: np.asarray(stored(name), np.float32))
+    program = attach(block.program, shapes, lambda name: _vector(stored, name))
     return replace(block, program=program, runs=tuple(name for name in program.matrices if name != STAND_IN))
 
 
