@@ -87,7 +87,7 @@ def _learn(
     optimizer = Adam({kind: named for kind, named in found.items() if named})
     for step in range(settings.block_steps if optimizer.memory else 0):  # an embedding that stays learns nothing
         optimizer.forget_gradients()
-        at = np.random.default_rng((settings.seed, step)).integers(len(windows))
+        at = int(np.random.default_rng((settings.seed, step)).integers(len(windows)))
         target = torch.from_numpy(np.array(targets[at]))
         apart = (_forward(student, block, windows, states, at) - target).square().sum(dim=-1)
         loss = (apart / target.square().sum(dim=-1)).mean()
