@@ -11,6 +11,7 @@ from scrimp.quantize.methods import METHODS_HELP
 
 if TYPE_CHECKING:
     from scrimp.quantize.job import Job
+    from scrimp.quantize.plan import Plan
     from scrimp.quantize.predict import Prediction
     from scrimp.quantize.report import CompressReport
 
@@ -112,8 +113,6 @@ def compress(
 
 def _announce(job: Job, prediction: Prediction) -> None:
     """Size, time and memory, before anything is written."""
-    from collections import Counter
-
     from scrimp.cli import output
     from scrimp.sizes import format_bytes, format_seconds
 
@@ -128,10 +127,29 @@ def _announce(job: Job, prediction: Prediction) -> None:
             ("bits per weight", f"{8 * before / job.plan.parameters:.2f} → {prediction.bits_per_weight:.2f}"),
             ("time, about", format_seconds(prediction.seconds)),
             ("memory, about", format_bytes(prediction.memory_bytes)),
-            *((f"  {choice}", f"{n} matrices") for choice, n in Counter(map(str, job.plan.choices.values())).items()),
+            *_choices(job.plan),
         ],
     )
     output.notes(job.notes)
+
+
+def _choices(plan: Plan) -> list[tuple[str, str]]:
+    """A line per format and method; rates, which each matrix has its own of, as a range."""
+    from collections import defaultdict
+
+    from scrimp.quantize.methods import method
+    from scrimp.quantize.plan import KEEP
+
+    found: dict[str, list[float | None]] = defaultdict(list)
+    for choice in plan.choices.values():
+        bits = None if choice.method == KEEP else method(choice.method).coded_bits
+        found[str(choice) if bits is None else str(choice).replace(f":{bits:g}", "", 1)].append(bits)
+    rows = []
+    for name, rates in found.items():
+        known = [rate for rate in rates if rate is not None]
+        at = f", {min(known):g} … {max(known):g} bits a weight" if known else ""
+        rows.append((f"  {name}", f"{len(rates)} matrices{at}"))
+    return rows
 
 
 def _planned(job: Job, prediction: Prediction) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -59,20 +60,25 @@ def rotate(x: NDArray[Any], seed: int, *, stretches: int = 1, inverse: bool = Fa
     Source
         Tseng et al. 2024, arXiv:2402.04396, section 3 (signs and Hadamard); the odd factor is ours
     """
+    return turn(x, table(x.shape[-1] // stretches, seed), stretches=stretches, inverse=inverse)
+
+
+def turn(x: NDArray[Any], floats: Sequence[float], *, stretches: int = 1, inverse: bool = False) -> F64:
+    """:func:`rotate` by the :func:`table` of an operation."""
     width = x.shape[-1] // stretches
     m = odd_factor(width)
     p = width // m
     y: F64 = np.asarray(x, np.float64).reshape(-1, m, p)
-    flip = signs(width, seed).reshape(m, p)
+    flip, mix = np.asarray(floats[:width]).reshape(m, p), np.asarray(floats[width:])
     if not inverse:
         y = y * flip
     if m > 1:
         at = np.arange(m)
-        y = np.matmul(hartley(m)[np.outer(at, at) % m], y)
+        y = np.matmul(mix[np.outer(at, at) % m], y)
     half = 1
     while half < p:
         y = y.reshape(-1, p // (2 * half), 2, half)
         y = np.stack([y[:, :, 0] + y[:, :, 1], y[:, :, 0] - y[:, :, 1]], axis=2)
         half *= 2
-    y = y.reshape(-1, m, p) / np.sqrt(p)
+    y = y.reshape(-1, m, p)
     return np.ascontiguousarray(y * flip if inverse else y).reshape(x.shape)

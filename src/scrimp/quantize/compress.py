@@ -54,6 +54,11 @@ def run(job: Job, out: Path, *, progress: Progress = SILENT, fresh: bool = False
             shape, format = plan.stored[name].shape, plan.stored[name].format
             return partial.read_vector(name) if format is None else partial.read(name, format, (shape[0], shape[1]))
 
+        def matrix(name: str) -> QTensor:
+            found = stored(name)
+            assert isinstance(found, QTensor), name
+            return found
+
         done = partial.finished.keys()
         steps = (
             apply(plan, source, done=done, progress=progress)
@@ -69,7 +74,7 @@ def run(job: Job, out: Path, *, progress: Progress = SILENT, fresh: bool = False
         fixed = (
             None
             if job.ranges is None
-            else measure_ranges(job.ranges, source, stored, directory=partial.out.parent, progress=progress)
+            else measure_ranges(job.ranges, source, matrix, directory=partial.out.parent, progress=progress)
         )
         if source.tokenizer.kind != "none":
             from scrimp.text.tokenizer import load
@@ -176,7 +181,7 @@ def verify_reopened(store: Path, tokens: list[int], made: F32) -> None:
         raise Refused("The logits of what was made are not finite.", hint="the source may be damaged: scrimp eval it")
     try:
         verify(store)
-        with open_model(store) as model:
+        with open_model(store, arithmetic="int8") as model:
             found = model.logits(tokens)
     except Refused as error:
         raise GoalNotMet(error.message, hint=DAMAGED) from None

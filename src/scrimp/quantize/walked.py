@@ -126,17 +126,15 @@ def applicable(plan: Plan, source: Source) -> Plan:
     """
     _, program = models.build(source.config)
     read = {name for op in program.ops if op.kind == "linear" for name in op.weights}
-    after = {name: parted(choice.method) for name, choice in plan.choices.items()}
-    fits = fitted(program, {name: rest for name, (_, rest) in after.items()})
     choices = {
-        name: choice
-        if fits[name] == after[name][1]
-        else replace(choice, method="+".join(filter(None, (after[name][0], fits[name]))))
-        for name, choice in plan.choices.items()
+        name: replace(plan.choices[name], method=method)
+        for name, method in fitted(program, {name: choice.method for name, choice in plan.choices.items()}).items()
     }
     for name, choice in list(choices.items()):
         if choice.method != KEEP and choice.format.scale is None:
             choices[name] = replace(choice, method="rtn")
+        elif name not in read and calibrates(choice) and method(choice.method).coded_bits is not None:
+            choices[name] = replace(choice, method=f"ecsq:{method(choice.method).coded_bits:g}")  # all errors alike
         elif name not in read and calibrates(choice):
             first = replace(choice, method=choice.method.partition("+")[0])
             choices[name] = replace(choice, method="rtn") if calibrates(first) else first

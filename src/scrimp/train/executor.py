@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from scrimp.models.hadamard import turn
 from scrimp.program import Op, Program
 
 
@@ -149,6 +151,22 @@ def _add(run: Run, op: Op, inputs: list[Tensor]) -> tuple[Tensor, ...]:
     return (inputs[0] + inputs[1],)
 
 
+def _hadamard(run: Run, op: Op, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+    """The rotation as a matrix, made from the engine's own definition: rotating is linear."""
+    inverse, stretches = op.ints
+    width = inputs[0].shape[-1]
+    turned = turn(np.eye(width), op.floats, stretches=stretches, inverse=bool(inverse)).astype(np.float32)
+    made = inputs[0] @ torch.from_numpy(turned)
+    return (made + run.network.vectors[op.vectors[0]] if op.vectors and op.vectors[0] else made,)
+
+
+def _select(run: Run, op: Op, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+    channels = list(op.ints)
+    kept = torch.ones(inputs[0].shape[-1])
+    kept[channels] = 0
+    return inputs[0] * kept, inputs[0][..., channels]
+
+
 #: One function per operation of ``program.KINDS``.
 OPERATIONS: dict[str, Operation] = {
     "embed": _embed,
@@ -158,4 +176,6 @@ OPERATIONS: dict[str, Operation] = {
     "attention": _attention,
     "swiglu": _swiglu,
     "add": _add,
+    "hadamard": _hadamard,
+    "select": _select,
 }

@@ -19,6 +19,7 @@ from scrimp.formats.format import SIGNED_SCALES
 from scrimp.formats.rounding import to_numbers
 from scrimp.formats.scale_types import LARGEST, from_f32
 from scrimp.tensors import F32, QTensor, from_codes
+from scrimp.train.aligned import aligned
 
 _DTYPES = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32}
 #: A latent code starts at most this far from its code, so that rounding gives the code back.
@@ -41,7 +42,8 @@ class QuantizedWeight:
     """``parameters`` hold what learns, each starting at 0 (codes: at the code) and counted in codes, so that a step of
     Adam means the same at 2 bits as at 8:
 
-    scales   scale = stored scale · (1 + p · 2 / levels): p = 1 moves the outermost levels by a code
+    scales   scale = stored scale · (1 + p / 2s), s the root mean square of the numbers that codes mean: p = 1 moves
+             large weights by about a code
     mins     min = stored min + p · stored scale
     codes    code = round(p), clipped to the levels there are
     """
@@ -56,7 +58,6 @@ class QuantizedWeight:
         self._extra = {name: part for name, part in tensor.extra.items() if name == "codebook"}
         self._codes, self._top = tensor.codes(), element.levels - 1
         self.scales = torch.from_numpy(tensor.row_scales()[rows].copy())
-        self._unit = self.scales * (2 / element.levels)
         self.parameters = {"scales": torch.zeros_like(self.scales, requires_grad=True)}
         self.mins: Tensor | None = None
         if tensor.mins is not None:
@@ -64,6 +65,7 @@ class QuantizedWeight:
             self.parameters["mins"] = torch.zeros_like(self.mins, requires_grad=True)
         self._step, self._zero = (1, 0) if self.mins is not None else (element.step, element.zero)
         self._numbers = self._pad(self._meant(self._codes))
+        self._unit = self.scales / max(1.0, 2 * self._spread())
         if original is not None and trains_codes(tensor.format):
             self.parameters["codes"] = self._latent(original).requires_grad_()
 
@@ -132,6 +134,11 @@ class QuantizedWeight:
             mins = None if self.mins is None else self._rounded(self.mins + self.parameters["mins"] * self.scales)
             return scales, mins
 
+    def _spread(self) -> float:
+        """Root mean square of the numbers, of their distance from the middle where there is a min."""
+        numbers = self._numbers.float()
+        return float((numbers - numbers.mean() if self.mins is not None else numbers).square().mean().sqrt())
+
     def _rounded(self, values: Tensor) -> Tensor:
         largest = LARGEST[str(self.format.scale)]
         return values.clamp(-largest, largest).to(_DTYPES[str(self.format.scale)]).float()
@@ -157,6 +164,7 @@ class QuantizedWeight:
         """Where ``original`` lies between the codes, no farther from the code than rounding allows; on the codes where
         it says nothing of them."""
         scales, mins = self._stored()
+        original = aligned(original, self.dense().numpy())
         steps = self._pad(torch.from_numpy(original)) - (0 if mins is None else mins[:, :, None])
         safe = torch.where(scales == 0, torch.inf, scales)[:, :, None]
         steps = ((steps / safe).flatten(1)[:, : self.shape[1]] + self._zero) / self._step

@@ -18,7 +18,9 @@ import scrimp
 from scrimp import models
 from scrimp.errors import Refused
 from scrimp.measure.memory import peak_bytes
+from scrimp.models.sidecars import owner
 from scrimp.progress import SILENT, Progress
+from scrimp.quantize.as_made import logits_as_made
 from scrimp.quantize.compress import measure_loss, verify_reopened
 from scrimp.quantize.decoded import relative_error
 from scrimp.quantize.job import Job
@@ -27,7 +29,7 @@ from scrimp.quantize.report import CompressReport, Recovery, TensorReport, recor
 from scrimp.sources import Source
 from scrimp.sources.json_object import read_json
 from scrimp.store import documents
-from scrimp.store.layout import lay_out
+from scrimp.store.layout import CodedLayout, Layout, lay_out, lay_out_coded
 from scrimp.store.open import ScrimpSource, directory_bytes, open_store
 from scrimp.store.partial import SCRIMP_JSON, Partial, check_out
 from scrimp.tensors import F32, QTensor
@@ -108,6 +110,10 @@ def open_small(path: Path) -> ScrimpSource:
     if not (path / SCRIMP_JSON).is_file():
         raise Refused(f"{path} is no compressed model.", hint="scrimp compress MODEL -o DIR makes one")
     small = open_store(path)
+    if any(map(owner, small.tensors)) or small.input_scales:
+        small.close()
+        raise Refused(f"{path} has side-cars or fixed ranges of activations, which a recovery would not learn with.",
+                      hint="recover a store without them")  # fmt: skip
     if small.tokenizer.kind == "none":
         small.close()
         raise Refused(f"{path} has no tokenizer, so no text can be run through it.", hint="recovery needs text")
@@ -196,7 +202,8 @@ def _write(
     small: ScrimpSource, original: Source, plan: Plan, tensors: Mapping[str, QTensor | F32], report: CompressReport
 ) -> CompressReport:
     out = Path(report.out)
-    layout = lay_out(plan.shapes, small.formats)
+    plain = lay_out(plan.shapes, small.formats)
+    layout: Layout | CodedLayout = lay_out_coded(plain) if small.packed else plain
     with Partial(out, layout, "a recovery writes all at once", fresh=True) as partial:
         for name in plan.shapes:
             tensor = tensors[name]
@@ -209,11 +216,16 @@ def _write(
         report = replace(report, tensors=found)
         checksums = {part: digest for name in plan.shapes for part, digest in partial.finished[name].checksums.items()}
         hashes = documents.source_hashes(original)
-        partial.complete({
-            "config.json": documents.config_json(small, plan),
-            SCRIMP_JSON: documents.scrimp_json(original, plan, hashes, checksums, report.notes, record(report)),
-        })  # fmt: skip
-    verify_reopened(out)
+        told = record(report)
+        texts = {
+            "config.json": documents.config_json(small, plan, packed=small.packed),
+            SCRIMP_JSON: documents.scrimp_json(
+                original, plan, hashes, checksums, report.notes, told, packed=small.packed
+            ),
+        }
+        parsed, program = models.build(small.config)
+        made = logits_as_made(program, parsed.context, tensors.__getitem__)
+        partial.complete(texts, check=lambda path: verify_reopened(path, *made))
     size_bytes = directory_bytes(out)
     return replace(report, file_bytes=size_bytes, bits_per_weight=8 * size_bytes / plan.parameters)
 
