@@ -23,6 +23,7 @@ class StandIn:
     rewrite = None
     source = "tests"
     beside = None
+    coded_bits = None
 
     def __init__(self) -> None:
         self.seen: list[Statistics | None] = []

@@ -41,6 +41,8 @@ PLAIN = 0.1
 FURTHEST = 16.0
 #: Weights beyond this many times their root mean square are not scaled up.
 LARGEST = 16.0
+#: Rounds of that: what one input gives up lowers the mean square that bounds the others.
+LIMITINGS = 12
 #: A logit whose chance is below this share of the mean counts as if it had that much.
 FLOOR = 0.03
 
@@ -78,14 +80,18 @@ def quantize(weight: F32, format: Format, statistics: Statistics | None, *, bits
     """
     levels = levels_of_rows(weight, format)
     aim = objective(weight, statistics)
-    step = guess(weight, levels, aim.relative, bits)
+    step, slope = guess(weight, levels, aim.relative, bits), -1.0  # bits per octave of the step, at a high rate
+    before: tuple[float, float] | None = None
     for _ in range(ATTEMPTS):
         scales = steps(weight, levels, step * aim.relative)
         tensor = rounded(weight, levels, aim.factor, scales)
         found = coded_bits(tensor.codes(), format.element.levels) / weight.size
         if abs(found - bits) <= TOLERANCE:
             break
-        step *= 2.0 ** (found - bits)
+        if before is not None and step != before[0]:
+            slope = min((found - before[1]) / float(np.log2(step / before[0])), -0.1)
+        before = step, found
+        step *= 2.0 ** ((bits - found) / slope)
     notes = aim.factor.notes
     if abs(found - bits) > 10 * TOLERANCE:
         notes = (
@@ -136,7 +142,7 @@ def waterfill(
     s[factor.order] = np.clip(_normal(np.sqrt(np.sqrt(factor.pivots.astype(np.float64)))), 1 / FURTHEST, FURTHEST)
     peaks = np.max([np.abs(weight).max(axis=0) for weight in weights.values()], axis=0)
     squares = np.mean([np.square(weight, dtype=np.float64).mean(axis=0) for weight in weights.values()], axis=0)
-    for _ in range(2):
+    for _ in range(LIMITINGS):
         limit = LARGEST * np.sqrt((squares * s * s).mean())
         s = np.minimum(s, np.divide(limit, peaks, out=np.full(group.width, np.inf), where=peaks > 0))
     return Scaling(s.astype(np.float32), factor.notes)
