@@ -7,9 +7,6 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
-#include <signal.h>
-#include <unistd.h>
-
 #include <cfloat>
 #include <stdexcept>
 #include <string>
@@ -17,6 +14,7 @@
 #include <vector>
 
 #include "bind_coding.h"
+#include "bind_measuring.h"
 #include "bind_rounding.h"
 #include "dispatch.h"
 #include "engine.h"
@@ -342,28 +340,6 @@ nb::dict score_rows(nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::devi
   return out;
 }
 
-std::vector<double> bandwidth(int64_t bytes, int threads, int repeats) {
-  require(bytes >= 4096 && threads > 0 && threads <= 1024 && repeats > 0, "settings out of range");
-  std::vector<double> out(static_cast<size_t>(repeats));
-  nb::gil_scoped_release release;
-  read_bandwidth(bytes, threads, repeats, out.data());
-  return out;
-}
-
-// A mapped file that shrinks while it is read raises SIGBUS in whichever thread reads it, and no exception can tell of
-// it: the command line says what happened and leaves.
-void explain_bus_errors() {
-  struct sigaction action = {};
-  action.sa_handler = [](int) {
-    constexpr char kText[] =
-        "error: A file became shorter while it was read.\nhint:  something else is writing it; run again when it is "
-        "done\n";
-    const ssize_t written = write(STDERR_FILENO, kText, sizeof kText - 1);
-    _exit(written >= 0 ? 1 : 2);
-  };
-  sigaction(SIGBUS, &action, nullptr);
-}
-
 }  // namespace
 }  // namespace scrimp
 
@@ -377,9 +353,7 @@ NB_MODULE(_core, m) {
   m.def("linear", &linear, "matrix"_a, "x"_a, "isa"_a, "float_arithmetic"_a = false, "activation_block"_a = 32,
         "input_scale"_a = 0.0F, "x (T, K) times one matrix -> (T, N), for tests and benchmarks of the kernels.");
   m.def("score", &score_rows, "logits"_a, "targets"_a, "reference"_a = nb::none(), "threads"_a = 1, "isa"_a = "scalar");
-  m.def("explain_bus_errors", &explain_bus_errors,
-        "From now on a file that shrinks under a mapping ends the process in words.");
-  m.def("read_bandwidth", &bandwidth, "bytes"_a, "threads"_a, "repeats"_a = 5);
+  bind_measuring(m);
   bind_coding(m);
   bind_rounding(m);
 

@@ -16,7 +16,7 @@ from scrimp.quantize.nearest import rounding_of, weighted_sums
 
 UNIT = 2.0**-24
 FORMATS = ["int2:row@f32", "int4:row@f32", "int8:row@f32", "int3z:row@f32", "ternary:row@f32", "binary:row@f32",
-           "nf4:row@f32", "fp8_e4m3:row@f32", "posit8_1:row@f32"]  # fmt: skip
+           "nf4:row@f32", "fp8_e4m3:row@f32", "posit8_1:row@f32", "kmeans2:row@f32", "kmeans3:row@f32"]  # fmt: skip
 
 
 def gamma(n):
@@ -100,8 +100,9 @@ def test_sums_are_those_of_numpy(name, inputs, blocks, isa, monkeypatch):
 
 def test_every_bound_of_a_table_is_where_its_codes_change():
     """Each float32 beside a bound, and both zeros, get the code that formats/rounding.py gives them."""
-    for name in ("nf4:row@f32", "fp8_e4m3:row@f32", "posit8_1:row@f32", "mxfp4", "binary:row@f32"):
-        levels = levels_for(np.ones((1, 64), np.float32), parse(name), "tests")
+    weight = np.random.default_rng(2).standard_normal((1, 64)).astype(np.float32)  # kmeans learns its levels from it
+    for name in ("nf4:row@f32", "fp8_e4m3:row@f32", "posit8_1:row@f32", "mxfp4", "binary:row@f32", "kmeans3:row@f32"):
+        levels = levels_for(weight, parse(name), "tests")
         numbers = np.sort(levels.numbers(np.arange(levels.format.element.levels, dtype=np.uint16)))
         numbers = numbers[np.isfinite(numbers)].astype(np.float32)
         middles = ((numbers[1:].astype(np.float64) + numbers[:-1]) / 2).astype(np.float32)

@@ -13,7 +13,7 @@ from scrimp.formats.code import F64
 from scrimp.formats.scale_types import to_f32, to_nearest
 from scrimp.quantize import rtn
 from scrimp.quantize.blocks import row_chunks
-from scrimp.quantize.grid import Levels, Parts, levels_of, parts_of
+from scrimp.quantize.grid import Levels, Parts, learns, levels_of, parts_of
 from scrimp.quantize.objective import moments_of
 from scrimp.quantize.pool import pool
 from scrimp.quantize.quantized import Quantized
@@ -48,6 +48,8 @@ def quantize(weight: F32, format: Format, statistics: Statistics | None) -> Quan
     """
     moments = moments_of(statistics, weight, "rtn:clip")
     plain = rtn.quantize(weight, format)
+    if learns(format):
+        return Quantized(plain, (f"{format.name} learns its levels with its scales: rtn:clip has nothing to work on.",))
     try:
         levels = levels_of(plain, "rtn:clip")
     except UsageError as error:

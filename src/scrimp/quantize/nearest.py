@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from scrimp import _core
 from scrimp.engine import pick_isa
-from scrimp.formats.code import F64, Code
+from scrimp.formats.code import F64, Code, Codes
 from scrimp.formats.element import Element
 from scrimp.formats.rounding import to_codes, to_numbers
 from scrimp.formats.scale_types import divisor
@@ -55,7 +55,7 @@ def _table(element: Element, code: Code | None) -> _core.Rounding:
     Where one level ends is found by bisection of what ``to_codes`` says: rounding grows with the number.
     """
     every = np.arange(element.levels, dtype=np.uint16)
-    numbers = to_numbers(element, every.astype(np.uint8 if element.bits <= 8 else np.uint16))
+    numbers = _numbers(element, code, every)
     keys = np.unique(_key(numbers[np.isfinite(numbers)].astype(np.float32)))
     codes, first = np.unique(to_codes(element, _number(keys), code=code), return_index=True)
     ascending = np.argsort(first)
@@ -72,7 +72,12 @@ def _table(element: Element, code: Code | None) -> _core.Rounding:
     bounds[: len(above)] = _number(above.astype(np.uint32))
     padding = np.full(count - len(codes), codes[-1])
     codes = np.concatenate([codes, padding]).astype(np.uint16)
-    return _core.Rounding.table(bounds, to_numbers(element, codes).astype(np.float32), codes)
+    return _core.Rounding.table(bounds, _numbers(element, code, codes), codes)
+
+
+def _numbers(element: Element, code: Code | None, codes: Codes) -> F32:
+    """What codes mean before the scale: a learned table's own levels, not what the element says of them."""
+    return (to_numbers(element, codes) if code is None else code.decode(codes)).astype(np.float32)
 
 
 def _key(x: F32) -> _U32:

@@ -9,8 +9,8 @@ from scrimp.tensors import F32
 
 #: Rounds of fitting rows given columns and columns given rows; the first two do nearly all of it.
 ROUNDS = 4
-#: Where the fit changes no channel by more, nothing was scaled: what it found is the noise of rounding.
-NOISE = 0.05
+#: Where no channel's factor is more standard errors from 1, nothing was scaled: what was found is the noise of rounding.
+ERRORS = 6.0
 
 
 def aligned(original: F32, stored: F32) -> F32:
@@ -29,9 +29,11 @@ def aligned(original: F32, stored: F32) -> F32:
         rows = _factors(made, w * cols, axis=1)
     middle = np.median(cols)
     rows, cols = rows * middle, cols / middle
-    if max(np.abs(rows - 1).max(), np.abs(cols - 1).max()) < NOISE:
+    fit = rows[:, None] * w * cols
+    noise = ERRORS * float(np.linalg.norm(made - fit) / (np.linalg.norm(made) or 1.0))
+    if np.abs(rows - 1).max() < noise / np.sqrt(len(cols)) and np.abs(cols - 1).max() < noise / np.sqrt(len(rows)):
         return original
-    return np.asarray(rows[:, None] * w * cols, np.float32)
+    return np.asarray(fit, np.float32)
 
 
 def _factors(made: F64, w: F64, axis: int) -> F64:
