@@ -196,7 +196,9 @@ def test_every_verb_works_with_them(method, stores, capsys):
     assert main(["run", store, "w1 w2", "--raw", "--max-tokens", "3", "--temperature", "0"]) == 0
     reference = str(stores / "network")
     capsys.readouterr()
-    assert main(["eval", store, "--text", text, "--context", "32", "--reference", reference, "--json"]) == 4  # random weights
+    assert (
+        main(["eval", store, "--text", text, "--context", "32", "--reference", reference, "--json"]) == 4
+    )  # random weights
     assert json.loads(capsys.readouterr().out)["kl_mean"] >= 0
 
 

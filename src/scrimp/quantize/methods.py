@@ -98,8 +98,8 @@ REWRITES: dict[str, tuple[Rewrite, str, str]] = {
     "smoothquant": (smoothquant.search, "rtn", "Xiao et al. 2022, arXiv:2211.10438"),
 }
 METHODS_HELP = (
-    f"how codes are chosen: {', '.join(METHODS)}; {', '.join(REWRITES)} scale before, and {', '.join(SPELLINGS)} put a "
-    "side-car beside, alone or as awq+gptq"
+    f"how codes are chosen: {', '.join(_FIRST)}, ecsq:BITS; then perhaps {', '.join('+' + then for then in _THEN)}; "
+    f"{', '.join(REWRITES)} scale before, {', '.join(SPELLINGS)} put a side-car beside, alone or as awq+gptq"
 )
 
 
