@@ -46,7 +46,7 @@ LIMITINGS = 12
 #: A logit that costs less than this share of the mean counts as if it did that much.
 FLOOR = 0.01
 #: The rows of a head have steps ∝ cost^-this. 1/2 is best on the calibration's own kind of text; a quarter leaves words
-#: that are rare there usable elsewhere (SmolLM2 at 2.6 bits, calibrated on a novel, KL on WikiText-2: 0.084, not 0.125).
+#: that are rare there usable elsewhere (SmolLM2 at 2.6 bits, calibrated on a novel, on WikiText-2: KL 0.084, not 0.125).
 POWER = 0.25
 
 
@@ -72,7 +72,8 @@ def quantize(weight: F32, format: Format, statistics: Statistics | None, *, bits
     """Codes of ``bits`` coded bits per weight with the least output error, ``tr((W - Ŵ) H (W - Ŵ)ᵀ)``.
 
     All rows share one step, which is optimal for that objective whatever the rows' spreads (reverse water-filling);
-    the coder's tables know the spreads. Rows of a head have finer steps where a logit's error costs more. The step is searched until the codes, chosen as GPTQ does, take ``bits`` under the coder's own count.
+    the coder's tables know the spreads. Rows of a head have finer steps where a logit's error costs more. The step is
+    searched until the codes, chosen as GPTQ does, take ``bits`` under the coder's own count.
 
     Shapes
         weight (N, K); ``format`` a symmetric integer one with a scale per row

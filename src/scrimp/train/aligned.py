@@ -9,7 +9,7 @@ from scrimp.tensors import F32
 
 #: Rounds of fitting rows given columns and columns given rows; the first two do nearly all of it.
 ROUNDS = 4
-#: Where no channel's factor is more standard errors from 1, nothing was scaled: what was found is the noise of rounding.
+#: Where no channel's factor is more standard errors from 1, nothing was scaled: what was found is noise.
 ERRORS = 6.0
 
 
