@@ -46,7 +46,8 @@ LIMITINGS = 12
 #: A logit that costs less than this share of the mean counts as if it did that much.
 FLOOR = 0.01
 #: The rows of a head have steps ∝ cost^-this. 1/2 is best on the calibration's own kind of text; a quarter leaves words
-#: that are rare there usable elsewhere (SmolLM2 at 2.6 bits, calibrated on a novel, on WikiText-2: KL 0.084, not 0.125).
+#: usable that are rare there and not elsewhere (SmolLM2 at 2.6 bits, calibrated on a novel: KL on WikiText-2 0.084
+#: instead of 0.125).
 POWER = 0.25
 
 
