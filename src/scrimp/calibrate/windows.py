@@ -46,6 +46,14 @@ class Calibration:
         return hashlib.sha256(shape.encode() + self.windows.astype("<i4").tobytes()).hexdigest()
 
 
+def check(windows: int | None, prefix: str) -> None:
+    """UsageError unless :func:`read` knows both."""
+    if windows is not None and not 1 <= windows <= MAX_WINDOWS:
+        raise UsageError(f"{windows:,} calibration windows are out of range.", hint=f"1 … {MAX_WINDOWS:,} are possible")
+    if prefix not in ("quantized", "original"):
+        raise UsageError(f"'{prefix}' is no prefix.", hint="quantized or original")
+
+
 def read(
     tokenizer: Tokenizer,
     context: int,
@@ -58,11 +66,8 @@ def read(
 
     The shipped text is also what the loss is measured on, so its first ``RESERVED`` tokens are left to that.
     """
+    check(windows, prefix)
     wanted = WINDOWS if windows is None else windows
-    if not 1 <= wanted <= MAX_WINDOWS:
-        raise UsageError(f"{wanted:,} calibration windows are out of range.", hint=f"1 … {MAX_WINDOWS:,} are possible")
-    if prefix not in ("quantized", "original"):
-        raise UsageError(f"'{prefix}' is no prefix.", hint="quantized or original")
     length = min(LENGTH, context)
     words = default_text() if text is None else read_text(text) if isinstance(text, Path) else text
     tokens = tokenizer.encode(words, add_bos=False)

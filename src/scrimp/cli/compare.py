@@ -48,6 +48,9 @@ def compare(
     if sweep is not None:
         if models:
             raise UsageError("A sweep names its model itself.", hint="leave the MODELs out, or --sweep")
+        if (prefill, decode, rounds, node, kv) != (256, 64, 5, "45nm", "f16"):
+            raise UsageError("A sweep times nothing: --prefill, --decode, --rounds, --node and --kv have no place.",
+                             hint="leave them out, or name MODELs")  # fmt: skip
         from scrimp.cli.compare_sweep import run_sweep
 
         return run_sweep(sweep, reference=reference, text=text, context=context, max_tokens=max_tokens,

@@ -56,7 +56,7 @@ def compress(
 ) -> int:
     """Make a model smaller; says size, time and memory first, then the loss it measured. Resumes by itself."""
     from scrimp.cli import bar, output
-    from scrimp.cli.recover import check_recovery, recovered
+    from scrimp.cli.recover import check_job, check_recovery, recovered
     from scrimp.errors import UsageError
     from scrimp.measure.windows import read_text
     from scrimp.quantize.compress import check_loss, measure_loss, run
@@ -78,6 +78,8 @@ def compress(
                 calibrate_windows=calibrate_windows, pack=pack, activations=activations)  # fmt: skip
     job = prepare(model, wish, progress=progress)
     with job.source:
+        if recover:
+            check_job(job)
         prediction = job.predict()
         if not json:
             _announce(job, prediction)

@@ -116,9 +116,10 @@ def _report(message: str, hint: str | None, code: int) -> int:
 
 
 def _visible(text: str) -> str:
-    """Words of a stranger's file may be in a message: what could steer a terminal is written out."""
-    text = text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]} … {text[-_SHOWN // 2 :]}"
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    """A message as a terminal may have it, and no longer than it can be read."""
+    from scrimp.cli import output
+
+    return output.visible(text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]} … {text[-_SHOWN // 2 :]}")
 
 
 def _help() -> str:

@@ -42,7 +42,12 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title:
 
 def note(text: str) -> None:
     """A fact worth knowing, on stderr."""
-    print(text, file=sys.stderr)
+    print(visible(text), file=sys.stderr)
+
+
+def visible(text: str) -> str:
+    """Words of a stranger's file may be in it: what could steer a terminal is written out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def notes(lines: Sequence[str]) -> None:

@@ -113,6 +113,18 @@ def check_recovery(minutes: float) -> None:
     Settings(minutes=minutes)
 
 
+def check_job(job: Job) -> None:
+    """UsageError, before the work and not after it, where its store is none that a recovery learns with."""
+    from scrimp.errors import UsageError
+
+    if job.plan.beside or job.ranges is not None:
+        raise UsageError("--recover learns neither with side-cars nor with fixed ranges of activations.",
+                         hint="leave it out, or choose another --method, and --activations dynamic")  # fmt: skip
+    if job.source.tokenizer.kind == "none":
+        raise UsageError("--recover runs text through the model, which has no tokenizer.",
+                         hint="--tokenizer names one for llama2.c files")  # fmt: skip
+
+
 def recovered(
     job: Job, report: CompressReport, minutes: float, calibrate: Path | None, progress: Progress, *, fresh: bool
 ) -> CompressReport:

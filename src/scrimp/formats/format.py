@@ -163,7 +163,7 @@ def _suggest(name: str) -> str:
 def _block(text: str, spelled: str) -> Block:
     if spelled == "row" or spelled == "tensor":
         return "row" if spelled == "row" else "tensor"
-    if not (spelled.startswith("g") and spelled[1:].isdecimal() and spelled.isascii()):
+    if not (spelled.startswith("g") and spelled[1:].isdecimal() and spelled.isascii() and len(spelled) < 10):
         raise UsageError(f"'{text}' is no known format: '{spelled}' is no block.", hint="use :g64, :row or :tensor")
     group = int(spelled[1:])
     if group not in GROUPS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -107,7 +108,7 @@ def method(name: str) -> Method:
     """The method ``[REWRITE+][SIDECAR+]FIRST[+THEN]``, or UsageError with the nearest one."""
     found = _find(name)
     if found is None:
-        known = [*METHODS, *REWRITES, *SPELLINGS]
+        known = [*METHODS, "ecsq:BITS", *REWRITES, *SPELLINGS]
         hint = nearest(name, [*known, *(f"{before}+{rest}" for before in (*REWRITES, *SPELLINGS) for rest in METHODS)])
         raise UsageError(f"'{name}' is no known method.", hint=hint or f"the methods are {', '.join(known)}")
     return found
@@ -139,11 +140,10 @@ def _find(name: str) -> Method | None:
 def _at_a_rate(name: str) -> Method | None:
     """``ecsq:BITS[+THEN]``."""
     first, plus, then = name.partition("+")
-    word, colon, text = first.partition(":")
-    try:
-        bits = float(text) if word == "ecsq" and colon else 0.0
-    except ValueError:
+    word, _, text = first.partition(":")
+    if word != "ecsq" or not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,20})?", text):
         return None
+    bits = float(text)
     low, high = ecsq.RATES
     if not low <= bits <= high or (plus and then not in _THEN):
         return None

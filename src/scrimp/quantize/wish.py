@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from scrimp.calibrate import windows
 from scrimp.calibrate.ranges import RULES
 from scrimp.calibrate.windows import Prefix
 from scrimp.errors import UsageError, nearest
@@ -52,6 +53,7 @@ class Wish:
         if self.keep and (self.rules or self.embedding):
             raise UsageError("--keep changes no format, so --rule and --embedding have no place.", hint="use --format")
         _ = self.parsed_rules, self.ends, self.body, self.size_bytes, self.range_rule
+        windows.check(self.calibrate_windows, self.calibrate_prefix)
         if self.bits is not None and not 0 <= self.bits <= MAX_BITS:
             raise UsageError(f"{self.bits:g} bits per weight are out of range.", hint=f"0 … {MAX_BITS} are possible")
         if self.kl is not None and not 0 < self.kl < math.inf:

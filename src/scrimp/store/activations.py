@@ -36,12 +36,9 @@ def read(path: Path, declared: object, config: Mapping[str, Any]) -> dict[str, f
         what = "no matrix that multiplies" if name in scales else "without a scale of its inputs"
         raise Refused(f"{path}: {name[:80]} is {what}.", hint=_HINT)
     limits = np.finfo(np.float32)
+    least, most = float(limits.tiny), float(limits.max) / 127
     for name, scale in scales.items():
-        if (
-            type(scale) is not float
-            or not limits.tiny <= scale <= limits.max / 127
-            or float(np.float32(scale)) != scale
-        ):
+        if type(scale) is not float or not least <= scale <= most or float(np.float32(scale)) != scale:
             raise Refused(f"{path}: {str(scale)[:40]} is no scale of the inputs of {name[:80]}.", hint=_HINT)
     for weights in products:
         if len({scales[name] for name in weights}) > 1:

@@ -106,7 +106,7 @@ class ScrimpSource(Source):
         infos = {name: infos[name] for name in sorted(infos, key=first.__getitem__)}
         all_shapes = {name: info.shape for name, info in infos.items()}
         check_tensors(path, config, {name: shape for name, shape in all_shapes.items() if owner(name) is None})
-        _check_sidecars(path, config, all_shapes, lambda name: file.bytes_of(name).view(np.float32))
+        _check_sidecars(path, config, all_shapes, lambda name: self._vector(path, name))
         has_tokenizer = (path / "tokenizer.json").is_file()
         super().__init__(
             path,
@@ -122,7 +122,7 @@ class ScrimpSource(Source):
         """One tensor, as a view of the mapped file. Numbers that no network has are Refused here."""
         info = self.tensors[name]
         if name not in self._formats:
-            vector = self._vector(name)
+            vector = self._vector(self.path, name)
             check_finite(self.path, name, vector)
             return vector
         format, shape = self._formats[name], (info.shape[0], info.shape[1])
@@ -131,9 +131,9 @@ class ScrimpSource(Source):
         check_codes(self.path, name, tensor)
         return tensor
 
-    def _vector(self, name: str) -> NDArray[np.float32]:
+    def _vector(self, path: Path, name: str) -> NDArray[np.float32]:
         if self.packed:
-            return coded.decode_vector(self.path, name, self._file.bytes_of(coded.part(name)))
+            return coded.decode_vector(path, name, self._file.bytes_of(coded.part(name)))
         return self._file.bytes_of(name).view(np.float32)
 
     def _matrix(self, name: str, format: Format, shape: tuple[int, int]) -> QTensor:

@@ -70,11 +70,12 @@ class Partial:
     """A store being written. Leaving it without :meth:`complete` keeps what is finished for the next attempt."""
 
     def __init__(self, out: Path, layout: Layout | CodedLayout, fingerprint: str, *, fresh: bool = False) -> None:
+        check_out(out)
+        out = out.parent.resolve() / out.name  # a path through OUT itself leads nowhere while it is replaced
         self.out, self.path, self._contents = out, partial_of(out), contents_of(layout)
         self.finished: dict[str, Finished] = {}
         self._pending: list[str] = []
         self._synced = time.monotonic()
-        check_out(out)
         with _in_words(out, self._contents.file_bytes):
             self.path.mkdir(parents=True, exist_ok=True)
             self._journal = os.open(self.path / JOURNAL, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)

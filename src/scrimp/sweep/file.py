@@ -72,7 +72,7 @@ def read(path: Path) -> Sweep:
     """The sweep of a file. Refused where it is no TOML, UsageError with the key where it asks for what there is not."""
     try:
         document = tomllib.loads(read_text(path))
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError, or a number of thousands of digits
         raise Refused(
             f"{path} is no TOML: {_sentence(str(error))}",
             hint='begin with model = "smollm2-135m", then [grid] with formats and methods',
@@ -95,7 +95,7 @@ def _sweep(document: Mapping[str, Any], folder: Path) -> Sweep:
     setting = Setting(
         model,
         _model(document["reference"], folder) if "reference" in document else model,
-        read_text(folder / evaluation["text"]) if "text" in evaluation else None,
+        read_text(_path(folder, evaluation["text"])) if "text" in evaluation else None,
         **{name: evaluation[name] for name in ("context", "max_tokens") if name in evaluation},
     )
     shared = {**document.get("all", {}), **_calibration(document.get("calibration", {}))}
@@ -158,9 +158,9 @@ def _wish(asked: Mapping[str, Any], where: str, folder: Path) -> Wish:
     try:
         given = dict(asked)
         if "tokenizer" in given:
-            given["tokenizer"] = folder / given["tokenizer"]
+            given["tokenizer"] = _path(folder, given["tokenizer"])
         if "calibrate" in given:
-            given["calibrate"] = read_text(folder / given["calibrate"])
+            given["calibrate"] = read_text(_path(folder, given["calibrate"]))
         wish = Wish(**given)
         method(wish.method)
         return wish if calibrated(wish) else replace(wish, calibrate=None, calibrate_windows=None)
@@ -176,7 +176,7 @@ def _is(value: Any, annotation: str) -> bool:
     if isinstance(value, list):
         return "Sequence[str]" in kinds and all(isinstance(entry, str) for entry in value)
     if isinstance(value, int):
-        return "int" in kinds or "float" in kinds
+        return -(2**63) <= value < 2**63 and ("int" in kinds or "float" in kinds)
     if isinstance(value, float):
         return "float" in kinds
     return isinstance(value, str) and not {"str", "Path", "Prefix"}.isdisjoint(kinds)
@@ -206,6 +206,12 @@ def _model(name: str, folder: Path) -> str:
     """A path that exists beside the file, absolute; else a catalogue name or a hub id, as it is."""
     path = folder / name
     return str(path.resolve()) if name and path.exists() else name
+
+
+def _path(folder: Path, name: str) -> Path:
+    if "\0" in name:
+        raise UsageError(f"{name!r:.40} is no path.", hint="paths are relative to the sweep's file")
+    return folder / name
 
 
 def _sentence(words: str) -> str:

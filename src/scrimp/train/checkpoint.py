@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from scrimp.errors import Refused
+from scrimp.errors import Refused, ScrimpError
 from scrimp.sources.checks import check_codes, check_finite
 from scrimp.sources.json_object import parse_json_object
 from scrimp.sources.safetensors_file import SafetensorsFile
@@ -54,7 +55,11 @@ def save(path: Path, fingerprint: str, student: Student, optimizer: Adam, course
         parts = tensor.parts() if isinstance(tensor, QTensor) else {"": tensor}
         arrays |= {f"best/{name}.{part}".rstrip("."): np.ascontiguousarray(part_) for part, part_ in parts.items()}
     temporary = path.with_name(f"{path.name}.new")
-    save_file(arrays, temporary)
+    try:
+        save_file(arrays, temporary)
+    except SafetensorError as error:  # a full disk, or a place that is none
+        hint = "make room, or name another place with -o"
+        raise ScrimpError(f"{path} cannot be written: {error}.", hint=hint) from None
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
     temporary.replace(path)

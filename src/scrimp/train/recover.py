@@ -21,7 +21,7 @@ from scrimp.measure.memory import peak_bytes
 from scrimp.models.sidecars import owner
 from scrimp.progress import SILENT, Progress
 from scrimp.quantize.as_made import logits_as_made
-from scrimp.quantize.compress import measure_loss, verify_reopened
+from scrimp.quantize.compress import check_loss, measure_loss, verify_reopened
 from scrimp.quantize.decoded import relative_error
 from scrimp.quantize.job import Job
 from scrimp.quantize.plan import Choice, Plan
@@ -71,6 +71,8 @@ def recover(
         original, odd = open_original(small, reference)
         with original:
             chosen = settings or Settings()
+            if measure:
+                check_loss(Job(small, _plan(small, gained=False), None), text, max_tokens=max_tokens)
             report = recover_store(
                 small, original, Path(out), chosen, calibrate=calibrate, notes=odd, fresh=fresh, progress=progress
             )
@@ -94,11 +96,12 @@ def recover_store(
     """As :func:`recover`, of an open store and its original; the loss is not measured."""
     began = time.perf_counter()
     check_out(out)
+    before = _noted(small)
     read = _lessons(small, original, calibrate, settings, progress)
+    out.parent.mkdir(parents=True, exist_ok=True)
     course = _course(small, original, read, settings, out, fresh=fresh, began=began, progress=progress)
     recovery = _told(course, settings)
-    before = read_json(small.path / SCRIMP_JSON).get("notes", [])
-    said = (*map(str, before), *notes, *read.notes, *_sentences(recovery))
+    said = (*before, *notes, *read.notes, *_sentences(recovery))
     report = CompressReport(str(out), 0, 0.0, 0.0, 0, (), said, 0, recovery=recovery)
     report = _write(small, original, _plan(small, gained=recovery.gained), course.best, report)
     checkpoint.checkpoint_of(out).unlink(missing_ok=True)
@@ -184,6 +187,14 @@ def _sentences(recovery: Recovery) -> list[str]:
     if recovery.gained:
         return [*found, f"recovery: held-out KL {recovery.before:.4f} → {recovery.after:.4f} in {steps:,} steps"]
     return [*found, f"recovery gained nothing in {steps:,} steps: the model stayed as it was"]
+
+
+def _noted(small: ScrimpSource) -> tuple[str, ...]:
+    """What the store's record remarks; Refused where that is no list of lines."""
+    found = read_json(small.path / SCRIMP_JSON).get("notes", [])
+    if not isinstance(found, list) or not all(isinstance(line, str) for line in found):
+        raise Refused(f"{small.path / SCRIMP_JSON}: its notes are no list of lines.", hint="the file is damaged")
+    return tuple(found)
 
 
 def _plan(small: ScrimpSource, *, gained: bool) -> Plan:
