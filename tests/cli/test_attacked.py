@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 
@@ -129,6 +130,56 @@ def test_what_notes_of_a_stranger_could_steer_is_written_out(capsys):
     assert capsys.readouterr().err == "note: a\\x1b[2Jb\\nc\n"
 
 
+def test_side_cars_of_a_rule_are_within_the_size_of_a_packed_store(model, text, tmp_path):
+    out = tmp_path / "out"
+    rule = ["--rule", "*_proj*=int4:g32@llm_int8", "--calibrate", str(text), "--no-loss"]
+    assert main(["compress", str(model), "-o", str(out), "--size", "26000", "--pack", *rule]) == 0
+    assert sum(map(len, files(out).values())) <= 26000
+
+
+def test_a_repacking_that_leaves_ranges_behind_says_so(model, text, tmp_path, capsys):
+    fixed = ["--format", "int4:g32", "--activations", "static", "--calibrate", str(text), "--no-loss"]
+    assert main(["compress", str(model), "-o", str(tmp_path / "fixed"), *fixed]) == 0
+    capsys.readouterr()
+    keep = ["compress", str(tmp_path / "fixed"), "--keep", "--no-loss"]
+    assert main([*keep, "-o", str(tmp_path / "kept")]) == 0
+    assert "ranges of activations are left behind" in capsys.readouterr().err
+    assert main([*keep, "-o", str(tmp_path / "again"), "--activations", "static", "--calibrate", str(text)]) == 0
+    assert "left behind" not in capsys.readouterr().err
+
+
+def test_a_store_without_its_record(store, tmp_path, capsys):
+    damaged = shutil.copytree(store, tmp_path / "damaged")
+    (damaged / "scrimp.json").unlink()
+    assert "without its scrimp.json" in said(capsys, 3, "inspect", damaged)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_signaling_nan_in_a_side_car_is_refused_without_a_warning(model, text, tmp_path):
+    out = tmp_path / "turned"
+    wish = ["--format", "int4:g32", "--method", "quip", "--calibrate", str(text), "--no-loss"]
+    assert main(["compress", str(model), "-o", str(out), *wish]) == 0
+    with open_store(out) as whole:
+        name = next(each for each in whole.tensors if each.endswith(".rotation"))
+        seed = whole.read(name).tobytes()
+    held = (out / "model.safetensors").read_bytes()
+    (out / "model.safetensors").write_bytes(held.replace(seed, bytes.fromhex("0100807f") + seed[4:]))
+    with pytest.raises(Refused, match="no integers"):
+        open_store(out)
+
+
+def test_a_torch_whose_library_is_missing(store, tmp_path, monkeypatch, capsys):
+    found = importlib.import_module
+
+    def broken(name):
+        if name == "torch":
+            raise OSError(2, "cannot open shared object file", "libtorch_cpu.so")
+        return found(name)
+
+    monkeypatch.setattr(importlib, "import_module", broken)
+    assert "cannot be imported" in said(capsys, 1, "recover", store, "-o", tmp_path / "out")
+
+
 class TestRecover:
     @pytest.fixture(autouse=True)
     def _torch(self):
@@ -173,3 +224,10 @@ class TestRecover:
         arguments = ["compress", model, "-o", tmp_path / "out", "--format", "int4", "--calibrate", text, *wish]
         assert "side-cars" in said(capsys, 2, *arguments, "--recover")
         assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("held", [b"", b"garbage", bytes(100)])
+    def test_a_checkpoint_that_is_none_says_how_to_go_on(self, held, store, model, text, tmp_path, capsys):
+        (tmp_path / ".out.recovery").write_bytes(held)
+        arguments = self.arguments(store, tmp_path / "out", model, text, "--no-loss")
+        assert "--fresh" in said(capsys, 3, *arguments)
+        assert main([*map(str, arguments), "--fresh"]) == 0

@@ -186,6 +186,8 @@ def _fits(name: str, shapes: Mapping[str, tuple[int, ...]], expected: tuple[int,
 
 def _integers(name: str, read: Callable[[str], F32], limit: int) -> tuple[int, ...]:
     values = read(name)
-    if not np.all((values >= 0) & (values < limit) & (values == np.floor(values))):
+    with np.errstate(invalid="ignore"):  # a signaling NaN of a damaged file
+        integers = np.all((values >= 0) & (values < limit) & (values == np.floor(values)))
+    if not integers:
         raise Refused(f"{name} holds numbers that are no integers from 0 to {limit - 1:,}.", hint=_HINT)
     return tuple(int(value) for value in values)

@@ -55,6 +55,10 @@ class Job:
         """What a reader of the report should know."""
         walk = [] if self.calibration is None else notes_of_walk(self.plan, self.source, self.calibration)
         fixed = [] if self.ranges is None else list(self.ranges.notes)
+        if self.ranges is None and self.source.input_scales:
+            fixed.append(
+                "the source's fixed ranges of activations are left behind; --activations static finds new ones"
+            )
         return [*notes_of(self.source, self.plan), *walk, *self.planned, *fixed]
 
     def predict(self) -> Prediction:
@@ -201,10 +205,12 @@ class _Overhead:
         return layout.file_bytes + self._beside(plan, [part.name for parts in layout.parts.values() for part in parts])
 
     def around_packed(self, plan: plans.Plan) -> int:
-        """All bytes but those of the matrices: their header, gaps between tensors, vectors as they are, other files."""
-        header = lay_out_coded(plan_layout(plan)).header_bytes
-        vectors = sum(plan.tensor_bytes(name) for name in plan.shapes if name not in plan.choices)
-        return header + ALIGNMENT // 2 * len(plan.shapes) + vectors + self._beside(plan, list(plan.shapes))
+        """All bytes but those of the matrices: header, gaps between tensors, vectors and side-cars, other files."""
+        plan = applicable(plan, self._source)
+        layout = plan_layout(plan)
+        header = lay_out_coded(layout).header_bytes
+        rest = sum(part.nbytes for name, parts in layout.parts.items() if name not in plan.choices for part in parts)
+        return header + ALIGNMENT // 2 * len(layout.parts) + rest + self._beside(plan, list(layout.parts))
 
     def _beside(self, plan: plans.Plan, parts: list[str]) -> int:
         walked = 1 / 3 if any(map(calibrates, plan.choices.values())) else None

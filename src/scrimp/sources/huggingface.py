@@ -37,6 +37,9 @@ def open_huggingface(directory: Path) -> HuggingFaceSource:
     config = read_json(directory / "config.json")
     if quantization := config.get("quantization_config"):
         method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
+        if method == "scrimp":
+            raise Refused(f"{directory} is a compressed model without its scrimp.json.",
+                          hint="the directory is damaged or incomplete; compress the model again")  # fmt: skip
         raise Refused(f"{directory} is quantized with {str(method)[:40]!r}, which scrimp does not read.",
                       hint="start from the original float weights, or from a GGUF")  # fmt: skip
     files: list[SafetensorsFile] = []

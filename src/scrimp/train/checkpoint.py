@@ -72,7 +72,10 @@ def resume(path: Path, fingerprint: str, student: Student, optimizer: Adam) -> C
     """
     if not path.exists():
         return Course()
-    file = SafetensorsFile(path)
+    try:
+        file = SafetensorsFile(path)
+    except Refused as error:
+        raise Refused(error.message, hint=_HINT) from None
     try:
         state = _state(file)
         if state.get("fingerprint") != fingerprint:
