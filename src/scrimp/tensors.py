@@ -334,11 +334,19 @@ def part_shapes(format: Format, shape: tuple[int, int]) -> dict[str, tuple[int, 
 
 def stored_bytes(format: Format, shape: tuple[int, int]) -> int:
     """Bytes a matrix of ``shape`` takes in ``format``, padding of tiles and vectors included."""
+    return sum(_part_bytes(format, shape).values())
+
+
+def scale_bytes(format: Format, shape: tuple[int, int]) -> int:
+    """Those of :func:`stored_bytes` that are no codes."""
+    return sum(nbytes for part, nbytes in _part_bytes(format, shape).items() if part not in PLANE_PARTS)
+
+
+def _part_bytes(format: Format, shape: tuple[int, int]) -> dict[str, int]:
     width = {"u8": 1} | {kind: dtype.itemsize for kind, dtype in DTYPES.items()}
     types = part_types(format)
-    return sum(
-        int(np.prod(part, dtype=np.int64)) * width[types[name]] for name, part in part_shapes(format, shape).items()
-    )
+    shapes = part_shapes(format, shape)
+    return {name: int(np.prod(part, dtype=np.int64)) * width[types[name]] for name, part in shapes.items()}
 
 
 def from_parts(name: str, format: Format, shape: tuple[int, int], parts: Mapping[str, Stored]) -> QTensor:

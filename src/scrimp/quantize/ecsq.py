@@ -19,7 +19,7 @@ from scrimp.formats import Format
 from scrimp.formats.code import F64
 from scrimp.formats.contexts import coded_bits
 from scrimp.quantize.fold import Group, Scaling
-from scrimp.quantize.gptq import Factor, factored, rounded
+from scrimp.quantize.gptq import Factor, factor_of, factored, rounded
 from scrimp.quantize.grid import Levels, levels_for
 from scrimp.quantize.objective import moments_of
 from scrimp.quantize.quantized import Quantize, Quantized
@@ -121,8 +121,8 @@ def objective(weight: F32, statistics: Statistics | None) -> Objective:
     moments = moments_of(statistics, weight, "ecsq")
     if statistics.logits and statistics.sample is not None:
         moments = moments + PLAIN * np.trace(moments) / cols * np.eye(cols)
-        relative = _relative_steps(weight, statistics.sample)
-    return Objective(factored(moments), relative)
+        return Objective(factored(moments), _relative_steps(weight, statistics.sample))
+    return Objective(factor_of(statistics), relative)
 
 
 def waterfill(
@@ -141,7 +141,7 @@ def waterfill(
     Source
         Reverse water-filling, Cover & Thomas, section 10.3, on the pivots of LDLQ: ours
     """
-    factor = factored(statistics.moments)
+    factor = factor_of(statistics)
     s = np.empty(group.width)
     s[factor.order] = np.clip(_normal(np.sqrt(np.sqrt(factor.pivots.astype(np.float64)))), 1 / FURTHEST, FURTHEST)
     peaks = np.max([np.abs(weight).max(axis=0) for weight in weights.values()], axis=0)

@@ -66,7 +66,7 @@ def quantize(
     levels = levels_for(weight, format, "gptq") if levels is None else levels
     moments_of(statistics, weight, "gptq")
     assert statistics is not None
-    factor = _factor(statistics, damping, ordered)
+    factor = factor_of(statistics, damping, ordered)
     state = _State.start(weight, levels, factor)
     state.run(ahead=ordered or not isinstance(format.block, int))
     return Quantized(state.tensor(), factor.notes)
@@ -93,7 +93,7 @@ class Factor:
 _FACTORS: WeakKeyDictionary[Statistics, dict[tuple[float, bool], Factor]] = WeakKeyDictionary()
 
 
-def _factor(statistics: Statistics, damping: float, ordered: bool) -> Factor:
+def factor_of(statistics: Statistics, damping: float = DAMPING, ordered: bool = True) -> Factor:
     """Made once: q, k and v have one and the same Statistics, and so have gate and up."""
     known = _FACTORS.setdefault(statistics, {})
     if (damping, ordered) not in known:

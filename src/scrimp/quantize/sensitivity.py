@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,7 +122,7 @@ def sensitivities(probe: Probe, *, progress: Progress = SILENT) -> dict[str, flo
     return found
 
 
-def remember(path: Path | None, measured: Mapping[str, float]) -> None:
+def remember(path: Path | None, measured: Mapping[str, Any]) -> None:
     """Keep measurements for the next call; where they can't be kept, they will be made again."""
     if path is not None:
         with suppress(OSError):

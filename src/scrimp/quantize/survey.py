@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from scrimp.calibrate.windows import Calibration
 from scrimp.formats import parse
 from scrimp.formats.code import F64
 from scrimp.progress import SILENT, Progress
-from scrimp.quantize import ecsq
+from scrimp.quantize import ecsq, sensitivity
 from scrimp.quantize.decoded import decode
 from scrimp.quantize.methods import method
 from scrimp.quantize.plan import ENDS, Choice, Plan
@@ -30,8 +29,7 @@ from scrimp.quantize.sensitivity import PROBE, PROBE_ENDS, squared_error
 from scrimp.quantize.walked import route
 from scrimp.sources.source import Source
 from scrimp.store.coded import encode
-from scrimp.store.partial import write_durably
-from scrimp.tensors import F32, QTensor
+from scrimp.tensors import F32, QTensor, scale_bytes
 
 #: Codes at any rate: eight bits in memory, what they are worth in the file.
 FORMAT = parse("int8:row")
@@ -99,8 +97,9 @@ def _surveyed(
     measured = [(*ecsq.rate(weight, levels, size * step * aim.relative, rows), size * step) for step in STEPS]
     bits = _between([bits for bits, _, _ in measured])
     errors = np.exp2(_between([float(np.log2(max(missed, 1e-30) * step**2)) for _, missed, step in measured]))
+    scales = scale_bytes(FORMAT, stored.shape)
     offers = [
-        Offer(round(rate, 2), int(rate * weight.size / 8) + 2 * len(weight), len(weight) * error * aim.pivots / probed)
+        Offer(round(rate, 2), int(rate * weight.size / 8) + scales, len(weight) * error * aim.pivots / probed)
         for rate, error in zip(bits.tolist(), errors.tolist(), strict=True)
         if ecsq.RATES[0] <= rate <= ecsq.RATES[1]
     ]
@@ -123,9 +122,7 @@ def _probe_errors(name: str, weight: F32, statistics: Statistics | None) -> tupl
 
 def remember(path: Path, found: Mapping[str, Surveyed]) -> None:
     """Keep a survey for the next goal; where it can't be kept, it will be made again."""
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(path, json.dumps({name: asdict(surveyed) for name, surveyed in found.items()}))
+    sensitivity.remember(path, {name: asdict(surveyed) for name, surveyed in found.items()})
 
 
 def recall(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Surveyed] | None:
