@@ -13,6 +13,7 @@
 #include <tuple>
 #include <vector>
 
+#include "bind_checks.h"
 #include "bind_coding.h"
 #include "bind_measuring.h"
 #include "bind_rounding.h"
@@ -36,16 +37,6 @@ template <typename T>
 using Array = nb::ndarray<nb::numpy, T>;
 
 constexpr int kCacheBlockLog2 = 5;
-
-void require(bool condition, const char* message) {
-  if (!condition) throw std::invalid_argument(message);
-}
-
-const Kernels& pick(const std::string& isa) {
-  const Kernels* kernels = kernels_for(isa);
-  if (!kernels) throw std::invalid_argument("this processor cannot run '" + isa + "'");
-  return *kernels;
-}
 
 template <typename T>
 Array<T> make_array(std::vector<size_t> shape) {

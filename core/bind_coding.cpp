@@ -9,6 +9,7 @@
 #include <new>
 #include <stdexcept>
 
+#include "bind_checks.h"
 #include "coding/matrix.h"
 #include "packing.h"
 
@@ -24,10 +25,6 @@ using Frequencies = nb::ndarray<const uint16_t, nb::ndim<2>, nb::c_contig, nb::d
 using Squares = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 template <typename T>
 using Array = nb::ndarray<nb::numpy, T>;
-
-void require(bool condition, const char* message) {
-  if (!condition) throw std::invalid_argument(message);
-}
 
 // Zeros, on a 64-byte boundary: the kernels read whole vectors of decoded planes.
 template <typename T>

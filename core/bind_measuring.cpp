@@ -5,9 +5,9 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include <stdexcept>
 #include <vector>
 
+#include "bind_checks.h"
 #include "score.h"
 
 namespace nb = nanobind;
@@ -17,8 +17,7 @@ namespace scrimp {
 namespace {
 
 std::vector<double> bandwidth(int64_t bytes, int threads, int repeats) {
-  if (bytes < 4096 || threads <= 0 || threads > 1024 || repeats <= 0)
-    throw std::invalid_argument("settings out of range");
+  require(bytes >= 4096 && threads > 0 && threads <= 1024 && repeats > 0, "settings out of range");
   std::vector<double> out(static_cast<size_t>(repeats));
   nb::gil_scoped_release release;
   read_bandwidth(bytes, threads, repeats, out.data());

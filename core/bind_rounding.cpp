@@ -10,7 +10,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "dispatch.h"
+#include "bind_checks.h"
 #include "moments.h"
 
 namespace nb = nanobind;
@@ -23,16 +23,6 @@ template <typename T, int N>
 using In = nb::ndarray<const T, nb::ndim<N>, nb::c_contig, nb::device::cpu>;
 template <typename T, int N>
 using Out = nb::ndarray<T, nb::ndim<N>, nb::c_contig, nb::device::cpu>;
-
-void require(bool condition, const char* message) {
-  if (!condition) throw std::invalid_argument(message);
-}
-
-const Kernels& pick(const std::string& isa) {
-  const Kernels* kernels = kernels_for(isa);
-  if (!kernels) throw std::invalid_argument("this processor cannot run '" + isa + "'");
-  return *kernels;
-}
 
 // A Rounding and the arrays that keep its memory alive.
 struct HeldRounding {

@@ -81,7 +81,7 @@ class Partial:
             self._journal = os.open(self.path / JOURNAL, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             self._data = -1
             try:
-                _lock(self._journal, out)
+                lock(self._journal, f"Another scrimp is writing {out}.")
                 if fresh or not self._resume(fingerprint):
                     self._begin(fingerprint)
             except BaseException as error:
@@ -233,7 +233,8 @@ def _old_of(out: Path) -> Path:
     return out.parent / f".{out.name}.old"
 
 
-def _lock(descriptor: int, out: Path) -> None:
+def lock(descriptor: int, held: str) -> None:
+    """Hold an open file as long as it is open; ScrimpError with the sentence ``held`` where another process does."""
     try:
         import fcntl
     except ImportError:  # no such locks outside POSIX
@@ -241,7 +242,7 @@ def _lock(descriptor: int, out: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        raise ScrimpError(f"Another scrimp is writing {out}.", hint="wait for it, or choose another -o") from None
+        raise ScrimpError(held, hint="wait for it, or choose another -o") from None
 
 
 def _append(descriptor: int, text: str) -> None:

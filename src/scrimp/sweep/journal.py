@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from scrimp.errors import ScrimpError
+from scrimp.store.partial import lock
 from scrimp.sweep.cell import Result, from_json
 
 
@@ -23,7 +24,7 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            _lock(self._file, path)
+            lock(self._file, f"Another sweep writes {path}.")
             if fresh:
                 os.ftruncate(self._file, 0)
             self._read(path)
@@ -63,14 +64,3 @@ class Journal:
                     self.found[str(document["key"])] = result
         if len(lines) > 1 and not understood:
             raise ScrimpError(f"{path} is no journal of a sweep.", hint="name another place with -o")
-
-
-def _lock(descriptor: int, path: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # no such locks outside POSIX
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise ScrimpError(f"Another sweep writes {path}.", hint="wait for it, or choose another -o") from None
