@@ -82,6 +82,11 @@ def test_a_wish_that_is_no_number_is_a_usage_error(fails, model, tmp_path, wish)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_method_for_what_is_kept_as_it_is_is_a_usage_error(fails, model, tmp_path):
+    fails(2, "compress", model, "-o", tmp_path / "out", "--keep", "--method", "gptq", says="--keep chooses no codes")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_empty_embedding_format_is_an_error_and_not_the_default(fails, model, tmp_path):
     fails(2, "compress", model, "-o", tmp_path / "out", "--format", "int4", "--embedding", "", says="no known format")
 

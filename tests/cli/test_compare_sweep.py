@@ -106,6 +106,13 @@ def test_what_cannot_be_done_is_known_before_the_first_cell(folder, tmp_path, ca
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_directory_in_the_place_of_the_page_is_known_before_the_first_cell(folder, tmp_path, capsys):
+    (tmp_path / "out" / "compare.html").mkdir(parents=True)
+    assert run(folder, "-o", tmp_path / "out") == 1
+    assert "compare.html is a directory" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "sweep.jsonl").exists()
+
+
 def test_models_without_a_sweep_take_no_flags_of_one(folder, capsys):
     assert main(["compare", str(folder / "tiny"), "--fresh"]) == 2
     assert "belong to a --sweep" in capsys.readouterr().err

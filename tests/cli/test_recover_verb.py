@@ -133,6 +133,12 @@ def test_compress_can_recover_at_once(model, text, tmp_path, capsys):
     assert stored["report"]["recovery"]["before"] == document["recovery"]["before"]
 
 
+def test_a_text_is_for_the_recovery_where_the_method_reads_none(model, text, tmp_path):
+    typed = ["compress", model, "-o", tmp_path / "out", "--format", "int2:g32", "--calibrate", text, "--text", text,
+             "--recover", "--recover-minutes", 0.02, "--json"]  # fmt: skip
+    assert main([str(word) for word in typed]) in (0, 4)
+
+
 def test_compress_asks_for_a_time_before_it_works(model, tmp_path, capsys):
     typed = ["compress", model, "-o", tmp_path / "out", "--format", "int2:g32", "--recover", "--recover-minutes", 0]
     assert main([str(word) for word in typed]) == 2

@@ -117,6 +117,8 @@ def _places(out: Path | None) -> tuple[Path | None, Path | None, Path | None]:
         return out, out.with_suffix(".jsonl"), None
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file.", hint=f"name a directory, or a page: -o {out}.html")
+    if out.is_dir():
+        output.check_place(out / "compare.html", "sweep.html")
     return out / "compare.html", out / "sweep.jsonl", out / "unfinished"
 
 

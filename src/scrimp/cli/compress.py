@@ -75,7 +75,7 @@ def compress(
     progress = bar.progress()
     wish = Wish(format=format, bits=bits, size=size, kl=kl, keep=keep, method=method, rules=rule or (),
                 embedding=embedding, tokenizer=tokenizer, calibrate=calibrate,
-                calibrate_windows=calibrate_windows, pack=pack, activations=activations)  # fmt: skip
+                calibrate_windows=calibrate_windows, pack=pack, recover=recover, activations=activations)  # fmt: skip
     job = prepare(model, wish, progress=progress)
     with job.source:
         if recover:

@@ -146,7 +146,8 @@ def _calibration(source: Source, plan: plans.Plan, wish: Wish) -> Calibration | 
     """The windows, where the plan wants any. Refused when there is no text that this network could read."""
     method = next((choice.method for choice in plan.choices.values() if calibrates(choice)), None)
     if method is None:
-        if wish.range_rule is None and (wish.calibrate is not None or wish.calibrate_windows is not None):
+        unused = wish.calibrate_windows is not None or (wish.calibrate is not None and not wish.recover)
+        if wish.range_rule is None and unused:
             raise UsageError("No method of this plan looks at a text, so there is nothing to calibrate.",
                              hint="leave --calibrate out, or choose such a method with --method")  # fmt: skip
         return None

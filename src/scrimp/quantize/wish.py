@@ -41,6 +41,7 @@ class Wish:
     calibrate: str | Path | None = None  #: a text, a file of one, or None for the text that ships with scrimp
     calibrate_windows: int | None = None  #: windows of that text
     calibrate_prefix: Prefix = "quantized"  #: what a block reads while it is calibrated
+    recover: bool = False  #: a recovery follows, and learns from the text of ``calibrate`` too
     activations: str = "dynamic"  #: or ``static[:RULE]``: scales of what products read, fixed by a calibration
 
     def __post_init__(self) -> None:
@@ -52,6 +53,8 @@ class Wish:
             raise UsageError(f"Give exactly one of {', '.join(wishes)}.", hint="for example --format int4:g64")
         if self.keep and (self.rules or self.embedding):
             raise UsageError("--keep changes no format, so --rule and --embedding have no place.", hint="use --format")
+        if self.keep and self.method != "rtn":
+            raise UsageError(f"--keep chooses no codes, so --method {self.method} has no place.", hint="use --format")
         _ = self.parsed_rules, self.ends, self.body, self.size_bytes, self.range_rule
         windows.check(self.calibrate_windows, self.calibrate_prefix)
         if self.bits is not None and not 0 <= self.bits <= MAX_BITS:
