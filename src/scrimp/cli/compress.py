@@ -60,6 +60,7 @@ def compress(
     from scrimp.errors import UsageError
     from scrimp.measure.windows import read_text
     from scrimp.quantize.compress import check_loss, measure_loss, run
+    from scrimp.quantize.correct import within_goal
     from scrimp.quantize.job import prepare
     from scrimp.quantize.wish import Wish
     from scrimp.store.partial import check_out, partial_of
@@ -92,6 +93,7 @@ def compress(
             check_loss(job, text, max_tokens=max_tokens)
         try:
             report = run(job, out, progress=progress, fresh=fresh)
+            job, report = within_goal(model, wish, job, report, progress=progress)
         except KeyboardInterrupt:
             progress.finish()
             output.note(f"interrupted; what was finished waits in {partial_of(out)}: the same command continues there")

@@ -167,9 +167,13 @@ def compress(
     ``wish`` are the fields of :class:`scrimp.quantize.wish.Wish`: ``format="int4:g64"``, ``size="60MB"``,
     ``method="gptq"``, … An interrupted call with the same arguments continues where it stopped; ``fresh`` starts over.
     """
-    job = prepare(model, wish_of(wish), progress=progress)
+    from scrimp.quantize.correct import within_goal
+
+    wished = wish_of(wish)
+    job = prepare(model, wished, progress=progress)
     with job.source:
         report = run(job, Path(out), progress=progress, fresh=fresh)
+        job, report = within_goal(model, wished, job, report, progress=progress)
         return report if text is None else measure_loss(job, report, text, max_tokens=max_tokens, progress=progress)
 
 

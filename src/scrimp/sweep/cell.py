@@ -18,6 +18,7 @@ from scrimp.errors import ScrimpError
 from scrimp.measure.evaluate import Evaluation, evaluate
 from scrimp.progress import SILENT, Progress
 from scrimp.quantize.compress import run
+from scrimp.quantize.correct import within_goal
 from scrimp.quantize.job import prepare
 from scrimp.quantize.methods import method
 from scrimp.quantize.wish import Wish
@@ -142,6 +143,7 @@ def _measured(cell: Cell, setting: Setting, out: Path, progress: Progress) -> Re
     job = prepare(setting.model, cell.wish, progress=progress)
     with job.source:
         report = run(job, out, progress=progress)
+        job, report = within_goal(setting.model, cell.wish, job, report, progress=progress)
     seconds = time.perf_counter() - began
     evaluation = evaluate(
         out, setting.text, reference=setting.reference, context=setting.context, max_tokens=setting.max_tokens,
