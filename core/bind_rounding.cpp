@@ -12,6 +12,7 @@
 
 #include "bind_checks.h"
 #include "moments.h"
+#include "scan.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -58,6 +59,16 @@ void weighted_sums(const HeldRounding& rounding, nb::ndarray<const float, nb::nd
   kernels.weighted_sums(rounding.rounding, w.data(), w.stride(0), importance.data(), static_cast<int64_t>(inputs),
                         static_cast<int64_t>(blocks), scales.data(), divisors.data(), lows ? lows->data() : nullptr,
                         sums.data());
+}
+
+void scan_symmetric_of(In<float, 2> w, int half, In<double, 1> peaks, In<double, 1> coarse, In<double, 1> fine,
+                       Out<double, 1> fits, const std::string& isa) {
+  require(peaks.size() == w.shape(1) && fits.size() == w.shape(1), "a peak and a fit per block are needed");
+  require(half > 0 && half < 32768, "an integer code has 2 … 2^16 levels");
+  const Kernels& kernels = pick(isa);
+  nb::gil_scoped_release release;
+  scan_symmetric(w.data(), static_cast<int64_t>(w.shape(0)), static_cast<int64_t>(w.shape(1)), static_cast<float>(half),
+                 peaks.data(), {coarse.data(), coarse.size()}, {fine.data(), fine.size()}, fits.data(), kernels);
 }
 
 void sweep(const HeldRounding& rounding, Out<float, 3> weights, In<float, 2> feedback, In<int32_t, 1> group,
@@ -124,6 +135,8 @@ void bind_rounding(nb::module_& m) {
       .def_static("table", &table, "bounds"_a, "numbers"_a, "codes"_a);
   m.def("weighted_sums", &weighted_sums, "rounding"_a, "w"_a, "importance"_a, "scales"_a, "divisors"_a, "lows"_a.none(),
         "sums"_a, "isa"_a);
+  m.def("scan_symmetric", &scan_symmetric_of, "w"_a, "half"_a, "peaks"_a, "coarse"_a, "fine"_a, "fits"_a, "isa"_a,
+        "The best fits (M,) of the blocks w (G, M), as quantize/search.py searches them.");
   m.def("sweep", &sweep, "rounding"_a, "weights"_a, "feedback"_a, "group"_a, "scales"_a, "divisors"_a, "lows"_a.none(),
         "codes"_a, "begin"_a, "end"_a, "strip_begin"_a, "strip_end"_a, "isa"_a);
   m.def("add_moments", &add_moments_of, "x"_a, "moments"_a, "threads"_a, "isa"_a,

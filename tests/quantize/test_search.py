@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from scrimp import _core
 from scrimp.formats import parse
-from scrimp.quantize import rtn, ternary
+from scrimp.quantize import rtn, search, ternary
+from scrimp.quantize.blocks import Blocks
 from scrimp.tensors import F32
 
 
@@ -102,3 +104,18 @@ def test_binary_is_the_exact_optimum() -> None:
     best = np.abs(weight.astype(np.float64)).mean(axis=1, keepdims=True)
     brute = ((np.where(weight >= 0, best, -best) - weight) ** 2).sum(axis=1)
     np.testing.assert_allclose(error_of(weight, "binary:g32@f32"), brute, rtol=1e-6)
+
+
+@pytest.mark.parametrize("isa", _core.available_isas())
+@pytest.mark.parametrize(("inputs", "count"), [(64, 200), (3, 1), (576, 65)])
+def test_the_compiled_scan_is_the_one_in_python(monkeypatch, isa, inputs, count):
+    monkeypatch.setenv("SCRIMP_ISA", isa)
+    w = np.random.default_rng(inputs).standard_t(3, (inputs, count)).astype(np.float32)
+    w[:, 0] = 0
+    blocks, fits = Blocks((w,)), np.empty(count)
+    peaks = np.abs(w).max(axis=0).astype(np.float64)
+    for half in (1, 2, 4, 128):
+        _core.scan_symmetric(w, half, peaks, search.COARSE, search.FINE, fits, isa)
+        with np.errstate(all="ignore"):
+            np.testing.assert_array_equal(fits, search._scan_of_pieces(blocks, half, peaks))
+        assert fits[0] == 0

@@ -16,6 +16,8 @@ from itertools import product
 
 import numpy as np
 
+from scrimp import _core
+from scrimp.engine import pick_isa
 from scrimp.formats.code import F64
 from scrimp.formats.scale_types import at_least, at_most, to_nearest
 from scrimp.quantize.blocks import Blocks
@@ -47,20 +49,28 @@ def plain_asymmetric(blocks: Blocks, bits: int, kind: str) -> tuple[Stored, Stor
 def best_symmetric(blocks: Blocks, bits: int, kind: str) -> Stored:
     """Scales ``(M,)`` of either sign: a negative one gives the extra code ``-2^(b-1)`` to the side that needs it."""
     half, peaks = 2 ** (bits - 1), _peaks(blocks)
+    fit = _scan_of_pieces(blocks, half, peaks) if blocks.whole else np.empty(peaks.shape)
+    if not blocks.whole:
+        _core.scan_symmetric(blocks.pieces[0], half, peaks, COARSE, FINE, fit, pick_isa())
+    scales = plain_symmetric(blocks, bits, kind)
+    error = _symmetric_sums(blocks, half, to_f32(scales, kind))[2]
+    for _ in range(FITS):
+        trial = to_nearest(_finite(fit), kind)
+        products, squares, trial_error = _symmetric_sums(blocks, half, to_f32(trial, kind))
+        scales, error = np.where(trial_error < error, trial, scales), np.fmin(trial_error, error)
+        fit = products / squares
+    return scales
+
+
+def _scan_of_pieces(blocks: Blocks, half: int, peaks: F64) -> F64:
+    """As ``core/scan.h`` scans, of one block in several pieces: the best fit ``(1,)``, signed."""
     gain, fit, ratio = np.zeros(peaks.shape), np.zeros(peaks.shape), np.ones(peaks.shape)
+    codes = {1: _core.Rounding.integers(-half, half - 1), -1: _core.Rounding.integers(1 - half, half)}
 
     def scan(candidate: F64) -> None:
-        inverse = (candidate * half / peaks).astype(np.float32)
-
-        def sums_of_both_signs(w: F32, q: F32) -> F32:
-            np.multiply(w, inverse, out=q)
-            np.rint(q, out=q)
-            positive = np.clip(q, -half, half - 1)
-            np.clip(q, 1 - half, half, out=q)
-            return np.stack([np.einsum(_DOT, a, b) for c in (positive, q) for a, b in ((w, c), (c, c))])
-
-        products, squares, negative_products, negative_squares = blocks.totals(sums_of_both_signs)
-        for sign, product_, square in ((1, products, squares), (-1, negative_products, negative_squares)):
+        scales = (peaks / (candidate * half)).astype(np.float32)
+        found = blocks.totals(lambda w, _: np.concatenate([_core_sums(codes[sign], w, scales) for sign in codes]))
+        for sign, square, product_ in ((1, found[2], found[3]), (-1, found[6], found[7])):
             candidate_fit = product_ / square
             candidate_gain = product_ * candidate_fit
             better = candidate_gain > gain
@@ -73,15 +83,7 @@ def best_symmetric(blocks: Blocks, bits: int, kind: str) -> Stored:
     around = ratio.copy()
     for factor in FINE:
         scan(around * factor)
-
-    scales = plain_symmetric(blocks, bits, kind)
-    error = _symmetric_sums(blocks, half, to_f32(scales, kind))[2]
-    for _ in range(FITS):
-        trial = to_nearest(_finite(fit), kind)
-        products, squares, trial_error = _symmetric_sums(blocks, half, to_f32(trial, kind))
-        scales, error = np.where(trial_error < error, trial, scales), np.fmin(trial_error, error)
-        fit = products / squares
-    return scales
+    return fit
 
 
 def best_asymmetric(blocks: Blocks, bits: int, kind: str) -> tuple[Stored, Stored]:
@@ -94,17 +96,12 @@ def best_asymmetric(blocks: Blocks, bits: int, kind: str) -> tuple[Stored, Store
     gain, best = np.zeros(mean.shape), np.zeros((3, *mean.shape))
     ends = np.ones((2, *mean.shape))
 
+    rounding = _core.Rounding.integers(0, top)
+
     def scan(candidate: F64) -> None:
         start, end = candidate[0] * below, candidate[1] * above
-        inverse = (top / (end - start)).astype(np.float32)
-        shift = (-top * start / (end - start)).astype(np.float32)
-
-        def sums(w: F32, c: F32) -> F32:
-            np.multiply(w, inverse, out=c)
-            c += shift
-            return _code_sums(w, c, top)
-
-        trial = centred.totals(sums)
+        scales, lows = ((end - start) / top).astype(np.float32), start.astype(np.float32)
+        trial = centred.totals(lambda w, _: _core_sums(rounding, w, scales, lows)[1:])[[0, 2, 1]]
         codes, products, squares = trial
         trial_gain = products * products / (squares - codes * codes / size)
         better = trial_gain > gain
@@ -140,6 +137,16 @@ def best_asymmetric(blocks: Blocks, bits: int, kind: str) -> tuple[Stored, Store
 def divisor(scales: F32) -> F32:
     """What weights are divided by: the scale, or infinity where it is 0, so that the code is the one of zero."""
     return np.where(scales == 0, np.float32(np.inf), scales)
+
+
+def _core_sums(rounding: _core.Rounding, w: F32, scales: F32, lows: F32 | None = None) -> F32:
+    """``Σ(w - ŵ)², Σc, Σc², Σwc`` of every column, c the rounded ``(w - low) / scale``: ``(4, M)``."""
+    count, isa = w.shape[1], pick_isa()
+    scales = np.broadcast_to(scales, count)
+    starts = None if lows is None else np.ascontiguousarray(np.broadcast_to(lows, count))
+    sums, ones = np.empty((4, count), np.float32), np.ones(len(w), np.float32)
+    _core.weighted_sums(rounding, w, ones, np.ascontiguousarray(scales), divisor(scales), starts, sums, isa)
+    return sums
 
 
 def _symmetric_sums(blocks: Blocks, half: int, scales: F32) -> F64:
