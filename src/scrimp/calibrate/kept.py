@@ -109,7 +109,7 @@ class Kept:
 
 
 def kept_at(directory: Path | None, key: str, blocks: Sequence[Block]) -> Kept | None:
-    """Room for the Statistics of these blocks, about 8 bytes for each K² of their inputs (SmolLM2-135M: 1.0 GB at most).
+    """Room for the Statistics of these blocks: about 8 bytes for each K² of their inputs (SmolLM2-135M: 1.0 GB).
 
     None without a directory, or where they would take more than ``MOST_BYTES`` or a ``SHARE``-th of its disk's room.
     """
