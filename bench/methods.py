@@ -2,7 +2,8 @@
 
     python bench/methods.py ../shared/data/text/wikitext2_valid.txt -o methods/ [--only '*int3:g64*'] [--sweep TOML]
 
-The sweep is bench/methods.toml. It takes hours; what is finished is in the directory of -o, and a second run continues.
+The sweep is bench/methods.toml. All cells share one measurement of the network (about 1 GB below -o until the end);
+what is finished is in the directory of -o, and a second run continues.
 ``scrimp compare --sweep bench/methods.toml --text … -o methods/`` does the same, and draws it.
 """
 

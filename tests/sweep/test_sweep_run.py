@@ -9,11 +9,12 @@ import pytest
 from tiny_model import write_text, write_tiny_model
 
 import scrimp
+from scrimp.calibrate.walk import Walk
 from scrimp.errors import ScrimpError
 from scrimp.measure.evaluate import evaluate
 from scrimp.sweep import cell as cells
 from scrimp.sweep import cluster
-from scrimp.sweep.cell import Cell, Loss, Result, from_json
+from scrimp.sweep.cell import Cell, Loss, Result, from_json, work
 from scrimp.sweep.file import read
 from scrimp.sweep.journal import Journal
 from scrimp.sweep.run import run, seconds_left
@@ -66,6 +67,27 @@ def test_every_cell_is_what_compress_and_evaluate_say_of_it(folder, alone, tmp_p
         assert result.file_bytes == report.file_bytes
         assert (result.loss.kl_mean, result.loss.ppl) == (found["kl_mean"], found["ppl"])
         assert result.seconds > 0
+
+
+def test_cells_measure_an_original_prefix_once_and_are_the_same_as_alone(folder, alone, tmp_path, monkeypatch):
+    sweep = read(folder / "sweep.toml")
+    made = tuple(replace(cell, wish=replace(cell.wish, calibrate_prefix="original")) for cell in sweep.cells[:-1])
+    blocks, real = [], Walk.run
+    monkeypatch.setattr(Walk, "run", lambda self, *given, **named: blocks.append(1) or real(self, *given, **named))
+    sizes, finished = [], []
+    with Journal(None) as journal:
+        shared = run(
+            replace(sweep, cells=made), journal, scratch=tmp_path / "scratch",
+            tell=lambda told: (finished.append(len(blocks)), sizes.append(len(list(tmp_path.rglob("*.statistics"))))),
+        )  # fmt: skip
+    by_itself = [work(cell, sweep.setting) for cell in made]
+    assert timeless(shared) == timeless(by_itself)
+    assert [result.digest for result in shared] != [result.digest for result in alone[:-1]]
+    first, last = (next(at for at, cell in enumerate(made) if cell.name == f"{name} gptq")
+                   for name in ("int4:g32", "mxfp4"))  # fmt: skip
+    assert finished[first] == finished[last] > 0
+    assert sizes[first] == sizes[last] > 0
+    assert list((tmp_path / "scratch").iterdir()) == []
 
 
 def test_a_cell_that_fails_is_a_row_with_its_reason_and_not_the_end(alone):

@@ -19,7 +19,7 @@ from scrimp.models.attach import attach
 from scrimp.progress import SILENT, Progress
 from scrimp.quantize.apply import apply
 from scrimp.quantize.as_made import logits_as_made
-from scrimp.quantize.job import Job, plan_layout, prepare
+from scrimp.quantize.job import Job, kept_statistics, plan_layout, prepare
 from scrimp.quantize.ranges import measure_ranges
 from scrimp.quantize.report import CompressReport, TensorReport, record
 from scrimp.quantize.walked import apply_walked, cut_off
@@ -36,10 +36,13 @@ from scrimp.tensors import F32, QTensor
 CONTEXT = 512
 
 
-def run(job: Job, out: Path, *, progress: Progress = SILENT, fresh: bool = False) -> CompressReport:
+def run(
+    job: Job, out: Path, *, progress: Progress = SILENT, fresh: bool = False, statistics: Path | None = None
+) -> CompressReport:
     """Write the store, and open it again before it takes its place: its logits must be those of what was made.
 
-    The loss is not measured here.
+    The loss is not measured here. Statistics of an original prefix are looked for, and kept, in the directory
+    ``statistics`` (calibrate/kept.py); the store is the same without.
     """
     began = time.perf_counter()
     source, plan, calibration = job.source, job.plan, job.calibration
@@ -64,7 +67,14 @@ def run(job: Job, out: Path, *, progress: Progress = SILENT, fresh: bool = False
             apply(plan, source, done=done, progress=progress)
             if calibration is None
             else apply_walked(
-                plan, source, calibration, done=done, stored=stored, directory=partial.out.parent, progress=progress
+                plan,
+                source,
+                calibration,
+                done=done,
+                stored=stored,
+                directory=partial.out.parent,
+                kept=kept_statistics(job, statistics),
+                progress=progress,
             )
         )
         for applied in steps:

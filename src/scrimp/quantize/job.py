@@ -10,7 +10,10 @@ import numpy as np
 
 from scrimp import models
 from scrimp.calibrate import windows as calibration_windows
+from scrimp.calibrate.kept import Kept, kept_at
+from scrimp.calibrate.split import split as cut
 from scrimp.calibrate.windows import Calibration
+from scrimp.engine import pick_isa
 from scrimp.engine.float_path import decoded_notes
 from scrimp.errors import Refused, UsageError
 from scrimp.models.sidecars import owner
@@ -165,6 +168,16 @@ def _read_calibration(source: Source, wish: Wish) -> Calibration:
     return calibration_windows.read(
         tokenizer, parsed.context, wish.calibrate, windows=wish.calibrate_windows, prefix=wish.calibrate_prefix
     )
+
+
+def kept_statistics(job: Job, directory: Path | None) -> Kept | None:
+    """Where Statistics that depend on nothing but the source and the calibration are kept, if there is room."""
+    if directory is None or job.calibration is None or job.calibration.prefix != "original":
+        return None
+    shapes = {name: info.shape for name, info in job.source.tensors.items()}
+    depends = f"{job.calibration.identity} {pick_isa()}"
+    key = documents.fingerprint(job.source, plans.Plan(shapes, {}), depends)
+    return kept_at(directory, key, cut(models.build(job.source.config)[1]))
 
 
 def file_bytes(source: Source, plan: plans.Plan, ranges: Ranges | None = None) -> int:

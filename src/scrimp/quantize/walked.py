@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from scrimp import models
+from scrimp.calibrate.kept import Kept
+from scrimp.calibrate.original import Original
 from scrimp.calibrate.split import STAND_IN, Block, split
 from scrimp.calibrate.walk import Walk
 from scrimp.calibrate.windows import Calibration
@@ -32,15 +34,16 @@ def apply_walked(
     done: Collection[str] = (),
     stored: Callable[[str], QTensor | F32],
     directory: Path | None = None,
+    kept: Kept | None = None,
     progress: Progress = SILENT,
 ) -> Iterator[Applied]:
     """Every tensor of the plan but those ``done``, in the order of the network.
 
     A block runs once with the weights of the source to be measured; its matrices, and the vectors before them, are
     rewritten where a method does that; they are quantized, and the block runs again as it will be stored, which makes
-    the inputs of the next one. With ``prefix="original"`` it runs once. ``stored`` returns a tensor that is done or was
-    yielded: the caller keeps each before it asks for the next. ``progress`` counts weights, once for every time they
-    are used.
+    the inputs of the next one. With ``prefix="original"`` it runs once, or not at all where its Statistics are ``kept``
+    or nobody wants them. ``stored`` returns a tensor that is done or was yielded: the caller keeps each before it asks
+    for the next. ``progress`` counts weights, once for every time they are used.
     """
     blocks, due, groups, _ = route(plan, source)
     rewritable = {name for block_groups in groups for group in block_groups for name in group.vectors}
@@ -55,8 +58,9 @@ def apply_walked(
         "compress", sum(_cost(plan, block, names, quantized) for block, names in zip(blocks, due, strict=True))
     )
     walk = Walk(calibration.windows, directory=directory)
+    original = Original(walk, blocks, lambda name: _matrix(source.read, name), vectors, kept)
     replaced: set[str] = set()
-    for block, names, block_groups in zip(blocks, due, groups, strict=True):
+    for at, (block, names, block_groups) in enumerate(zip(blocks, due, groups, strict=True)):
         measured = any(name not in done and name in block.reads for name in names)
         note = names[0] if names else ""
         weights = {name: _matrix(source.read, name) for name in _needed(block, names, done, quantized)}
@@ -65,10 +69,12 @@ def apply_walked(
             progress.advance(share, note)
 
         statistics = {}
-        if measured or not quantized:
-            statistics = walk.run(block, weights, vectors, collect=measured, move=not quantized, tick=tick)
-        else:
+        if not measured:
             progress.advance(_weights(plan, block.runs), note)
+        elif quantized:
+            statistics = walk.run(block, weights, vectors, collect=True, move=False, tick=tick)
+        else:
+            statistics = original.statistics(at, weights, tick)
         fresh = [group for group in block_groups if group.readers[0] not in done]
         rewritten = rewrite(fresh, plan, weights, vectors, statistics)
         statistics = rewritten.statistics
@@ -82,9 +88,9 @@ def apply_walked(
         replaced.update(names)
         if quantized and not block.is_last:
             del statistics  # the moments are the largest thing here
-            kept = {name: weights[name] for name in block.runs if name not in replaced}
+            left = {name: weights[name] for name in block.runs if name not in replaced}
             running = _with_sidecars(block, plan, replaced, stored)
-            weights = kept | {name: _matrix(stored, name) for name in running.runs if name not in kept}
+            weights = left | {name: _matrix(stored, name) for name in running.runs if name not in left}
             changed = {name: _vector(stored, name) for group in block_groups for name in group.vectors}
             walk.run(running, weights, vectors | changed, collect=False, move=True, tick=tick)
     progress.finish()
@@ -172,8 +178,8 @@ def notes_of_walk(plan: Plan, source: Source, calibration: Calibration) -> list[
 def _needed(block: Block, names: Sequence[str], done: Collection[str], quantized: bool) -> list[str]:
     """The matrices of the source that a block wants: to measure, to quantize, or where nothing replaces them."""
     fresh = [name for name in names if name not in done]
-    runs = block.runs if fresh or not quantized else [name for name in block.runs if name not in names]
-    return list(dict.fromkeys((*runs, *fresh)))
+    left = [name for name in block.runs if name not in names] if quantized else []
+    return list(dict.fromkeys((*(block.runs if fresh else left), *fresh)))
 
 
 def _with_sidecars(

@@ -117,10 +117,18 @@ def key_of(cell: Cell, setting: Setting) -> str:
     return hashlib.sha256(json.dumps(job, default=str, sort_keys=True).encode()).hexdigest()
 
 
-def work(cell: Cell, setting: Setting, scratch: Path | None = None, *, progress: Progress = SILENT) -> Result:
+def work(
+    cell: Cell,
+    setting: Setting,
+    scratch: Path | None = None,
+    *,
+    statistics: Path | None = None,
+    progress: Progress = SILENT,
+) -> Result:
     """Compress and measure. Errors are results: one cell that cannot be made is no reason to lose the others.
 
     The store grows in ``scratch`` and continues there after an interruption; it is deleted when the result is known.
+    Cells that are given the same directory ``statistics`` measure the original network once.
     """
     began = time.perf_counter()
     try:
@@ -128,7 +136,7 @@ def work(cell: Cell, setting: Setting, scratch: Path | None = None, *, progress:
             scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="scrimp-sweep-") as folder:
             out = Path(folder if scratch is None else scratch) / "store"
-            found = _measured(cell, setting, out, progress)
+            found = _measured(cell, setting, out, statistics, progress)
     except ScrimpError as error:
         found = _failed(cell, began, str(error))
     except Exception as error:  # a full disk, no memory, or a defect of ours
@@ -138,11 +146,11 @@ def work(cell: Cell, setting: Setting, scratch: Path | None = None, *, progress:
     return found
 
 
-def _measured(cell: Cell, setting: Setting, out: Path, progress: Progress) -> Result:
+def _measured(cell: Cell, setting: Setting, out: Path, statistics: Path | None, progress: Progress) -> Result:
     began = time.perf_counter()
     job = prepare(setting.model, cell.wish, progress=progress)
     with job.source:
-        report = run(job, out, progress=progress)
+        report = run(job, out, progress=progress, statistics=statistics)
         job, report = within_goal(setting.model, cell.wish, job, report, progress=progress)
     seconds = time.perf_counter() - began
     evaluation = evaluate(

@@ -12,7 +12,7 @@
     [all]                               # wishes of every cell, as of `scrimp compress`
     embedding = "int8:g64"
 
-    [calibration]                       # of the methods that calibrate; prefix = "original" is quicker and less honest
+    [calibration]                       # of the methods that calibrate; prefix = "original" is measured once for all
     text = "own.txt"
     windows = 64
     prefix = "quantized"

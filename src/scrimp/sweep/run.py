@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
@@ -88,9 +91,21 @@ def _results(
 
         yield from results(dict(waiting), setting, workers, threads)
         return
-    for key, cell in list(waiting.items()):
-        place = None if scratch is None else scratch / key[:16]
-        yield key, work(cell, setting, place, progress=_Titled(progress, cell.name))
+    with _statistics(scratch) as shared:
+        for key, cell in list(waiting.items()):
+            place = None if scratch is None else scratch / key[:16]
+            yield key, work(cell, setting, place, statistics=shared, progress=_Titled(progress, cell.name))
+
+
+@contextmanager
+def _statistics(scratch: Path | None) -> Iterator[Path]:
+    """A directory for what cells can share. It goes with the sweep; in ``scratch`` it waits where that is cut off."""
+    if scratch is None:
+        with tempfile.TemporaryDirectory(prefix="scrimp-sweep-") as folder:
+            yield Path(folder)
+        return
+    yield scratch / "statistics"
+    shutil.rmtree(scratch / "statistics", ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True)
