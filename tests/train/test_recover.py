@@ -16,7 +16,7 @@ from scrimp.sources import open_source
 from scrimp.store.layout import MODEL_FILE
 from scrimp.store.open import open_store
 from scrimp.tensors import QTensor
-from scrimp.train import checkpoint
+from scrimp.train import checkpoint, own_text
 from scrimp.train.recover import recover
 from scrimp.train.settings import RATES, Settings, share_of_rate
 
@@ -144,6 +144,25 @@ def test_a_directory_can_be_recovered_in_place(small, original):
 def test_the_original_writes_text_to_learn_from(small, original, tmp_path):
     report = go(small, original, tmp_path / "out", written=3)
     assert any("3 windows that the original wrote itself" in note for note in report.notes)
+
+
+def test_what_the_original_wrote_is_kept_and_checked(small, original, tmp_path, monkeypatch):
+    monkeypatch.setenv("SCRIMP_HOME", str(tmp_path / "home"))
+    first = go(small, original, tmp_path / "first", written=3)
+    (path,) = (tmp_path / "home" / "written").iterdir()
+    kept, calls, write = np.load(path), [], own_text.write
+    monkeypatch.setattr(own_text, "write", lambda *a, **k: calls.append(1) or write(*a, **k))
+    again = go(small, original, tmp_path / "again", written=3)
+    assert not calls
+    assert [point[::2] for point in again.recovery.curve] == [point[::2] for point in first.recovery.curve]
+    for damaged in (b"", b"stranger", path.read_bytes()[:-4]):
+        path.write_bytes(damaged)
+        go(small, original, tmp_path / "damaged", written=3)
+        np.testing.assert_array_equal(np.load(path), kept)
+    np.save(path, kept + 10**6)
+    go(small, original, tmp_path / "beyond", written=3)
+    np.testing.assert_array_equal(np.load(path), kept)
+    assert len(calls) == 4
 
 
 def test_the_original_is_found_by_its_name_and_checksum(small, original, tmp_path):

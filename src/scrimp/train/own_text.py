@@ -6,7 +6,11 @@ the rest drawn from the whole distribution.
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -45,6 +49,26 @@ def write(
         for begin in range(0, windows, BATCH):
             parts.append(_batch(network, min(BATCH, windows - begin), length, bos, generator, tick))
     return np.concatenate(parts)
+
+
+def recalled(path: Path, shape: tuple[int, int], rows: int) -> NDArray[np.int32] | None:
+    """What :func:`remember` kept: ids below ``rows`` in this shape, or None where the file is anything else."""
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    if not isinstance(found, np.ndarray) or found.shape != shape or found.dtype != np.int32:
+        return None
+    return found if found.min() >= 0 and found.max() < rows else None
+
+
+def remember(path: Path, written: NDArray[np.int32]) -> None:
+    """Keep a text for the next recovery, and for this one begun anew; where there is no room, it is written again."""
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            np.save(file, written)
+        os.replace(file.name, path)
 
 
 def _network(original: Source) -> Network:

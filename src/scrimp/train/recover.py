@@ -27,6 +27,7 @@ from scrimp.quantize.job import Job
 from scrimp.quantize.plan import Choice, Plan
 from scrimp.quantize.report import CompressReport, Recovery, TensorReport, record
 from scrimp.sources import Source
+from scrimp.sources.catalogue import cache_directory
 from scrimp.sources.json_object import read_json
 from scrimp.store import documents
 from scrimp.store.layout import CodedLayout, Layout, lay_out, lay_out_coded
@@ -133,10 +134,16 @@ def _lessons(
     count, length = settings.windows_to_write(has_text=calibrate is not None), read.windows.shape[1]
     if not count:
         return read
-    progress.start("writing text", count * length)
     bos = tokenizer.bos_id if tokenizer.add_bos else None
-    written = own_text.write(original, count, length, bos=bos, seed=settings.seed, tick=progress.advance)
-    progress.finish()
+    shapes = {name: info.shape for name, info in original.tensors.items()}
+    job = f"{count} windows of {length}, seed {settings.seed}, bos {bos}"
+    path = cache_directory() / "written" / f"{documents.fingerprint(original, Plan(shapes, {}), job)}.npy"
+    written = own_text.recalled(path, (count, length), parsed.vocab)
+    if written is None:
+        progress.start("writing text", count * length)
+        written = own_text.write(original, count, length, bos=bos, seed=settings.seed, tick=progress.advance)
+        progress.finish()
+        own_text.remember(path, written)
     return lessons.read(tokenizer, parsed.context, calibrate, written=written)
 
 
