@@ -22,7 +22,7 @@ from scrimp import models
 
 CONFIG = {
     "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 1024, "intermediate_size": 2816,
-    "num_hidden_layers": 22, "num_attention_heads": 16, "num_key_value_heads": 16, "vocab_size": 16000,
+    "num_hidden_layers": 32, "num_attention_heads": 16, "num_key_value_heads": 16, "vocab_size": 16000,
     "max_position_embeddings": 512, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": True,
 }  # fmt: skip
 

@@ -104,7 +104,7 @@ def factor_of(statistics: Statistics, damping: float = DAMPING, ordered: bool = 
 def factored(moments: F64, damping: float = DAMPING, ordered: bool = True) -> Factor:
     """Of moments ``H (K, K)``; where they have no factor with any damping, of the identity, and the notes say so."""
     order = np.argsort(-moments.diagonal(), kind="stable") if ordered else np.arange(len(moments))
-    factor, used = factorize(moments[np.ix_(order, order)], damping)
+    factor, used = factorize(moments, damping, order)
     notes: tuple[str, ...] = ()
     if factor is None:
         notes = (f"H has no Cholesky factor with {used:g} of its mean diagonal added: rounded to nearest instead.",)
@@ -113,22 +113,26 @@ def factored(moments: F64, damping: float = DAMPING, ordered: bool = True) -> Fa
         notes = (f"H needed {used:g} of its mean diagonal added before it had a Cholesky factor.",)
     diagonal = factor.diagonal().copy()
     factor /= diagonal  # in place: of wide layers this is the largest thing in memory
-    feedback = np.ascontiguousarray(factor.astype(np.float32).T)
+    feedback = factor.T.astype(np.float32, order="C")
     return Factor(order, feedback, np.square(diagonal).astype(np.float32), notes)
 
 
-def factorize(moments: F64, damping: float = DAMPING) -> tuple[F64 | None, float]:
+def factorize(
+    moments: F64, damping: float = DAMPING, order: NDArray[np.intp] | None = None
+) -> tuple[F64 | None, float]:
     """``R`` upper triangular with ``R Rᵀ = H + d·mean(diag H)·I``, and the ``d`` it took; None where nothing helped.
 
-    Inputs that were never active get the mean of the others' diagonal: any number would do.
+    Inputs that were never active get the mean of the others' diagonal: any number would do. With an ``order``, of the
+    inputs of H in that order. Memory: one more array as large as H.
     """
-    diagonal = moments.diagonal()[::-1]
+    backwards = (np.arange(len(moments)) if order is None else order)[::-1]
+    diagonal = moments.diagonal()[backwards]
     alive = diagonal > 0
     mean = float(diagonal[alive].mean()) if alive.any() else 1.0
     share = damping
     for attempt in range(ATTEMPTS):
         share = damping * 10.0**attempt
-        lower = np.array(moments[::-1, ::-1], order="C")
+        lower = moments[np.ix_(backwards, backwards)]
         np.fill_diagonal(lower, np.where(alive, diagonal, mean) + share * mean)
         if _core.cholesky(lower, default_threads(), pick_isa()) and np.isfinite(lower.diagonal()).all():
             return lower[::-1, ::-1], share
