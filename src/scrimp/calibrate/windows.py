@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,9 @@ MAX_WINDOWS = 2**16
 #: Tokens at the start of the shipped text that calibration leaves to the loss.
 RESERVED = 8192
 
-#: What a block's inputs come from: the blocks before it as they will be stored, or as the source has them.
-Prefix = Literal["quantized", "original"]
+#: What a block's inputs come from: the blocks before it as they will be stored, or as the source has them; or the
+#: first, and weights make up for what that prefix does to the inputs.
+Prefix = Literal["quantized", "original", "joint"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,8 +51,8 @@ def check(windows: int | None, prefix: str) -> None:
     """UsageError unless :func:`read` knows both."""
     if windows is not None and not 1 <= windows <= MAX_WINDOWS:
         raise UsageError(f"{windows:,} calibration windows are out of range.", hint=f"1 … {MAX_WINDOWS:,} are possible")
-    if prefix not in ("quantized", "original"):
-        raise UsageError(f"'{prefix}' is no prefix.", hint="quantized or original")
+    if prefix not in get_args(Prefix):
+        raise UsageError(f"'{prefix}' is no prefix.", hint=f"the prefixes are {', '.join(get_args(Prefix))}")
 
 
 def read(
