@@ -10,6 +10,7 @@ import pytest
 from networks import WORDS, write_network
 
 from scrimp import models
+from scrimp.calibrate import states, walk
 from scrimp.calibrate.joint import measure, writer
 from scrimp.calibrate.split import split
 from scrimp.calibrate.statistics import Statistics
@@ -21,6 +22,7 @@ from scrimp.quantize.corrected import corrected, solved
 from scrimp.quantize.decoded import decode
 from scrimp.quantize.fold import divided_statistics
 from scrimp.quantize.job import prepare
+from scrimp.quantize.predict_walk import walk_cost
 from scrimp.quantize.wish import Wish
 from scrimp.sources import open_source
 from scrimp.store.partial import Partial
@@ -35,18 +37,18 @@ def blocks_of(source):
 def states_after(source, windows, blocks, matrices):
     """The residual stream before each block, ``(windows · T, width)``, from a whole network."""
     vectors = {name: source.read(name) for name in source.tensors if len(source.tensors[name].shape) == 1}
-    walk, found = Walk(windows), []
+    through, found = Walk(windows), []
     for block in blocks:
-        found.append(None if walk.states is None else walk.states.reshape(-1, walk.states.shape[-1]).copy())
-        walk.run(block, {name: matrices(name) for name in block.runs}, vectors, collect=False, move=True)
+        found.append(None if through.states is None else through.states.reshape(-1, through.states.shape[-1]).copy())
+        through.run(block, {name: matrices(name) for name in block.runs}, vectors, collect=False, move=True)
     return found
 
 
 def inputs_of(block, states, source, windows):
     """What every matrix of a block reads from these states, in float64."""
     vectors = {name: source.read(name) for name in block.program.vectors}
-    walk, rows = Walk(windows), {name: [] for name in block.reads}
-    walk.states = states.reshape(*windows.shape, -1).copy()
+    through, rows = Walk(windows), {name: [] for name in block.reads}
+    through.states = states.reshape(*windows.shape, -1).copy()
 
     def watch(buffer, x):
         for name, read in block.reads.items():
@@ -54,7 +56,7 @@ def inputs_of(block, states, source, windows):
                 rows[name].append(x.astype(np.float64))
 
     weights = {name: source.read(name) for name in block.runs}
-    walk.run(block, weights, vectors, collect=False, move=False, watch=watch)
+    through.run(block, weights, vectors, collect=False, move=False, watch=watch)
     return {name: np.concatenate(parts) for name, parts in rows.items()}
 
 
@@ -210,6 +212,31 @@ def test_every_kind_of_method_takes_corrected_weights(method, network, tmp_path,
     compress(network, tmp_path / "quantized", **how)
     joint, quantized = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("joint", "quantized"))
     assert joint != quantized
+
+
+def test_the_report_tells_of_the_correction_and_the_prediction_of_its_memory(network, tmp_path, text):
+    memory = {}
+    for prefix in ("joint", "quantized"):
+        with (job := prepare(network, Wish(calibrate=text, calibrate_prefix=prefix, **HOW))).source:
+            told = walk_cost(job.source, job.plan, job.calibration)
+            memory[prefix] = told.memory_bytes
+            assert told.seconds > 0
+            assert any("make up for what is lost" in note for note in job.notes) == (prefix == "joint")
+    states, widest = 5 * 32 * 64 * 4, 8 * (64**2 + 96**2)
+    assert memory["joint"] - memory["quantized"] == states + widest
+
+
+def test_both_sets_of_states_go_to_the_disk_where_they_are_large(network, tmp_path, text, monkeypatch):
+    how = {**HOW, "calibrate": text, "calibrate_prefix": "joint"}
+    compress(network, tmp_path / "memory", **how)
+    made, real = [], states.hold
+    monkeypatch.setattr(states, "MEMORY_BYTES", 0)
+    monkeypatch.setattr(walk, "hold", lambda *given: made.append(real(*given)) or made[-1])
+    compress(network, tmp_path / "disk", **how)
+    assert len(made) == 2
+    assert all(isinstance(held, np.memmap) for held in made)
+    first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("memory", "disk"))
+    assert first == second
 
 
 @pytest.mark.parametrize("finished", [3, 12, 27])

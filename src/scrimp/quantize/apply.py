@@ -24,7 +24,7 @@ _F32 = parse("f32")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Applied:
-    """A tensor as it will be stored; ``error`` is ``‖w - ŵ‖ / ‖w‖`` against the source, 0 where nothing changed.
+    """A tensor as it will be stored; ``error`` is ``‖w - ŵ‖ / ‖w‖`` against what was rounded, 0 where nothing changed.
 
     ``output_error`` is ``‖X (w - ŵ)ᵀ‖ / ‖X wᵀ‖`` over the inputs X of the calibration, where there are any.
     """

@@ -11,7 +11,7 @@ from scrimp.formats.code import F64
 from scrimp.tensors import F32
 
 #: How much of each correction is applied: of the layer's own inputs, and of the residual stream it writes to.
-DRIFT, BEHIND = 0.25, 0.5
+DRIFT, BEHIND = 0.5, 0.5
 #: Added to the diagonal of H, as a share of its mean.
 RIDGE = 0.01
 #: Inputs that are solved for at a time.

@@ -173,6 +173,8 @@ def notes_of_walk(plan: Plan, source: Source, calibration: Calibration) -> list[
     for name, choice in plan.choices.items():
         if name not in read:
             found.append(f"{name} multiplies with nothing, so it has no statistics: quantized with {choice.method}")
+    if calibration.prefix == "joint":
+        found.append("weights make up for what is lost before them; their errors are told against what was rounded")
     embedded = {name for op in program.ops if op.kind == "embed" for name in op.weights}
     late = [name for name in plan.choices if name in read & embedded and calibrates(plan.choices[name])]
     if late and calibration.prefix != "original":
