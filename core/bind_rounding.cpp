@@ -117,6 +117,17 @@ void add_moments_of(In<float, 2> x, Out<double, 2> moments, int threads, const s
               kernels);
 }
 
+void add_cross_moments_of(In<float, 2> a, In<float, 2> b, Out<double, 2> moments, int threads, const std::string& isa) {
+  require(a.shape(0) == b.shape(0), "both must have the same tokens");
+  require(moments.shape(0) == a.shape(1) && moments.shape(1) == b.shape(1), "moments must be (N, K)");
+  require(threads > 0 && threads <= 1024, "settings out of range");
+  const Kernels& kernels = pick(isa);
+  nb::gil_scoped_release release;
+  Pool pool(threads);
+  add_cross_moments(a.data(), static_cast<int64_t>(a.shape(1)), b.data(), static_cast<int64_t>(b.shape(0)),
+                    static_cast<int64_t>(b.shape(1)), moments.data(), pool, kernels);
+}
+
 bool cholesky_of(Out<double, 2> a, int threads, const std::string& isa) {
   require(a.shape(0) == a.shape(1), "a must be square");
   require(threads > 0 && threads <= 1024, "settings out of range");
@@ -141,6 +152,8 @@ void bind_rounding(nb::module_& m) {
         "codes"_a, "begin"_a, "end"_a, "strip_begin"_a, "strip_end"_a, "isa"_a);
   m.def("add_moments", &add_moments_of, "x"_a, "moments"_a, "threads"_a, "isa"_a,
         "moments (K, K) += x^T x, upper triangle, of x (T, K).");
+  m.def("add_cross_moments", &add_cross_moments_of, "a"_a, "b"_a, "moments"_a, "threads"_a, "isa"_a,
+        "moments (N, K) += a^T b, of a (T, N) and b (T, K).");
   m.def("cholesky", &cholesky_of, "a"_a, "threads"_a, "isa"_a,
         "L of A = L L^T in place of a's lower triangle; False when there is none.");
 }

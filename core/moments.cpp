@@ -25,27 +25,40 @@ void each(Pool& pool, int64_t count, const Do& piece_of) {
   });
 }
 
-}  // namespace
-
-void add_moments(const float* x, int64_t tokens, int64_t width, double* moments, Pool& pool, const Kernels& kernels) {
-  std::vector<float> turned(static_cast<size_t>(width * std::min(tokens, kGramTokens)));
+// moments (rows, width) += left^T x; with upper only that triangle is asked for, where left is x.
+void add_products(const float* left, int64_t rows, const float* x, int64_t tokens, int64_t width, bool upper,
+                  double* moments, Pool& pool, const Kernels& kernels) {
+  std::vector<float> turned(static_cast<size_t>(rows * std::min(tokens, kGramTokens)));
   const size_t scratch_bytes = (kernels.scratch_bytes + 63) / 64 * 64;
   std::vector<uint8_t> room(scratch_bytes * static_cast<size_t>(pool.threads()) + 64);
   uint8_t* scratch = aligned(room.data());
   const int64_t columns = (width + kGramCols - 1) / kGramCols;
-  for (int64_t at = 0; at < tokens; at += kGramTokens, x += kGramTokens * width) {
+  for (int64_t at = 0; at < tokens; at += kGramTokens) {
     const int64_t count = std::min(tokens - at, kGramTokens);
-    each(pool, columns, [&](int, int64_t piece) {
-      const int64_t end = std::min((piece + 1) * kGramCols, width);
+    const float *a = left + at * rows, *b = x + at * width;
+    each(pool, (rows + kGramCols - 1) / kGramCols, [&](int, int64_t piece) {
+      const int64_t end = std::min((piece + 1) * kGramCols, rows);
       for (int64_t t = 0; t < count; ++t)
-        for (int64_t k = piece * kGramCols; k < end; ++k) turned[static_cast<size_t>(k * count + t)] = x[t * width + k];
+        for (int64_t k = piece * kGramCols; k < end; ++k) turned[static_cast<size_t>(k * count + t)] = a[t * rows + k];
     });
     each(pool, columns, [&](int thread, int64_t piece) {
       const int64_t begin = (columns - 1 - piece) * kGramCols;  // the longest columns first
-      kernels.gram(x, turned.data(), width, count, begin, std::min(begin + kGramCols, width), moments,
+      const int64_t end = std::min(begin + kGramCols, width);
+      kernels.gram(b, turned.data(), width, count, begin, end, upper ? end : rows, moments,
                    scratch + static_cast<size_t>(thread) * scratch_bytes);
     });
   }
+}
+
+}  // namespace
+
+void add_moments(const float* x, int64_t tokens, int64_t width, double* moments, Pool& pool, const Kernels& kernels) {
+  add_products(x, width, x, tokens, width, true, moments, pool, kernels);
+}
+
+void add_cross_moments(const float* a, int64_t rows, const float* b, int64_t tokens, int64_t width, double* moments,
+                       Pool& pool, const Kernels& kernels) {
+  add_products(a, rows, b, tokens, width, false, moments, pool, kernels);
 }
 
 bool cholesky(double* a, int64_t n, Pool& pool, const Kernels& kernels) {

@@ -200,12 +200,11 @@ struct Kernels {
   // replaces w_k. Rows don't influence each other.
   void (*sweep)(const Sweep& sweep, int64_t strip_begin, int64_t strip_end);
 
-  // moments[i][j] += sum over tokens of x[t][i] * x[t][j], for i <= j < width of columns j in [begin, end), at most
-  // kGramCols of them; more of these columns' lower triangle may be touched. x is [tokens][width], turned
-  // [width][tokens] the same transposed, tokens <= kGramTokens. Sums are float32 over the tokens of one call, then
-  // added in float64.
+  // moments[i][j] += sum over tokens of turned[i][t] * x[t][j], for rows i < row_end and columns j in [begin, end), at
+  // most kGramCols of them. x is [tokens][width], turned [width][tokens], tokens <= kGramTokens. Sums are float32 over
+  // the tokens of one call, then added in float64.
   void (*gram)(const float* x, const float* turned, int64_t width, int64_t tokens, int64_t begin, int64_t end,
-               double* moments, uint8_t* scratch);
+               int64_t row_end, double* moments, uint8_t* scratch);
 
   // The three steps of a Cholesky factor A = L L^T of n x n doubles in place, lower triangle, for columns [begin, end),
   // at most kCholeskyCols, when all before are done and subtracted:

@@ -10,6 +10,7 @@ from scrimp.calibrate.windows import LENGTH, RESERVED, read
 from scrimp.cli.main import main
 from scrimp.errors import UsageError
 from scrimp.measure.windows import cut
+from scrimp.quantize.compress import compress
 
 
 class Letters:
@@ -79,9 +80,9 @@ def test_other_tokens_and_another_prefix_are_another_calibration():
     found = {
         read(Letters(), 512, text, windows=4, prefix=prefix).identity
         for text in (LONG, LONG[1:])
-        for prefix in ("quantized", "original")
+        for prefix in ("quantized", "original", "joint")
     }
-    assert len(found) == 4
+    assert len(found) == 6
 
 
 @pytest.mark.parametrize("count", [0, -1, 10**9])
@@ -136,6 +137,19 @@ def test_a_text_for_a_method_that_reads_none_is_refused(network, text, tmp_path,
 def test_windows_that_are_no_number_are_refused(count, stand_in, network, tmp_path, capsys):
     assert call(network, tmp_path, "--method", "stand-in", "--calibrate-windows", count) == 2
     refused(tmp_path, capsys)
+
+
+def test_a_prefix_that_is_none_is_refused(stand_in, network, tmp_path, capsys):
+    assert call(network, tmp_path, "--method", "stand-in", "--calibrate-prefix", "best") == 2
+    assert refused(tmp_path, capsys) == "error: 'best' is no prefix."
+
+
+def test_the_joint_prefix_can_be_asked_for(network, text, tmp_path, capsys):
+    arguments = ("--method", "gptq", "--calibrate", text, "--no-loss", "--calibrate-prefix", "joint")
+    assert call(network, tmp_path, *arguments) == 0
+    compress(network, tmp_path / "other", format="int4:g32", method="gptq", calibrate=text, calibrate_prefix="joint")
+    first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("out", "other"))
+    assert first == second
 
 
 def test_the_report_says_what_was_calibrated_on(stand_in, network, text, tmp_path, capsys):

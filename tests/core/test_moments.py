@@ -50,10 +50,11 @@ def test_threads_change_no_bit(threads, isa):
     x = np.random.default_rng(0).standard_normal((600, 200)).astype(np.float32)
     found = []
     for count in (1, threads):
-        moments, lower = np.zeros((200, 200)), spd(200)
+        (moments, cross), lower = np.zeros((2, 200, 200)), spd(200)
         _core.add_moments(x, moments, count, isa)
+        _core.add_cross_moments(x, x[::-1].copy(), cross, count, isa)
         assert _core.cholesky(lower, count, isa)
-        found.append((np.triu(moments), lower))
+        found.append((np.triu(moments), cross, lower))
     assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
 
 
@@ -61,7 +62,24 @@ def test_shapes_that_do_not_fit_are_refused():
     x = np.zeros((4, 3), np.float32)
     with pytest.raises(ValueError, match=r"moments must be \(K, K\)"):
         _core.add_moments(x, np.zeros((3, 4)), 1, "scalar")
+    with pytest.raises(ValueError, match="both must have the same tokens"):
+        _core.add_cross_moments(x, np.zeros((5, 3), np.float32), np.zeros((3, 3)), 1, "scalar")
+    with pytest.raises(ValueError, match=r"moments must be \(N, K\)"):
+        _core.add_cross_moments(x, x, np.zeros((3, 4)), 1, "scalar")
     with pytest.raises(ValueError, match="a must be square"):
         _core.cholesky(np.zeros((3, 4)), 1, "scalar")
     with pytest.raises(ValueError, match="out of range"):
         _core.cholesky(np.eye(3), 0, "scalar")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "rows", "width"), [(1, 1, 1), (7, 5, 9), (33, 64, 64), (513, 96, 40), (1200, 161, 200), (40, 300, 7)]
+)
+def test_cross_moments_are_within_the_bound_of_their_float32_sums(tokens, rows, width, isa):
+    rng = np.random.default_rng([tokens, width])
+    a, b = (rng.standard_normal((tokens, side)).astype(np.float32) for side in (rows, width))
+    found = np.ones((rows, width))
+    _core.add_cross_moments(a, b, found, 1, isa)
+    exact, other = a.astype(np.float64), b.astype(np.float64)
+    bound = gamma(min(tokens, 512) + 1, 2.0**-24) * (np.abs(exact).T @ np.abs(other)) + 1e-12
+    assert (np.abs(found - 1 - exact.T @ other) <= bound).all()

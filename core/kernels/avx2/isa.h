@@ -31,7 +31,7 @@ void weighted_sums(const Rounding& rounding, const float* w, int64_t w_stride, c
                    int64_t blocks, const float* scales, const float* divisors, const float* lows, float* sums);
 void sweep(const Sweep& sweep, int64_t strip_begin, int64_t strip_end);
 void gram(const float* x, const float* turned, int64_t width, int64_t tokens, int64_t begin, int64_t end,
-          double* moments, uint8_t* scratch);
+          int64_t row_end, double* moments, uint8_t* scratch);
 bool cholesky_diagonal(double* a, int64_t n, int64_t begin, int64_t end);
 void cholesky_solve(double* a, int64_t n, int64_t begin, int64_t end, double* panel, int64_t row_begin,
                     int64_t row_end);

@@ -12,8 +12,8 @@ namespace {
 }  // namespace
 
 void gram(const float* x, const float* turned, int64_t width, int64_t tokens, int64_t begin, int64_t end,
-          double* moments, uint8_t* scratch) {
-  gram_body(x, turned, width, tokens, begin, end, moments, reinterpret_cast<float*>(scratch));
+          int64_t row_end, double* moments, uint8_t* scratch) {
+  gram_body(x, turned, width, tokens, begin, end, row_end, moments, reinterpret_cast<float*>(scratch));
 }
 
 bool cholesky_diagonal(double* a, int64_t n, int64_t begin, int64_t end) { return diagonal_body(a, n, begin, end); }

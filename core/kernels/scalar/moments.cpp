@@ -4,12 +4,12 @@
 
 namespace scrimp::scalar {
 
-void gram(const float* x, const float*, int64_t width, int64_t tokens, int64_t begin, int64_t end, double* moments,
-          uint8_t*) {
+void gram(const float* x, const float* turned, int64_t width, int64_t tokens, int64_t begin, int64_t end,
+          int64_t row_end, double* moments, uint8_t*) {
   for (int64_t j = begin; j < end; ++j) {
-    for (int64_t i = 0; i <= j; ++i) {
+    for (int64_t i = 0; i < row_end; ++i) {
       float sum = 0.0F;
-      for (int64_t t = 0; t < tokens; ++t) sum += x[t * width + i] * x[t * width + j];
+      for (int64_t t = 0; t < tokens; ++t) sum += turned[i * tokens + t] * x[t * width + j];
       moments[i * width + j] += static_cast<double>(sum);
     }
   }

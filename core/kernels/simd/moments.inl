@@ -8,7 +8,7 @@ static_assert(kGramRows % kProductTokens == 0);
 static_assert((kGramTokens + kGramRows) * kGramCols * 4 <= static_cast<int64_t>(kScratchBytes));
 
 inline void gram_body(const float* x, const float* turned, int64_t width, int64_t tokens, int64_t begin, int64_t end,
-                      double* moments, float* scratch) {
+                      int64_t row_end, double* moments, float* scratch) {
   constexpr int64_t kPanel = kProductVecs * kLanes;
   float* panel = scratch;
   float* sums = scratch + kGramTokens * kGramCols;
@@ -21,8 +21,8 @@ inline void gram_body(const float* x, const float* turned, int64_t width, int64_
       memset(to + some, 0, static_cast<size_t>(kPanel - some) * sizeof(float));
     }
   }
-  for (int64_t row = 0; row < end; row += kGramRows) {
-    const int64_t rows = end - row < kGramRows ? end - row : kGramRows;
+  for (int64_t row = 0; row < row_end; row += kGramRows) {
+    const int64_t rows = row_end - row < kGramRows ? row_end - row : kGramRows;
     for (int64_t c = 0; c < cols; c += kPanel)
       product(panel + c * tokens, kPanel, cols - c < kPanel ? cols - c : kPanel, tokens, turned + row * tokens, tokens,
               rows, sums + c, kGramCols, false);

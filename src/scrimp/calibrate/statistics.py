@@ -22,3 +22,5 @@ class Statistics:
     peak: F32  #: max of |x|, per channel (K,)
     sample: F32 | None = None  #: some of the inputs themselves (rows, K), evenly spread over the text
     logits: bool = False  #: whether the layer's outputs are the network's
+    drift: F64 | None = None  #: ``Σ (x - x̂) x̂ᵀ`` (K, K), where these inputs x̂ stand in for the original network's x
+    behind: F64 | None = None  #: ``Σ (r - r̂) x̂ᵀ`` (N, K), where the layer's outputs are added to r̂ in place of r

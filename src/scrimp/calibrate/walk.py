@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,11 +51,27 @@ class Walk:
         outputs the states; without it the block ends with the last operation that is measured. ``tick`` is called once
         per window.
         """
-        engine = self._engine(block, matrices, vectors)
+        engine = self.engine(block, matrices, vectors)
         buffers = sorted(set(block.reads.values())) if collect or watch else []
         sums = (
             {buffer: Accumulator(block.program.widths[buffer], self._threads) for buffer in buffers} if collect else {}
         )
+        for found in self.steps(engine, block, buffers, move=move):
+            for buffer, total in sums.items():
+                total.add(found[buffer])
+            if watch is not None:
+                for buffer in buffers:
+                    watch(buffer, found[buffer])
+            tick()
+        measured = {
+            buffer: replace(total.statistics(reader(block, buffer)), logits=block.is_last)
+            for buffer, total in sums.items()
+        }
+        return {name: measured[buffer] for name, buffer in block.reads.items()} if collect else {}
+
+    def steps(self, engine: Engine, block: Block, buffers: Sequence[int], *, move: bool) -> Iterator[dict[int, F32]]:
+        """These buffers of each window. With ``move`` a window's state becomes the block's output once the next one
+        is asked for."""
         moving = move and not block.is_last
         taps = [*buffers, block.output] if moving and block.output not in buffers else buffers
         count, length = self.windows.shape
@@ -69,22 +85,13 @@ class Walk:
             tokens, given = (still, {0: self.states[at]}) if block.first and self.states is not None else (
                 self.windows[at], {})  # fmt: skip
             found = engine.run(tokens, 0, block.first, last, inputs=given, outputs=taps)
+            yield found
             if moving and outputs is not None:
                 outputs[at] = found[block.output]
-            for buffer, total in sums.items():
-                total.add(found[buffer])
-            if watch is not None:
-                for buffer in buffers:
-                    watch(buffer, found[buffer])
-            tick()
         self.states = outputs
-        measured = {
-            buffer: replace(total.statistics(_reader(block, buffer)), logits=block.is_last)
-            for buffer, total in sums.items()
-        }
-        return {name: measured[buffer] for name, buffer in block.reads.items()} if collect else {}
 
-    def _engine(self, block: Block, matrices: Mapping[str, QTensor], vectors: Mapping[str, F32]) -> Engine:
+    def engine(self, block: Block, matrices: Mapping[str, QTensor], vectors: Mapping[str, F32]) -> Engine:
+        """What runs a block, with these weights."""
         assert not block.first or self.states is not None, "the blocks before it have not run"
         needed = {name: as_run(matrices[name]) for name in block.runs}
         if block.first:
@@ -103,11 +110,11 @@ class Walk:
         )
 
 
-def _end(block: Block, buffers: list[int]) -> int:
+def _end(block: Block, buffers: Sequence[int]) -> int:
     """The operations before this one make all these buffers."""
     makers = (at + 1 for at, op in enumerate(block.program.ops) if not set(op.outputs).isdisjoint(buffers))
     return max(block.first, *makers, 0)
 
 
-def _reader(block: Block, buffer: int) -> str:
+def reader(block: Block, buffer: int) -> str:
     return next(name for name, read in block.reads.items() if read == buffer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,10 @@ MAX_WINDOWS = 2**16
 #: Tokens at the start of the shipped text that calibration leaves to the loss.
 RESERVED = 8192
 
-#: What a block's inputs come from: the blocks before it as they will be stored, or as the source has them.
-Prefix = Literal["quantized", "original"]
+#: What a block's inputs come from: the blocks before it as they will be stored, or as the source has them; or the
+#: first, and weights make up for what that prefix does to the inputs.
+Prefix = Literal["quantized", "original", "joint"]
+_PREFIXES: tuple[Prefix, ...] = get_args(Prefix)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,12 +48,19 @@ class Calibration:
         return hashlib.sha256(shape.encode() + self.windows.astype("<i4").tobytes()).hexdigest()
 
 
+def as_prefix(word: str) -> Prefix:
+    """UsageError for another word."""
+    for prefix in _PREFIXES:
+        if word == prefix:
+            return prefix
+    raise UsageError(f"'{word}' is no prefix.", hint=f"the prefixes are {', '.join(_PREFIXES)}")
+
+
 def check(windows: int | None, prefix: str) -> None:
     """UsageError unless :func:`read` knows both."""
     if windows is not None and not 1 <= windows <= MAX_WINDOWS:
         raise UsageError(f"{windows:,} calibration windows are out of range.", hint=f"1 … {MAX_WINDOWS:,} are possible")
-    if prefix not in ("quantized", "original"):
-        raise UsageError(f"'{prefix}' is no prefix.", hint="quantized or original")
+    as_prefix(prefix)
 
 
 def read(

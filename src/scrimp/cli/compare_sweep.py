@@ -145,5 +145,7 @@ def _explain(results: list[Result]) -> None:
     if "original" in prefixes:
         output.note("original inputs: calibrated on the original network's states; blocks never saw what the ones "
                     "before them lose")  # fmt: skip
-    elif prefixes:
+    if "joint" in prefixes:
+        output.note("joint inputs: weights make up for what the compressed blocks before them lose")
+    if prefixes == {"quantized"}:
         output.note("Methods that calibrate read what the compressed blocks before them give.")

@@ -34,6 +34,9 @@ def compress(
     calibrate_windows: Annotated[
         int | None, typer.Option(min=1, help="windows of that text to run, 128 unless given")
     ] = None,
+    calibrate_prefix: Annotated[
+        str, typer.Option(help="what is before a block meanwhile: quantized, original, or joint, which corrects for it")
+    ] = "quantized",
     embedding: Annotated[str | None, typer.Option(help="format of embedding and head")] = None,
     rule: Annotated[
         list[str] | None, typer.Option(help="GLOB=FORMAT[@METHOD]; repeatable, the last match wins")
@@ -55,6 +58,7 @@ def compress(
     json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
 ) -> int:
     """Make a model smaller; says size, time and memory first, then the loss it measured. Resumes by itself."""
+    from scrimp.calibrate.windows import as_prefix
     from scrimp.cli import bar, output
     from scrimp.cli.recover import check_job, check_recovery, recovered
     from scrimp.errors import UsageError
@@ -76,7 +80,8 @@ def compress(
     progress = bar.progress()
     wish = Wish(format=format, bits=bits, size=size, kl=kl, keep=keep, method=method, rules=rule or (),
                 embedding=embedding, tokenizer=tokenizer, calibrate=calibrate,
-                calibrate_windows=calibrate_windows, pack=pack, recover=recover, activations=activations)  # fmt: skip
+                calibrate_windows=calibrate_windows, calibrate_prefix=as_prefix(calibrate_prefix),
+                pack=pack, recover=recover, activations=activations)  # fmt: skip
     job = prepare(model, wish, progress=progress)
     with job.source:
         if recover:

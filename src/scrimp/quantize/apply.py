@@ -12,6 +12,7 @@ from scrimp.calibrate.statistics import Statistics
 from scrimp.errors import Refused
 from scrimp.formats import parse
 from scrimp.progress import SILENT, Progress
+from scrimp.quantize.corrected import corrected
 from scrimp.quantize.decoded import decode, output_error, relative_error
 from scrimp.quantize.methods import method
 from scrimp.quantize.plan import KEEP, Choice, Plan
@@ -23,7 +24,7 @@ _F32 = parse("f32")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Applied:
-    """A tensor as it will be stored; ``error`` is ``‖w - ŵ‖ / ‖w‖`` against the source, 0 where nothing changed.
+    """A tensor as it will be stored; ``error`` is ``‖w - ŵ‖ / ‖w‖`` against what was rounded, 0 where nothing changed.
 
     ``output_error`` is ``‖X (w - ŵ)ᵀ‖ / ‖X wᵀ‖`` over the inputs X of the calibration, where there are any.
     """
@@ -64,8 +65,8 @@ def one(
 ) -> Applied:
     """One tensor the way the plan wants it. Refused, with its name, when it holds NaN.
 
-    A matrix that a fold changed goes through ``rewrite``; its errors are then those against the rewritten one, whose
-    inputs the ``statistics`` describe.
+    A matrix that a fold changed goes through ``rewrite``, and one whose method calibrates on inputs that drifted is
+    corrected for that; its errors are then those against what was rounded, whose inputs the ``statistics`` describe.
     """
     if not isinstance(stored, QTensor):
         return Applied(name, np.ascontiguousarray(stored, np.float32), 0.0)
@@ -73,6 +74,8 @@ def one(
     if choice.method == KEEP:
         return Applied(name, stored, 0.0)
     weight = decode(stored) if rewrite is None else rewrite(name, decode(stored))
+    if statistics is not None and calibrates(choice):
+        weight = corrected(weight, statistics)
     try:
         made = method(choice.method).run(weight, choice.format, statistics)
     except Refused as error:

@@ -176,4 +176,6 @@ def divided_statistics(statistics: Statistics, s: F32) -> Statistics:
         magnitude=statistics.magnitude / s,
         peak=statistics.peak / s,
         sample=None if statistics.sample is None else statistics.sample / s,
+        drift=None if statistics.drift is None else statistics.drift / wide[:, None] / wide,
+        behind=None if statistics.behind is None else statistics.behind / wide,
     )

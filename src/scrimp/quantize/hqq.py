@@ -22,6 +22,9 @@ BETA, KAPPA, STEPS = 10.0, 1.01, 20
 #: Steps that every block takes. More cost twice the time for 0.1 to 0.5 % of the objective.
 SURE = 2
 
+#: The bit of a float32 that says it is negative.
+_SIGN = np.uint32(1 << 31)
+
 Chosen = tuple[Stored, Stored | None]  # scales and mins (M,)
 
 
@@ -77,7 +80,7 @@ def _from(start: Chosen, w: F32, levels: Levels) -> tuple[Chosen, F64]:
         least[at] = np.fmin(least[at], error)
         now, before = (scales, mins), error
         if step >= SURE and not fell.all():
-            at, w, before, now = at[fell], np.ascontiguousarray(w[:, fell]), before[fell], _cut(now, fell)
+            at, w, before, now = at[fell], w.compress(fell, axis=1), before[fell], _cut(now, fell)
             if not len(at):
                 break
     return best, least
@@ -125,7 +128,9 @@ def _step(
     power /= np.maximum(size, np.float32(1e-30))
     power *= np.float32(1 / beta)
     np.minimum(power, size, out=power)  # |r| less what is left of it after shrinking
-    kept = np.copysign(power, r, out=power)
+    sign = np.bitwise_and(r.view(np.uint32), _SIGN, out=r.view(np.uint32))
+    np.bitwise_or(power.view(np.uint32), sign, out=power.view(np.uint32))  # copysign, in half its time
+    kept = power
     if mins is not None:
         mean = kept.mean(axis=0, dtype=np.float64)
         return error, scales, to_nearest(to_f32(mins, levels.grid.kind) + value * mean, levels.grid.kind)

@@ -12,7 +12,7 @@ from scrimp.calibrate.accumulate import TOKENS_AT_ONCE
 from scrimp.calibrate.split import STAND_IN, Block, split
 from scrimp.calibrate.states import MEMORY_BYTES
 from scrimp.calibrate.walk import Walk
-from scrimp.calibrate.windows import Calibration
+from scrimp.calibrate.windows import Calibration, Prefix
 from scrimp.quantize.plan import Plan
 from scrimp.sources.source import Source
 from scrimp.tensors import F32, QTensor
@@ -23,6 +23,12 @@ _TIMED = 2
 _WINDOWS = 3
 #: Blocks that are timed: a layer.
 _BLOCKS = 2
+#: What is collected and what moves in each run of a block. Cross moments cost about as much as twice the moments.
+_RUNS: dict[Prefix, tuple[tuple[bool, bool], ...]] = {
+    "original": ((True, True),),
+    "quantized": ((True, False), (False, True)),
+    "joint": ((True, True), (True, False), (False, True)),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +43,11 @@ def walk_cost(source: Source, plan: Plan, calibration: Calibration) -> Cost:
     blocks = split(program)
     count, length = calibration.windows.shape
     widest = max(program.widths[block.output] for block in blocks if not block.is_last)
-    states = min(4 * count * length * widest, MEMORY_BYTES)
+    both = 2 if calibration.prefix == "joint" else 1  # states, and moments with their drift
+    states = both * min(4 * count * length * widest, MEMORY_BYTES)
     held = max(sum(source.tensors[name].nbytes for name in block.matrices) for block in blocks)
     # float64 sums, and the float32 rows that wait to be added
-    moments = max(sum(8 * k * k + 4 * TOKENS_AT_ONCE * k for k in _sides(block)) for block in blocks)
+    moments = max(sum(both * 8 * k * k + 4 * TOKENS_AT_ONCE * k for k in _sides(block)) for block in blocks)
     return Cost(_seconds(source, plan, blocks, calibration), states + held + moments)
 
 
@@ -58,22 +65,22 @@ def _seconds(source: Source, plan: Plan, blocks: tuple[Block, ...], calibration:
 
 def _passes(source: Source, block: Block, calibration: Calibration) -> float:
     """Seconds of one block and all windows: measured, and run again where that makes the next one's inputs."""
-    quantized, (count, length) = calibration.prefix == "quantized", calibration.windows.shape
+    count, length = calibration.windows.shape
     matrices, vectors = _weights(source, block)
     width = block.program.matrices[STAND_IN][1]
     states = np.random.default_rng(0).standard_normal((_WINDOWS, length, width), np.float32)
 
-    def timed(windows: int, collect: bool) -> float:
+    def timed(windows: int, collect: bool, move: bool) -> float:
         walk = Walk(np.zeros((windows, length), np.int32))
         walk.states = states[:windows].copy()
         began = time.perf_counter()
-        walk.run(block, matrices, vectors, collect=collect, move=not (collect and quantized))
+        walk.run(block, matrices, vectors, collect=collect, move=move)
         return time.perf_counter() - began
 
-    timed(1, True)
+    timed(1, True, True)
     seconds = 0.0
-    for collect in (True, False) if quantized else (True,):
-        one, more = (min(timed(windows, collect) for _ in range(_TIMED)) for windows in (1, _WINDOWS))
+    for collect, move in _RUNS[calibration.prefix]:
+        one, more = (min(timed(windows, collect, move) for _ in range(_TIMED)) for windows in (1, _WINDOWS))
         seconds += one + max(0.0, more - one) / (_WINDOWS - 1) * (count - 1)
     return seconds
 

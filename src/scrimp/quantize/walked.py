@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from scrimp import models
+from scrimp.calibrate import joint
 from scrimp.calibrate.kept import Kept
 from scrimp.calibrate.original import Original
 from scrimp.calibrate.split import STAND_IN, Block, split
 from scrimp.calibrate.walk import Walk
-from scrimp.calibrate.windows import Calibration
+from scrimp.calibrate.windows import Calibration, Prefix
 from scrimp.models.attach import attach
 from scrimp.progress import SILENT, Progress
 from scrimp.quantize.apply import Applied, calibrates, one
@@ -41,29 +42,29 @@ def apply_walked(
 
     A block runs once with the weights of the source to be measured; its matrices, and the vectors before them, are
     rewritten where a method does that; they are quantized, and the block runs again as it will be stored, which makes
-    the inputs of the next one. With ``prefix="original"`` it runs once, or not at all where its Statistics are ``kept``
-    or nobody wants them. ``stored`` returns a tensor that is done or was yielded: the caller keeps each before it asks
-    for the next. ``progress`` counts weights, once for every time they are used.
+    the inputs of the next one. With ``prefix="joint"`` a second set of states runs through the source's blocks, and
+    weights are corrected for how far the first has come from it. With ``prefix="original"`` a block runs once, or not
+    at all where its Statistics are ``kept`` or nobody wants them. ``stored`` returns a tensor that is done or was
+    yielded: the caller keeps each before it asks for the next. ``progress`` counts weights, once for every time they
+    are used.
     """
     blocks, due, groups, _ = route(plan, source)
     rewritable = {name for block_groups in groups for group in block_groups for name in group.vectors}
-    quantized = calibration.prefix == "quantized"
+    prefix, quantized = calibration.prefix, calibration.prefix != "original"
     vectors: dict[str, F32] = {}
     for name in plan.shapes:
         if name not in plan.choices:
             vectors[name] = np.asarray(source.read(name), np.float32)
             if name not in done and name not in rewritable:
                 yield one(name, vectors[name], None)
-    progress.start(
-        "compress", sum(_cost(plan, block, names, quantized) for block, names in zip(blocks, due, strict=True))
-    )
-    walk = Walk(calibration.windows, directory=directory)
+    progress.start("compress", sum(_cost(plan, block, names, prefix) for block, names in zip(blocks, due, strict=True)))
+    walk, beside = (Walk(calibration.windows, directory=directory) for _ in range(2))
     original = Original(walk, blocks, lambda name: _matrix(source.read, name), vectors, kept)
     replaced: set[str] = set()
     for at, (block, names, block_groups) in enumerate(zip(blocks, due, groups, strict=True)):
         measured = any(name not in done and name in block.reads for name in names)
         note = names[0] if names else ""
-        weights = {name: _matrix(source.read, name) for name in _needed(block, names, done, quantized)}
+        weights = {name: _matrix(source.read, name) for name in _needed(block, names, done, prefix)}
 
         def tick(share: float = _weights(plan, block.runs) / len(calibration.windows), note: str = note) -> None:
             progress.advance(share, note)
@@ -71,6 +72,10 @@ def apply_walked(
         statistics = {}
         if not measured:
             progress.advance(_weights(plan, block.runs), note)
+            if prefix == "joint" and not block.is_last:
+                beside.run(block, weights, vectors, collect=False, move=True, tick=tick)
+        elif prefix == "joint":
+            statistics = joint.measure(beside, walk, block, weights, vectors, tick)
         elif quantized:
             statistics = walk.run(block, weights, vectors, collect=True, move=False, tick=tick)
         else:
@@ -168,18 +173,25 @@ def notes_of_walk(plan: Plan, source: Source, calibration: Calibration) -> list[
     for name, choice in plan.choices.items():
         if name not in read:
             found.append(f"{name} multiplies with nothing, so it has no statistics: quantized with {choice.method}")
+    if calibration.prefix == "joint":
+        found.append("weights make up for what is lost before them; their errors are told against what was rounded")
     embedded = {name for op in program.ops if op.kind == "embed" for name in op.weights}
     late = [name for name in plan.choices if name in read & embedded and calibrates(plan.choices[name])]
-    if late and calibration.prefix == "quantized":
+    if late and calibration.prefix != "original":
         found.append(f"{late[0]} is the head too and was quantized last: calibration embedded with the original")
     return found
 
 
-def _needed(block: Block, names: Sequence[str], done: Collection[str], quantized: bool) -> list[str]:
+def _needed(block: Block, names: Sequence[str], done: Collection[str], prefix: Prefix) -> list[str]:
     """The matrices of the source that a block wants: to measure, to quantize, or where nothing replaces them."""
     fresh = [name for name in names if name not in done]
-    left = [name for name in block.runs if name not in names] if quantized else []
-    return list(dict.fromkeys((*(block.runs if fresh else left), *fresh)))
+    if prefix == "original":
+        runs = block.runs if fresh else ()
+    elif fresh or prefix == "joint":
+        runs = block.runs
+    else:
+        runs = tuple(name for name in block.runs if name not in names)
+    return list(dict.fromkeys((*runs, *fresh)))
 
 
 def _with_sidecars(
@@ -196,8 +208,9 @@ def _with_sidecars(
     return replace(block, program=program, runs=tuple(name for name in program.matrices if name != STAND_IN))
 
 
-def _cost(plan: Plan, block: Block, names: Sequence[str], quantized: bool) -> float:
-    runs = 2 if quantized and not block.is_last else 1
+def _cost(plan: Plan, block: Block, names: Sequence[str], prefix: Prefix) -> float:
+    measured = 2 if prefix == "joint" else 1
+    runs = measured + (prefix != "original" and not block.is_last)
     return runs * _weights(plan, block.runs) + _weights(plan, names)
 
 

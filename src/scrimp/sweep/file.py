@@ -12,10 +12,10 @@
     [all]                               # wishes of every cell, as of `scrimp compress`
     embedding = "int8:g64"
 
-    [calibration]                       # of the methods that calibrate; prefix = "original" is measured once for all
+    [calibration]                       # of the methods that calibrate
     text = "own.txt"
     windows = 64
-    prefix = "quantized"
+    prefix = "quantized"                # or "joint"; with "original" the network is measured once for all cells
 
     [evaluation]
     text = "valid.txt"
