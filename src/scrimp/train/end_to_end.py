@@ -18,7 +18,7 @@ from scrimp.train.adam import Adam
 from scrimp.train.executor import run
 from scrimp.train.lessons import Lessons
 from scrimp.train.next_token_kl import next_token_kl
-from scrimp.train.settings import Settings, share_of_rate
+from scrimp.train.settings import Settings, rate_at_width, share_of_rate
 from scrimp.train.student import Student
 from scrimp.train.teacher import Teacher
 
@@ -70,7 +70,7 @@ def learn(
 
     The best point, with its tensors, is in the course that is returned; the student itself is where the run ended.
     """
-    clock = _Clock(settings, course)
+    clock, slower = _Clock(settings, course), rate_at_width(student.network.program.widths[student.hidden])
     progress.start("recovering", 1.0)
     shown = 0.0
     while not course.ended:
@@ -85,7 +85,7 @@ def learn(
             save(course)
         elif done >= 1:
             break
-        elif _step(student, teacher, lessons, settings, optimizer, course.step, share_of_rate(done)):
+        elif _step(student, teacher, lessons, settings, optimizer, course.step, slower * share_of_rate(done)):
             course.step += 1
         else:
             course.ended = f"the loss was not finite at step {course.step}"
