@@ -45,7 +45,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from scrimp.errors import Refused, ScrimpError, UsageError, nearest
 from scrimp.formats import Format, parse
@@ -55,6 +55,7 @@ from scrimp.train.qat.nets import NETS
 from scrimp.train.qat.recipe import FLOAT, Augmentation, Data, Distillation, Recipe, Schedule, Weights
 from scrimp.train.qat.rules import check_rule, default_rule
 
+T = TypeVar("T")
 _FILE_BYTES = 1 << 20
 MAX_EPOCHS, MAX_WIDTH, MAX_LAYERS = 100_000, 1 << 16, 64
 _TABLES: Mapping[str, type] = {"seed": int, "data": dict, "model": dict, "weights": dict, "activations": dict,
@@ -186,7 +187,7 @@ def _distillation(table: Mapping[str, Any], folder: Path) -> Distillation:
     return Distillation(_path(folder, table["teacher"]), **numbers)
 
 
-def _filled[T](kind: Callable[..., T], table: Mapping[str, Any], where: str) -> T:
+def _filled(kind: Callable[..., T], table: Mapping[str, Any], where: str) -> T:
     """A dataclass of numbers, words and switches from a table."""
     names = {"int": int, "float": float, "bool": bool}
     known = {one.name: names.get(str(one.type), str) for one in dataclasses.fields(kind)}  # type: ignore[arg-type]

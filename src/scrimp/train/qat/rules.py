@@ -40,9 +40,9 @@ class Levels:
 
 
 def levels(format: Format, rule: Rule) -> Levels:
-    """Of a format that is trained code by code. Two bits under SEQ are ±½ and ±1½, which a min makes of codes 0 … 3."""
+    """Of a format that is trained code by code. Two bits under SEQ are ±½ and ±1½, stored as a codebook of four."""
     element = format.element
-    if rule == "seq" and element.bits == 2 and element.kind == "int":
+    if rule == "seq" and element.name == "kmeans2":
         return Levels(1, 1.5, 3)
     return Levels(element.step, element.zero, element.levels - 1)
 
@@ -53,9 +53,7 @@ def default_rule(format: Format) -> Rule:
     if element.name == "f32":
         return "float"
     if not _plain(format):
-        return "kmeans" if element.name.startswith("kmeans") and format.scale in SIGNED_SCALES else "format"
-    if format.has_min:
-        return "seq" if element.bits == 2 else "format"
+        return "kmeans" if _serves("kmeans", format) else "format"
     return {"ternary": "seq", "binary": "sign"}.get(element.kind, "lsq")  # type: ignore[return-value]
 
 
@@ -78,8 +76,8 @@ def _serves(rule: Rule, format: Format) -> bool:
     if rule == "kmeans":
         return element.name.startswith("kmeans") and format.scale in SIGNED_SCALES
     if rule == "seq":
-        return plain and (element.kind == "ternary" or _two_bits_with_min(format))
-    if not plain or format.has_min:
+        return (plain and element.kind == "ternary") or (element.name == "kmeans2" and _serves("kmeans", format))
+    if not plain:
         return False
     if rule == "absmean":
         return element.kind in ("ternary", "binary")
@@ -92,12 +90,8 @@ def _serves(rule: Rule, format: Format) -> bool:
 
 def _plain(format: Format) -> bool:
     """One level of float scales over codes that are integers of at most 8 bits."""
-    fits = format.element.kind in ("int", "ternary", "binary") and format.element.bits <= 8
+    fits = format.element.kind in ("int", "ternary", "binary") and format.element.bits <= 8 and not format.has_min
     return fits and format.scale in SIGNED_SCALES and format.second is None and format.recipe is None
-
-
-def _two_bits_with_min(format: Format) -> bool:
-    return format.has_min and format.element.name == "int2"
 
 
 def best_step(element: Element) -> float:

@@ -48,12 +48,10 @@ class Student(nn.Module):
         self.bias = nn.Parameter(torch.zeros(last.outputs))
         self._late = {pool.inputs[0]: pool.name for pool in net.nodes if _pools_alone(pool, net)}
 
-    def store_as(self, weights: Mapping[str, Spelled], activations: Kind, *, fresh: bool = True) -> None:
+    def store_as(self, weights: Mapping[str, Spelled], activations: Kind) -> None:
         """From now on weights of operations in these formats, and activations so."""
         for name, product in self.products.items():
-            format, rule = weights[name]
-            if fresh or (product.weight.format, product.weight.rule) != (format, rule):
-                product.weight.store_as(format, rule, fresh=fresh)
+            product.weight.store_as(*weights[name])
         for activation in self.activations.values():
             activation.kind = activations
 

@@ -10,7 +10,8 @@ The way back is straight through the rounding (Bengio et al. 2013, arXiv:1308.34
     lsq      learned scale, gradient passes within the levels               Esser et al. 2020, arXiv:1902.08153
     seq      the same with levels that fill the range, passes up to
              99 % of it: 1½ scales for ternary, 2 for two bits              Liu et al. 2025, arXiv:2502.02631
-    kmeans   learned levels: each follows the sum of its weights' gradients Han et al. 2016, arXiv:1510.00149
+    kmeans   learned levels, in 64ths of the scale: each follows the sum of
+             its weights' gradients                                         Han et al. 2016, arXiv:1510.00149
     format   the format's own rule through formats.encode; passes everywhere
 
 Scales are rounded to the type they are stored in before anything is divided by them.
@@ -59,22 +60,23 @@ class TrainedWeight(nn.Module):
         self.format: Format | None = None
         self.rule: Rule = "float"
 
-    def store_as(self, format: Format, rule: Rule, *, fresh: bool = True) -> None:
-        """From now on in ``format``. ``fresh``: learned scales and levels begin anew, from the latent numbers."""
+    def store_as(self, format: Format, rule: Rule) -> None:
+        """From now on in ``format``; learned scales and levels begin anew, from the latent numbers, where it changed."""
+        if (self.format, self.rule) == (format, rule):
+            return
         self.format, self.rule = format, rule
         if rule in ("lsq", "seq", "kmeans"):
             with torch.no_grad():
                 blocks = to_blocks(self.latent, format)
-                first = _first(blocks, format, rule)
-                self.first = first if fresh or self.first.shape != first.shape else self.first
-                if fresh:
-                    self.scale = nn.Parameter(torch.ones_like(first), requires_grad=rule != "kmeans")
-                    if rule == "kmeans":
-                        self.codebook = nn.Parameter(lloyd(blocks / self.first, format.element.levels))
+                self.first = _first(blocks, format, rule)
+                self.scale = nn.Parameter(torch.ones_like(self.first))
+                if rule == "kmeans":
+                    self.codebook = nn.Parameter(lloyd(blocks / self.first, format.element.levels))
 
-    def learned(self) -> list[nn.Parameter]:
-        """What learns besides the latent numbers."""
-        return {"lsq": [self.scale], "seq": [self.scale], "kmeans": [self.codebook]}.get(self.rule, [])
+    def hold(self, frozen: bool) -> None:
+        """Whether codes and scales stay as they are."""
+        for values in (self.latent, self.scale, self.codebook):
+            values.requires_grad_(not frozen)
 
     def forward(self) -> Tensor:
         """``Ŵ (N, K)`` as it will be stored and decoded."""
@@ -87,7 +89,7 @@ class TrainedWeight(nn.Module):
         blocks = to_blocks(self.latent, format)
         scales = self._scales(blocks, format)
         if self.rule == "kmeans":
-            made = _Nearest.apply(blocks, scales, self.codebook)  # type: ignore[no-untyped-call]
+            made = _Nearest.apply(blocks, scales, in_64ths(self.codebook))  # type: ignore[no-untyped-call]
         else:
             made = _Rounded.apply(blocks, scales, levels(format, self.rule), self.rule)  # type: ignore[no-untyped-call]
         return from_blocks(made, self.latent, format)
@@ -111,15 +113,16 @@ class TrainedWeight(nn.Module):
             blocks = to_blocks(self.latent, format)
             scales = self._scales(blocks, format)
             if self.rule == "kmeans":
-                codes = torch.bucketize(blocks / scales, _middles(self.codebook))
-                extra = {"codebook": self.codebook.detach().numpy().copy()}
+                book = in_64ths(self.codebook)
+                codes = torch.bucketize(blocks / scales, _middles(book))
             else:
-                codes, extra = to_codes(blocks / scales, levels(format, self.rule)), {}
+                known = levels(format, self.rule)
+                book = torch.arange(known.top + 1) * known.step - known.zero
+                codes = to_codes(blocks / scales, known)
             plain = from_blocks(codes, self.latent, format).to(torch.uint8).numpy()
-            kind = str(format.scale)
-            stored = from_f32(scales.squeeze(-1).numpy(), kind)
-            mins = from_f32((scales * levels(format, self.rule).low).squeeze(-1).numpy(), kind) if format.has_min else None
-        return from_codes(format, plain, stored, mins, extra)
+            stored = from_f32(scales.squeeze(-1).numpy(), str(format.scale))
+        learned = format.element.name.startswith("kmeans")
+        return from_codes(format, plain, stored, None, {"codebook": book.float().numpy()} if learned else {})
 
     def _scales(self, blocks: Tensor, format: Format) -> Tensor:
         """(rows, groups, 1), as they are stored; with a gradient where they are learned."""
@@ -149,15 +152,18 @@ def from_blocks(blocks: Tensor, like: Tensor, format: Format) -> Tensor:
 
 
 def as_stored(scales: Tensor, format: Format) -> Tensor:
-    """Rounded to the scale's type, straight through; under SEQ's two bits so that 1½ of it needs no rounding."""
+    """Rounded to the scale's type, straight through."""
     kind = str(format.scale)
     with torch.no_grad():
-        rounded = scales.clamp(_TINY, LARGEST[kind]).to(_DTYPES[kind])
-        if format.has_min:  # 1.5 = 0b11 / 2 has two bits, so two fewer are left to the scale
-            bits = rounded.view(torch.int32 if kind == "f32" else torch.int16)
-            rounded = (bits & ~3).view(rounded.dtype).clamp(min=4 * _TINY)
-        found = rounded.float()
+        found = scales.clamp(_TINY, LARGEST[kind]).to(_DTYPES[kind]).float()
     return scales + (found - scales).detach() if scales.requires_grad else found
+
+
+def in_64ths(codebook: Tensor) -> Tensor:
+    """Levels as integers lower them: multiples of 1/64, straight through."""
+    with torch.no_grad():
+        found = (codebook * 64).round_().clamp_(-127, 127) / 64
+    return codebook + (found - codebook).detach()
 
 
 def to_codes(v: Tensor, levels: Levels) -> Tensor:
