@@ -103,7 +103,10 @@ def _state(file: SafetensorsFile) -> dict[str, Any]:
     found = file.tensors.get(_STATE)
     if found is None or found.dtype != "U8":
         raise Refused(f"{file.path} is no checkpoint of a training.", hint=_HINT)
-    return parse_json_object(file.bytes_of(_STATE).tobytes(), f"{file.path}: the state")
+    try:
+        return parse_json_object(file.bytes_of(_STATE).tobytes(), f"{file.path}: the state")
+    except Refused as error:
+        raise Refused(error.message, hint=_HINT) from None
 
 
 def _curve(path: Path, stored: object, epochs: int) -> list[Epoch]:
