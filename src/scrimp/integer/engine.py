@@ -14,6 +14,7 @@ from scrimp.integer.reference import U8
 
 #: As ``core/integer.h`` numbers them.
 _PRODUCT, _MAX_POOL, _AVG_POOL, _ADD = range(4)
+_MAX_THREADS = 1024
 
 
 class IntegerEngine:
@@ -21,6 +22,8 @@ class IntegerEngine:
 
     def __init__(self, program: IntegerProgram, *, threads: int | None = None, isa: str | None = None) -> None:
         check(program)
+        if threads is not None and not 1 <= threads <= _MAX_THREADS:
+            raise UsageError(f"{threads:,} threads are out of range.", hint=f"1 … {_MAX_THREADS:,} are possible")
         self.program, self.threads, self.isa = program, threads or default_threads(), pick_isa(isa)
         shapes = [(image.height, image.width, image.channels) for image in program.buffers]
         pixels = program.pixels
