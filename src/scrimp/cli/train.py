@@ -107,9 +107,7 @@ def tell(report: TrainReport) -> None:
     print(f"\ntest accuracy {100 * report.accuracy:.2f} ± {100 * report.accuracy_se:.2f} % "
           f"({report.test_pictures:,} pictures)")  # fmt: skip
     if report.integer is not None:
-        print(
-            f"in integers   {100 * report.integer:.2f} % ({report.same:,} of {report.integer_pictures:,} answers alike)"
-        )
+        print(f"in integers   {100 * report.integer:.2f} % ({report.same:,} of {report.test_pictures:,} answers alike)")
     print(f"weights       {format_bytes(report.weight_bytes)}; files {format_bytes(report.file_bytes)}")
     print(f"trained       {len(report.curve)} epochs in {format_seconds(report.seconds)}")
     print(f"written       {report.out}, with report.html")

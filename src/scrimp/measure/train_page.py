@@ -26,7 +26,7 @@ def _summary(report: TrainReport) -> str:
     facts = [("test accuracy", f"{100 * report.accuracy:.2f} ± {100 * report.accuracy_se:.2f} %")]
     if report.integer is not None:
         facts.append(("in integers", f"{100 * report.integer:.2f} %"))
-        facts.append(("answers alike", f"{report.same:,} of {report.integer_pictures:,}"))
+        facts.append(("answers alike", f"{report.same:,} of {report.test_pictures:,}"))
     facts += [("weights", format_bytes(report.weight_bytes)), ("parameters", f"{report.parameters:,}"),
               ("multiplications a picture", f"{report.multiplications:,}"),
               ("pictures", f"{report.train_pictures:,} + {report.test_pictures:,}"),

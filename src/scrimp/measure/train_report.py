@@ -47,7 +47,7 @@ class Layer:
 @dataclass(frozen=True, slots=True)
 class TrainReport:
     """``accuracy`` is torch's on all test pictures after the last epoch, not the best; ``integer`` that of the
-    IntegerProgram of what is stored, on the first ``integer_pictures`` of them; ``same`` counts equal answers there."""
+    IntegerProgram of what is stored, None where it does not lower; ``same`` counts equal answers of both."""
 
     out: str
     recipe: Mapping[str, Any]
@@ -58,7 +58,6 @@ class TrainReport:
     test_pictures: int
     accuracy: float
     integer: float | None
-    integer_pictures: int
     same: int
     file_bytes: int
     seconds: float

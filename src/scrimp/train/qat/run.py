@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scrimp.errors import Refused, ScrimpError
-from scrimp.integer import lower, reference
+from scrimp.integer import lower
 from scrimp.integer.at_rest import Tensors
+from scrimp.integer.engine import IntegerEngine
 from scrimp.integer.program import IntegerProgram
 from scrimp.measure.train_report import Row, TrainReport, layers, multiplications
 from scrimp.models.cnn import Image, Net
@@ -28,8 +29,8 @@ from scrimp.train.qat.recipe import Recipe
 from scrimp.train.qat.stored import teacher
 from scrimp.train.qat.student import Student
 
-#: Multiplications that the check in integers may take where only NumPy runs it.
-_CHECKED = 2 * 10**10
+#: Pictures between two ticks of the progress of the check in integers.
+_AT_ONCE = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,7 @@ def _timed(job: Job, batches: int) -> float:
 def _report(job: Job, out: Path, course: Course, tensors: Tensors, progress: Progress) -> TrainReport:
     test, notes = job.lessons.test, list[str]()
     ours = predict(course.student, test)
-    integer, seen, same = None, 0, 0
+    integer, same = None, 0
     if job.recipe.activations != "static":
         notes.append(
             f"trained with {job.recipe.activations} activations; their steps in the store are the largest seen"
@@ -157,30 +158,28 @@ def _report(job: Job, out: Path, course: Course, tensors: Tensors, progress: Pro
     except Refused as error:
         notes.append(f"it does not run in integers: {error.message}")
     else:
-        seen = max(1, min(len(test), _CHECKED // multiplications(job.net)))
-        theirs = _in_integers(program, test.first(seen), progress)
-        integer, same = float((theirs == test.labels[:seen]).mean()), int((theirs == ours[:seen]).sum())
+        theirs = _in_integers(program, test, progress)
+        integer, same = float((theirs == test.labels).mean()), int((theirs == ours).sum())
     found = layers(job.net, tensors)
     return TrainReport(
         out=str(out), recipe=job.recipe.document, parameters=_count(job.net),
         multiplications=multiplications(job.net), weight_bytes=sum(layer.bytes for layer in found),
         train_pictures=len(job.lessons.train), test_pictures=len(test),
-        accuracy=float((ours == test.labels).mean()), integer=integer, integer_pictures=seen, same=same, file_bytes=0,
+        accuracy=float((ours == test.labels).mean()), integer=integer, same=same, file_bytes=0,
         seconds=sum(epoch.seconds for epoch in course.curve),
         curve=tuple(Row(*astuple(epoch)) for epoch in course.curve), layers=found, notes=tuple(notes),
     )  # fmt: skip
 
 
 def _in_integers(program: IntegerProgram, pictures: Pictures, progress: Progress) -> NDArray[np.int64]:
-    """The class with the largest logit."""
-    step = max(1, min(256, (1 << 24) // max(image.size for image in program.buffers)))
+    """The class with the largest logit, by the engine."""
+    engine, found = IntegerEngine(program), []
     progress.start("in integers", len(pictures))
-    found = []
-    for at in range(0, len(pictures), step):
-        found.append(reference.run(program, pictures.images[at : at + step]).argmax(axis=1))
+    for at in range(0, len(pictures), _AT_ONCE):
+        found.append(engine.logits(pictures.images[at : at + _AT_ONCE]).argmax(axis=1))
         progress.advance(len(found[-1]))
     progress.finish()
-    return np.concatenate(found).astype(np.int64)
+    return np.concatenate(found)
 
 
 def _weighed(report: TrainReport, out: Path) -> TrainReport:
