@@ -18,7 +18,8 @@ def page(report: TrainReport) -> str:
     title = f"Training of {report.recipe.get('model', {}).get('name', 'a network')} on "
     title += str(report.recipe.get("data", {}).get("set", "pictures"))
     body = [f"<h1>{escape(title)}</h1>", _summary(report), '<div class="two">', _accuracy(report), _loss(report),
-            "</div>", "<h2>Weights on their levels</h2>", _levels(report), _table(report)]  # fmt: skip
+            "</div>", "<h2>Weights on their levels</h2>", _levels(report),
+            "<h2>Operations</h2>", _table(report)]  # fmt: skip
     return document(title, body)
 
 
@@ -32,9 +33,7 @@ def _summary(report: TrainReport) -> str:
               ("pictures", f"{report.train_pictures:,} + {report.test_pictures:,}"),
               ("time", f"{len(report.curve)} epochs, {format_seconds(report.seconds)}")]  # fmt: skip
     listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts)
-    words = (
-        "The accuracy is that after the last epoch, on pictures that nothing was learned from and nothing chosen by."
-    )
+    words = "The accuracy is that after the last epoch, not that of the best."
     notes = "".join(f"<p>{escape(note)}</p>" for note in report.notes)
     return f'<figure style="max-width: 430px"><dl>{listed}</dl></figure><p class="soft">{words}</p>{notes}'
 
@@ -81,7 +80,8 @@ def _levels(report: TrainReport) -> str:
     for at, layer in enumerate(shown):
         body += _bars(layer, _ROW * at + 8)
     words = "Bars from the lowest level to the highest; the highest bar of a row is its most frequent level."
-    return f"<figure>{svg.svg(body, 'shares of levels', height)}<figcaption>{words}</figcaption></figure>"
+    picture = svg.svg(body, "shares of levels", height)
+    return f'<figure style="max-width: 560px">{picture}<figcaption>{words}</figcaption></figure>'
 
 
 def _bars(layer: Layer, top: float) -> list[str]:
