@@ -76,9 +76,16 @@ def _warp(x: Tensor, how: Augmentation, random: np.random.Generator) -> Tensor:
     if how.elastic:
         moves = random.normal(0, how.elastic, (n, 2, _GRID, _GRID)).astype(np.float32)
         moves *= 2 / np.array([width, height], np.float32)[None, :, None, None]
-        smooth = functional.interpolate(torch.from_numpy(moves), (height, width), mode="bicubic", align_corners=True)
+        smooth = _spread(height) @ torch.from_numpy(moves) @ _spread(width).T
         grid = grid + smooth.permute(0, 2, 3, 1)
     return functional.grid_sample(x, grid, padding_mode="zeros", align_corners=False)
+
+
+def _spread(side: int) -> Tensor:
+    """``(side, _GRID)``: bicubic interpolation from the coarse grid along one axis."""
+    return functional.interpolate(torch.eye(_GRID)[None, None], (_GRID, side), mode="bicubic", align_corners=True)[
+        0, 0
+    ].T.contiguous()  # of the rows nothing changes
 
 
 def _matrices(n: int, how: Augmentation, sides: tuple[int, int], random: np.random.Generator) -> Tensor:
