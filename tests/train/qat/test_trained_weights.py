@@ -8,7 +8,9 @@ torch = pytest.importorskip("torch")
 from scrimp.errors import UsageError  # noqa: E402
 from scrimp.formats import parse  # noqa: E402
 from scrimp.train.qat.rules import BEST_STEP, Levels, check_rule, default_rule, levels  # noqa: E402
-from scrimp.train.qat.weights import TrainedWeight, lloyd, octav, to_codes  # noqa: E402
+from scrimp.train.qat.scales import lloyd, octav  # noqa: E402
+from scrimp.train.qat.straight_through import to_codes  # noqa: E402
+from scrimp.train.qat.weights import TrainedWeight  # noqa: E402
 
 #: Every rule with formats it serves, of all blocks and scale types.
 SERVED = [("ternary:row", "absmean"), ("ternary:tensor", "absmean"), ("binary:row", "absmean"), ("binary:row", "sign"),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from scrimp.train.qat.weights import through
+from scrimp.train.qat.straight_through import through
 
 Kind = Literal["static", "dynamic", "float"]
 LOW, HIGH = -128, 127

@@ -19,26 +19,19 @@ Scales are rounded to the type they are stored in before anything is divided by 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
-from torch.nn import functional
 
 from scrimp.formats import Format
-from scrimp.formats.scale_types import LARGEST, from_f32
+from scrimp.formats.scale_types import from_f32
 from scrimp.tensors import QTensor, encode_weight, from_codes, from_floats
-from scrimp.train.qat.rules import SEQ_WINDOW, Levels, Rule, best_step, levels
+from scrimp.train.qat.rules import Rule, levels
+from scrimp.train.qat.scales import as_stored, chosen, first, from_blocks, in_64ths, lloyd, to_blocks
+from scrimp.train.qat.straight_through import Nearest, Rounded, Slowed, middles, through, to_codes
 
-_DTYPES = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32}
-#: Smallest scale: that of float16.
-_TINY = 2.0**-24
 #: Of a learned scale over its first value.
 _LEAST = 0.01
-_NEWTON_STEPS = 10
-_LLOYD_STEPS = 20
 
 
 class TrainedWeight(nn.Module):
@@ -68,7 +61,7 @@ class TrainedWeight(nn.Module):
         if rule in ("lsq", "seq", "kmeans"):
             with torch.no_grad():
                 blocks = to_blocks(self.latent, format)
-                self.first = _first(blocks, format, rule)
+                self.first = first(blocks, format, rule)
                 self.scale = nn.Parameter(torch.ones_like(self.first))
                 if rule == "kmeans":
                     self.codebook = nn.Parameter(lloyd(blocks / self.first, format.element.levels))
@@ -89,9 +82,9 @@ class TrainedWeight(nn.Module):
         blocks = to_blocks(self.latent, format)
         scales = self._scales(blocks, format)
         if self.rule == "kmeans":
-            made = _Nearest.apply(blocks, scales, in_64ths(self.codebook))  # type: ignore[no-untyped-call]
+            made = Nearest.apply(blocks, scales, in_64ths(self.codebook))  # type: ignore[no-untyped-call]
         else:
-            made = _Rounded.apply(blocks, scales, levels(format, self.rule), self.rule)  # type: ignore[no-untyped-call]
+            made = Rounded.apply(blocks, scales, levels(format, self.rule), self.rule)  # type: ignore[no-untyped-call]
         return from_blocks(made, self.latent, format)
 
     def settle(self) -> None:
@@ -114,7 +107,7 @@ class TrainedWeight(nn.Module):
             scales = self._scales(blocks, format)
             if self.rule == "kmeans":
                 book = in_64ths(self.codebook)
-                codes = torch.bucketize(blocks / scales, _middles(book))
+                codes = torch.bucketize(blocks / scales, middles(book))
             else:
                 known = levels(format, self.rule)
                 book = torch.arange(known.top + 1) * known.step - known.zero
@@ -129,175 +122,8 @@ class TrainedWeight(nn.Module):
         if self.rule in ("lsq", "seq"):
             positive = levels(format, self.rule).high
             factor = (blocks.numel() / self.first.numel() * positive) ** -0.5
-            return as_stored(_Slowed.apply(self.scale, factor) * self.first, format)  # type: ignore[no-untyped-call]
+            return as_stored(Slowed.apply(self.scale, factor) * self.first, format)  # type: ignore[no-untyped-call]
         if self.rule == "kmeans":
             return as_stored(self.first, format)
         with torch.no_grad():
-            return as_stored(_chosen(blocks, format, self.rule), format)
-
-
-def to_blocks(weight: Tensor, format: Format) -> Tensor:
-    """``(N, K)`` → ``(rows, groups, inputs)`` that share a scale; a ragged last group is filled with zeros."""
-    if format.block == "tensor":
-        return weight.reshape(1, 1, -1)
-    group = format.group(weight.shape[1])
-    missing = -weight.shape[1] % group
-    return (functional.pad(weight, (0, missing)) if missing else weight).view(weight.shape[0], -1, group)
-
-
-def from_blocks(blocks: Tensor, like: Tensor, format: Format) -> Tensor:
-    if format.block == "tensor":
-        return blocks.view(like.shape)
-    return blocks.flatten(1)[:, : like.shape[1]]
-
-
-def as_stored(scales: Tensor, format: Format) -> Tensor:
-    """Rounded to the scale's type, straight through."""
-    kind = str(format.scale)
-    with torch.no_grad():
-        found = scales.clamp(_TINY, LARGEST[kind]).to(_DTYPES[kind]).float()
-    return through(scales, found)
-
-
-def in_64ths(codebook: Tensor) -> Tensor:
-    """Levels as integers lower them: multiples of 1/64, straight through."""
-    with torch.no_grad():
-        found = (codebook * 64).round_().clamp_(-127, 127) / 64
-    return through(codebook, found)
-
-
-def to_codes(v: Tensor, levels: Levels) -> Tensor:
-    """Codes of ``v = w / scale``, as floats."""
-    if levels.top == 1 and levels.zero == 1:  # binary: 0 is +1
-        return (v >= 0).to(v.dtype)
-    return ((v + levels.zero) / levels.step).round_().clamp_(0, levels.top)
-
-
-def through(values: Tensor, rounded: Tensor) -> Tensor:
-    """``rounded`` to the last bit, with the gradient of ``values``."""
-    found: Tensor = _Through.apply(values, rounded)  # type: ignore[no-untyped-call]
-    return found
-
-
-class _Through(Function):
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, rounded: Tensor) -> Tensor:
-        return rounded.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *given: Tensor) -> tuple[Tensor | None, ...]:
-        return given[0], None
-
-
-class _Rounded(Function):
-    """``scale · number`` of the nearest code; the way back is in the table above."""
-
-    @staticmethod
-    def forward(ctx: Any, w: Tensor, scales: Tensor, levels: Levels, rule: Rule) -> Tensor:
-        v = w / scales
-        numbers = to_codes(v, levels) * levels.step - levels.zero
-        ctx.save_for_backward(v, numbers)
-        ctx.levels, ctx.rule = levels, rule
-        return numbers * scales
-
-    @staticmethod
-    def backward(ctx: Any, *given: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,), (v, numbers) = given, ctx.saved_tensors
-        return (*_straight_through(gradient, v, numbers, ctx.levels, ctx.rule), None, None)
-
-
-def _straight_through(
-    gradient: Tensor, v: Tensor, numbers: Tensor, levels: Levels, rule: Rule
-) -> tuple[Tensor, Tensor | None]:
-    """Gradients of weights and of scales."""
-    if rule in ("absmean", "absmax"):
-        return gradient, None
-    if rule == "octav":
-        return gradient * (-levels.low / v.abs()).clamp(max=1), None
-    binary = levels.top == 1
-    low, high = (-1.0, 1.0) if binary else (levels.low, levels.high)
-    if rule == "seq":
-        low, high = -(reach := SEQ_WINDOW * (levels.high + 0.5)), reach
-    inside = ((v > low) & (v < high)).to(v.dtype)
-    passed = gradient * inside
-    if rule == "sign":
-        return passed, None
-    off = numbers if binary else numbers - v * inside
-    return passed, (gradient * off).sum(dim=2, keepdim=True)
-
-
-class _Nearest(Function):
-    """``scale · level`` of the nearest level of a codebook in ascending order."""
-
-    @staticmethod
-    def forward(ctx: Any, w: Tensor, scales: Tensor, codebook: Tensor) -> Tensor:
-        codes = torch.bucketize(w / scales, _middles(codebook))
-        ctx.save_for_backward(codes, scales)
-        ctx.count = len(codebook)
-        return codebook[codes] * scales
-
-    @staticmethod
-    def backward(ctx: Any, *given: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,), (codes, scales) = given, ctx.saved_tensors
-        sums = torch.bincount(codes.flatten(), (gradient * scales).flatten(), minlength=ctx.count)
-        return gradient, None, sums.to(gradient.dtype)
-
-
-class _Slowed(Function):
-    """The value, and a factor of its gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, factor: float) -> Tensor:
-        ctx.factor = factor
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *given: Tensor) -> tuple[Tensor | None, ...]:
-        return given[0] * ctx.factor, None
-
-
-def _middles(codebook: Tensor) -> Tensor:
-    return (codebook[1:] + codebook[:-1]) / 2
-
-
-def _first(blocks: Tensor, format: Format, rule: Rule) -> Tensor:
-    """Where learned scales begin; of a codebook's, the largest magnitude, which then stays."""
-    if rule == "kmeans":
-        return blocks.abs().amax(dim=2, keepdim=True).clamp(min=_TINY)
-    return (best_step(format.element) * blocks.square().mean(dim=2, keepdim=True).sqrt()).clamp(min=_TINY)
-
-
-def _chosen(blocks: Tensor, format: Format, rule: Rule) -> Tensor:
-    if rule in ("absmean", "sign"):
-        return blocks.abs().mean(dim=2, keepdim=True)
-    largest = levels(format, rule).high
-    if rule == "absmax":
-        return blocks.abs().amax(dim=2, keepdim=True) / largest
-    return octav(blocks, format.element.bits) / -levels(format, rule).low
-
-
-def octav(blocks: Tensor, bits: int) -> Tensor:
-    """The clipping point with the least squared error, of rounding and of clipping.
-
-    ``c ← Σ |w| [|w| > c] / (4^-bits / 3 · Σ [0 < |w| ≤ c] + Σ [|w| > c])``; the start is the mean magnitude.
-    Source: Sakr et al. 2022, arXiv:2206.06501, algorithm 1.
-    """
-    size = blocks.abs()
-    clip = size.mean(dim=2, keepdim=True)
-    for _ in range(_NEWTON_STEPS):
-        beyond = size > clip
-        weighed = 4.0**-bits / 3 * ((size <= clip) & (size > 0)).sum(2, keepdim=True) + beyond.sum(2, keepdim=True)
-        clip = (size * beyond).sum(2, keepdim=True) / weighed.clamp(min=_TINY)
-    return clip
-
-
-def lloyd(values: Tensor, count: int) -> Tensor:
-    """``count`` levels by Lloyd's iteration from equally spaced ones, as Han et al. start; in ascending order."""
-    flat = values.flatten()
-    found = torch.linspace(float(flat.min()), float(flat.max()), count)
-    for _ in range(_LLOYD_STEPS):
-        codes = torch.bucketize(flat, _middles(found))
-        counts = torch.bincount(codes, minlength=count)
-        sums = torch.bincount(codes, flat, minlength=count)
-        found = torch.where(counts > 0, (sums / counts.clamp(min=1)).to(flat.dtype), found)
-    return found.sort().values
+            return as_stored(chosen(blocks, format, self.rule), format)
