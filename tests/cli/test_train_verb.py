@@ -36,6 +36,7 @@ def test_a_recipe_becomes_a_store_and_a_page(recipe, data, capsys):
     assert told.err.count("epoch ") == 2
     assert "left" in told.err.splitlines()[0]
     assert {file.name for file in out.iterdir()} == {"config.json", "model.safetensors", "scrimp.json", "report.html"}
+    assert main(["train", str(recipe), "-o", str(out), "--data", str(data)]) == 0  # in the place of the older one
 
 
 def test_json_is_one_document(recipe, data, capsys):
@@ -61,7 +62,9 @@ def test_a_dry_run_writes_nothing(recipe, data, capsys):
         (["missing.toml", "-o", "out"], 1, "No such file"),
         (["r.toml"], 2, "no place to write"),
         (["r.toml", "-o", "nowhere/out"], 1, "does not exist"),
-        (["r.toml", "-o", "r.toml"], 1, "is a file"),
+        (["r.toml", "-o", "r.toml"], 2, "is not a directory"),
+        (["r.toml", "-o", "."], 2, "no name for a new directory"),
+        (["r.toml", "-o", "held"], 2, "holds files that scrimp did not write"),
         (["r.toml", "-o", "out", "--data", "nowhere"], 1, "pictures are missing"),
         (["bad.toml", "-o", "out"], 2, "nothing is called 'wieghts'"),
     ],
@@ -69,6 +72,8 @@ def test_a_dry_run_writes_nothing(recipe, data, capsys):
 def test_errors_are_one_line_and_a_hint(recipe, data, capsys, monkeypatch, arguments, code, words):
     monkeypatch.chdir(recipe.parent)
     monkeypatch.setenv("SCRIMP_DATA", str(data))
+    Path("held").mkdir()
+    Path("held/letter.txt").write_text("words")
     Path("bad.toml").write_text(TINY.replace("[weights]", "[wieghts]"))
     assert main(["train", *arguments]) == code
     told = capsys.readouterr()

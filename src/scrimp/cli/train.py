@@ -121,10 +121,11 @@ def write_page(report: TrainReport, out: Path) -> None:
 
 
 def _check_place(out: Path) -> None:
+    """That a store can be written to ``out``, before hours of work are lost on it."""
     from scrimp.errors import ScrimpError
+    from scrimp.store.partial import check_out
 
-    if out.exists() and not out.is_dir():
-        raise ScrimpError(f"{out} is a file.", hint="name a directory with -o")
+    check_out(out)
     if not out.absolute().parent.is_dir():
         raise ScrimpError(f"{out.parent} does not exist, so {out.name} cannot be written there.",
                           hint=f"mkdir -p {out.parent}")  # fmt: skip
