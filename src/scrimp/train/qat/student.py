@@ -103,7 +103,7 @@ class Student(nn.Module):
         return found
 
     def _folded(self, node: Node) -> tuple[F32, F32]:
-        """``γ (x − μ) / √(σ² + ε) + β = gain · x + bias``, in float64, rounded once."""
+        """``γ (x − μ) / √(σ² + EPSILON) + β = gain · x + bias``, in float64, rounded once."""
         if node.name not in self.norms:
             return np.ones(node.outputs, np.float32), self.bias.detach().numpy().copy()
         return fold(self.norms[node.name])
