@@ -11,7 +11,7 @@ from scrimp.errors import UsageError
 from scrimp.integer import reference
 from scrimp.integer.engine import IntegerEngine
 from scrimp.integer.lower import lower
-from scrimp.integer.program import AvgPool, IntegerProgram, MaxPool, Product, Requantize, check, largest_sum
+from scrimp.integer.program import Add, AvgPool, IntegerProgram, MaxPool, Product, Requantize, check, largest_sum
 from scrimp.models.cnn import Image, Net, Node, Pixels
 
 ISAS = _core.available_isas()
@@ -33,9 +33,13 @@ def random_program(rng):
     """Up to six operations with random sides, kernels, strides, padding, groups and requantization."""
     image = Image(*(int(rng.integers(1, 14)) for _ in range(2)), int(rng.choice([1, 2, 3, 8, 17, 33])))
     buffers, ops, seen = [image], [], {0}
-    for _ in range(int(rng.integers(0, 6))):
+    for _ in range(int(rng.integers(0, 8))):
         place = int(rng.choice(sorted(seen)))
-        op, made = random_op(rng, place, buffers[place], len(buffers))
+        same = [index for index in sorted(seen) if buffers[index] == buffers[place]]
+        if rng.random() < 0.25:
+            op, made = random_add(rng, place, int(rng.choice(same)), len(buffers)), buffers[place]
+        else:
+            op, made = random_op(rng, place, buffers[place], len(buffers))
         buffers.append(made)
         ops.append(op)
         seen.add(op.output)
@@ -45,6 +49,11 @@ def random_program(rng):
     by = requantize(rng, len(weight), largest_sum(weight), logits=True)
     last = Product("l", place, place + 1, weight, "int8", (image.height, image.width), 1, 0, 1, by)
     return IntegerProgram((*buffers, Image(1, 1, len(weight))), Pixels(128, 0, 1.0), (*ops, last))
+
+
+def random_add(rng, first, second, output):
+    multipliers = tuple(int(m) for m in rng.integers(-(1 << 22), 1 << 22, 2))
+    return Add("+", (first, second), output, multipliers, int(rng.integers(-(1 << 24), 1 << 24)), 22, -128, 127)
 
 
 def random_op(rng, place, image, output):

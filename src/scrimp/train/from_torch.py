@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -209,11 +210,15 @@ def _add(growing: Growing, call: Call) -> Value:
 
 
 def _flatten(growing: Growing, call: Call) -> Value:
-    """Any view that keeps the pictures apart and makes each of them a vector, or leaves it what it is."""
+    """Any view that keeps the pictures apart and makes each of them a vector, or leaves it what it is.
+
+    What has one point only may be seen in any shape.
+    """
     value = _value(growing, call, call.arguments[0])
     image = value.image
     picture = (image.channels, image.height, image.width)
-    if call.shape[1:] not in ((image.size,), picture):
+    point = image.size == image.channels == prod(call.shape[1:])
+    if not point and call.shape[1:] not in ((image.size,), picture):
         raise Refused(
             f"{call.words} makes {call.shape} of pictures of {picture}.", hint="flatten all but the first axis"
         )
