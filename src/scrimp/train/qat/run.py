@@ -31,6 +31,8 @@ from scrimp.train.qat.student import Student
 
 #: Pictures between two ticks of the progress of the check in integers.
 _AT_ONCE = 512
+#: Batches that a forecast is made from.
+_FORECAST = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What a run will take: measured on two batches, nothing kept of them."""
+    """What a run will take: measured on a few batches of learning and one of testing, nothing kept of them."""
 
     parameters: int
     multiplications: int
@@ -113,14 +115,17 @@ def forecast(job: Job) -> Forecast:
     student = Student(job.net, recipe.seed)
     course = begin(recipe, student)
     enter(recipe, course, recipe.schedule.epochs - 1)
-    once = _timed(job, 1)
-    seconds = _timed(job, 3) - once
+    batches = batches_of(recipe, len(job.lessons.train))
+    _timed(job, 1)  # so that nothing is loaded later
+    seconds = _timed(job, few := min(batches, _FORECAST)) / few * batches
+    began, seen = time.perf_counter(), job.lessons.test.first(_AT_ONCE)
+    predict(student, seen)
+    seconds += (time.perf_counter() - began) / len(seen) * len(job.lessons.test)
     tensors = student.tensors()
     stored = [(node.name, recipe.of(node.name).spelled, _bytes(tensors[f"{node.name}.weight"]))
               for node in job.net.nodes if node.multiplies]  # fmt: skip
-    batches = batches_of(recipe, len(job.lessons.train))
     return Forecast(_count(job.net), multiplications(job.net), sum(row[2] for row in stored), len(job.lessons.train),
-                    len(job.lessons.test), recipe.schedule.epochs, seconds / 2 * batches, tuple(stored),
+                    len(job.lessons.test), recipe.schedule.epochs, seconds, tuple(stored),
                     refusal(job.net, {name: np.ones(1, np.float32) if name.endswith(".step") else tensor
                                       for name, tensor in tensors.items()}))  # fmt: skip
 
