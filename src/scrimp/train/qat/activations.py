@@ -14,6 +14,8 @@ Kind = Literal["static", "dynamic", "float"]
 LOW, HIGH = -128, 127
 #: Numbers that fit into a cache with all that is made of them.
 _PIECE = 1 << 16
+#: Of a largest magnitude, from batch to batch.
+_KEPT = 0.99
 #: Root mean squares that eight bits reach to at first.
 _FIRST_REACH = 6.0
 #: Of a learned step over its first value.
@@ -27,7 +29,10 @@ class Activation(nn.Module):
              comes sets ``first`` to ``6 · √mean x² / 127``, half of what LSQ begins with: eight bits have room, and
              finer steps keep integers and training closer together
     dynamic  ``step = max |x| / 127`` of each picture; the gradient passes everywhere
-    float    no rounding; ``largest`` remembers the largest magnitude, from which a store gets its step
+    float    no rounding
+
+    Under the latter two ``largest`` remembers the largest magnitude of the last hundred batches or so, from which a
+    store gets its step.
     """
 
     first: Tensor
@@ -63,7 +68,8 @@ class Activation(nn.Module):
         made = x.clamp(min=0) if self.relu else x
         with torch.no_grad():
             size = made.abs().flatten(1).amax(dim=1).clamp(min=1e-6)
-            self.largest = torch.maximum(self.largest * 0.99 if self.training else self.largest, size.max())
+            if self.training:  # a test must not decide what is stored
+                self.largest = torch.maximum(self.largest * _KEPT, size.max())
         if self.kind == "float":
             return made
         steps = (size / HIGH).view(-1, *[1] * (x.dim() - 1))
