@@ -19,9 +19,10 @@ VERBS: dict[str, str] = {
     "recover": "bring a compressed model nearer to its original, at the same size",
     "run": "stream a completion",
     "chat": "talk to a model",
-    "eval": "perplexity, divergence from the original, tasks",
+    "eval": "perplexity, divergence from the original, tasks; accuracy on pictures",
     "bench": "speed against the memory ceiling measured in the same run",
     "compare": "one table: bytes × loss × speed",
+    "train": "train a low-bit network of pictures, as a recipe says",
     "formats": "number formats: levels, bits, error on your tensors, cost",
     "doctor": "processor, instruction sets, memory, versions, known problems",
 }

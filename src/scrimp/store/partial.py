@@ -34,7 +34,7 @@ SCRIMP_JSON = "scrimp.json"
 #: All that a store can hold; a directory with anything else is not replaced.
 OWN_FILES = frozenset({
     MODEL_FILE, SCRIMP_JSON, f".{SCRIMP_JSON}.new", "config.json", "tokenizer.json", "tokenizer_config.json",
-    "generation_config.json",
+    "generation_config.json", "report.html",
 })  # fmt: skip
 #: What to do when bytes are not those that were written.
 #: Errors that say that nothing can be written at this path.
