@@ -1,0 +1,37 @@
+#include "scrimp.h"
+#include "tables.h"
+
+/* Five trits per byte: a table of all 243 partial sums of five inputs, |sum| <= 640. */
+static void table(int16_t *t, const int8_t *x)
+{
+    const int32_t x0 = x[0], x1 = x[1], x2 = x[2], x3 = x[3];
+    int32_t start = -x0 - x1 - x2 - x3 - x[4];
+    int i;
+    for (i = 0; i < 3; i++, start += x[4]) {
+        t = scrimp_trits(t, start, x0, x1, x2);
+        t = scrimp_trits(t, start + x3, x0, x1, x2);
+        t = scrimp_trits(t, start + x3 + x3, x0, x1, x2);
+    }
+}
+
+void scrimp_t5(const int8_t *x, int32_t k, const void *weight, int32_t n, int32_t *acc, int16_t *tables)
+{
+    const uint8_t *w = weight;
+    scrimp_clear(acc, n);
+    for (; k > 0; k -= 5, x += 5) {
+        int8_t last[5];
+        const uint8_t *end = w + n;
+        int32_t *a = acc;
+        if (k < 5)
+            scrimp_group(last, 5, x, k);
+        table(tables, k < 5 ? last : x);
+        for (; end - w >= 4; w += 4, a += 4) {
+            a[0] += tables[w[0]];
+            a[1] += tables[w[1]];
+            a[2] += tables[w[2]];
+            a[3] += tables[w[3]];
+        }
+        while (w < end)
+            *a++ += tables[*w++];
+    }
+}
