@@ -1,30 +1,49 @@
 #include "scrimp.h"
 #include "tables.h"
 
+/* t[bits] = the sum of those of scale * x[0 .. 3] whose bit is 1. Returns t + 16. */
+static int16_t *quad(int16_t *t, const int8_t *x, int32_t scale)
+{
+    const int32_t x0 = x[0] * scale, x1 = x[1] * scale, x2 = x[2] * scale, both = x0 + x1;
+    const int16_t *end = t + 16;
+    int32_t v = 0;
+    for (; t < end; t += 8, v = x[3] * scale) {
+        t[0] = (int16_t)v;
+        t[1] = (int16_t)(v + x0);
+        t[2] = (int16_t)(v + x1);
+        t[3] = (int16_t)(v + both);
+        v += x2;
+        t[4] = (int16_t)v;
+        t[5] = (int16_t)(v + x0);
+        t[6] = (int16_t)(v + x1);
+        t[7] = (int16_t)(v + both);
+    }
+    return t;
+}
+
+#if defined(__ARM_ARCH) && __ARM_ARCH >= 7
+#define AT(c, i) t[16 * (i) + ((c) >> 4 * (i) & 15)]
+#else
+#define AT(c, i) SCRIMP_AT(t + 16 * (i), ((i) ? (c) >> (4 * (i) - 1) : (c) << 1) & 30)
+#endif
+
 /* One bit per weight, 32 inputs per word: eight tables of the 16 partial sums of four inputs. acc[i] += the sum of
  * scale * x over the inputs whose bit is 1. */
 static const uint32_t *plane(const int8_t *x, int32_t k, const uint32_t *w, int32_t n, int32_t *acc, int16_t *tables,
                              int32_t scale)
 {
+    const int16_t *t = tables;
     for (; k > 0; k -= 32, x += 32) {
         int8_t last[32];
-        const int8_t *v = x;
+        const int8_t *v = scrimp_group(last, 32, x, k);
         const uint32_t *end = w + n;
-        int16_t *t = tables;
+        int16_t *to = tables;
         int32_t *a = acc;
-        int i;
-        if (k < 32) {
-            scrimp_group(last, 32, x, k);
-            v = last;
-        }
-        for (i = 0; i < 8; i++, v += 4)
-            t = scrimp_bits(t, v[0] * scale, v[1] * scale, v[2] * scale, v[3] * scale);
-        t = tables;
+        for (; to < tables + 128; v += 4)
+            to = quad(to, v, scale);
         while (w < end) {
             const uint32_t c = *w++;
-            const int32_t low = t[c & 15] + t[16 + (c >> 4 & 15)] + t[32 + (c >> 8 & 15)] + t[48 + (c >> 12 & 15)];
-            const int32_t high = t[64 + (c >> 16 & 15)] + t[80 + (c >> 20 & 15)] + t[96 + (c >> 24 & 15)] + t[112 + (c >> 28)];
-            *a++ += low + high;
+            *a++ += AT(c, 0) + AT(c, 1) + AT(c, 2) + AT(c, 3) + AT(c, 4) + AT(c, 5) + AT(c, 6) + AT(c, 7);
         }
     }
     return w;

@@ -5,30 +5,43 @@
 static void tables_of(int16_t *t, const int8_t *x)
 {
     int32_t start;
-    int i;
-    for (i = 0; i < 5; i++, x += 3)
-        t = scrimp_trits(t, -x[0] - x[1] - x[2], x[0], x[1], x[2]);
+    const int8_t *last = x + 15;
+    for (; x < last; x += 3)
+        t = scrimp_trits(t, x, -x[0] - x[1] - x[2]);
     start = -x[0] - x[1] - x[2] - x[3];
-    for (i = 0; i < 3; i++, start += x[3])
-        t = scrimp_trits(t, start, x[0], x[1], x[2]);
+    t = scrimp_trits(t, x, start);
+    t = scrimp_trits(t, x, start + x[3]);
+    scrimp_trits(t, x, start + x[3] + x[3]);
 }
+
+#if defined(__ARM_ARCH) && __ARM_ARCH >= 7
+/* Registers enough for six bases and addressing that doubles an index: they are read through a volatile, or the
+ * compiler would compute one from the other again each time. */
+#define BASES(tables) \
+    int16_t *const volatile base = tables; \
+    const int16_t *t0 = base, *t1 = base + 27, *t2 = base + 54, *t3 = base + 81, *t4 = base + 108, *t5 = base + 135
+#define SUM(c) \
+    (t0[(c) & 31] + t1[(c) >> 5 & 31] + t2[(c) >> 10 & 31] + t3[(c) >> 15 & 31] + t4[(c) >> 20 & 31] + t5[(c) >> 25])
+#else
+#define BASES(tables) const int16_t *t = tables
+#define SUM(c) \
+    (SCRIMP_AT(t, (c) << 1 & 62) + SCRIMP_AT(t + 27, (c) >> 4 & 62) + SCRIMP_AT(t + 54, (c) >> 9 & 62) + \
+     SCRIMP_AT(t + 81, (c) >> 14 & 62) + SCRIMP_AT(t + 108, (c) >> 19 & 62) + SCRIMP_AT(t + 135, (c) >> 24 & 254))
+#endif
 
 void scrimp_t19(const int8_t *x, int32_t k, const void *weight, int32_t n, int32_t *acc, int16_t *tables)
 {
     const uint32_t *w = weight;
+    BASES(tables);
     scrimp_clear(acc, n);
     for (; k > 0; k -= 19, x += 19) {
         int8_t last[19];
         const uint32_t *end = w + n;
         int32_t *a = acc;
-        if (k < 19)
-            scrimp_group(last, 19, x, k);
-        tables_of(tables, k < 19 ? last : x);
+        tables_of(tables, scrimp_group(last, 19, x, k));
         while (w < end) {
             const uint32_t c = *w++;
-            const int32_t low = tables[c & 31] + tables[27 + (c >> 5 & 31)] + tables[54 + (c >> 10 & 31)];
-            const int32_t high = tables[81 + (c >> 15 & 31)] + tables[108 + (c >> 20 & 31)] + tables[135 + (c >> 25)];
-            *a++ += low + high;
+            *a++ += SUM(c);
         }
     }
 }

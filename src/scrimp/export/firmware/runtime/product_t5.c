@@ -4,13 +4,13 @@
 /* Five trits per byte: a table of all 243 partial sums of five inputs, |sum| <= 640. */
 static void table(int16_t *t, const int8_t *x)
 {
-    const int32_t x0 = x[0], x1 = x[1], x2 = x[2], x3 = x[3];
-    int32_t start = -x0 - x1 - x2 - x3 - x[4];
-    int i;
-    for (i = 0; i < 3; i++, start += x[4]) {
-        t = scrimp_trits(t, start, x0, x1, x2);
-        t = scrimp_trits(t, start + x3, x0, x1, x2);
-        t = scrimp_trits(t, start + x3 + x3, x0, x1, x2);
+    int32_t start = -x[0] - x[1] - x[2] - x[3] - x[4];
+    int16_t *end = t + 243;
+    while (t < end) {
+        t = scrimp_trits(t, x, start);
+        t = scrimp_trits(t, x, start + x[3]);
+        t = scrimp_trits(t, x, start + x[3] + x[3]);
+        start += x[4];
     }
 }
 
@@ -22,9 +22,7 @@ void scrimp_t5(const int8_t *x, int32_t k, const void *weight, int32_t n, int32_
         int8_t last[5];
         const uint8_t *end = w + n;
         int32_t *a = acc;
-        if (k < 5)
-            scrimp_group(last, 5, x, k);
-        table(tables, k < 5 ? last : x);
+        table(tables, scrimp_group(last, 5, x, k));
         for (; end - w >= 4; w += 4, a += 4) {
             a[0] += tables[w[0]];
             a[1] += tables[w[1]];

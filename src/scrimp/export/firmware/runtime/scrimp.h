@@ -22,43 +22,39 @@ typedef void scrimp_product(const int8_t *x, int32_t k, const void *weight, int3
 
 scrimp_product scrimp_w8, scrimp_w4, scrimp_t2, scrimp_t5, scrimp_t19, scrimp_b1, scrimp_p2, scrimp_p4, scrimp_p8;
 
-/* Numbers per channel, in as few bytes as hold them: 0 = `one` for all, 2 = int16, 3 = uint16 at `data` and int8 at
- * `high`, 4 = int32. */
-struct scrimp_numbers {
-    const void *data;
-    const int8_t *high;
-    int32_t one;
-    uint8_t bytes;
-};
-
-/* code = clamp(((acc >> pre) * multiplier + offset) >> shift, low, high); `logits`: int32 comes out, unclamped. */
+/* code = clamp(((acc >> pre) * multiplier + offset) >> shift, low, high); `logits`: int32 comes out, unclamped.
+ * Multipliers and offsets are stored in as few bytes as hold them: 0 = one int32 for all channels, 2 = int16,
+ * 3 = uint16 and the high byte elsewhere, 4 = int32. */
 struct scrimp_requantize {
-    struct scrimp_numbers multiplier, offset;
+    const void *multiplier, *offset;
+    const int8_t *offset_high;
+    uint8_t multiplier_bytes, offset_bytes, pre, shift;
     int8_t low, high;
-    uint8_t pre, shift, logits;
+    uint8_t logits;
 };
 
 /* Of the channels first .. first + n - 1; acc is used up. out is int8, or int32 of logits. */
 void scrimp_requantize(const struct scrimp_requantize *by, int32_t *acc, int32_t first, int32_t n, void *out);
 
-/* A convolution, or a linear layer: the convolution whose kernel is the picture. */
-struct scrimp_conv {
-    const uint8_t *weight;
+/* All outputs of a vector, or of the inputs under a kernel. acc and tables are scratch inside the arena. */
+struct scrimp_linear {
+    const void *weight;
     scrimp_product *product;
+    int32_t *acc;
+    int16_t *tables;
     struct scrimp_requantize requantize;
-    uint32_t part_bytes; /* of the weights of a group; where channels are computed one by one, of a row */
-    uint16_t height, width, channels; /* of the input */
-    uint16_t out_height, out_width, outputs;
-    uint16_t kernel_height, kernel_width;
-    uint16_t stride, padding;
-    uint16_t groups, group_inputs, group_outputs; /* no division at run time */
+    int32_t inputs, outputs; /* of a group */
 };
 
-/* Scratch of an operation, inside the arena. */
-struct scrimp_scratch {
-    int32_t *acc;    /* the outputs of a group */
-    int16_t *tables; /* what the packing needs */
-    int8_t *patch;   /* the inputs of a group under the kernel */
+struct scrimp_conv {
+    struct scrimp_linear linear;
+    int8_t *patch; /* scratch: the inputs of a group under the kernel */
+    uint32_t part_bytes; /* of the weights of a group; where channels are computed one by one, of a row */
+    uint16_t height, width, channels; /* of the input */
+    uint16_t out_height, out_width, out_channels;
+    uint16_t kernel_height, kernel_width;
+    uint16_t stride, padding;
+    uint16_t group_channels;
 };
 
 struct scrimp_pool {
@@ -76,13 +72,13 @@ struct scrimp_add {
 /* Bytes of a picture to int8, in place: (byte - zero) >> shift. */
 void scrimp_pixels(uint8_t *bytes, int32_t n, int32_t zero, int32_t shift);
 
-void scrimp_linear(const struct scrimp_conv *op, const int8_t *in, void *out, const struct scrimp_scratch *scratch);
-void scrimp_conv(const struct scrimp_conv *op, const int8_t *in, void *out, const struct scrimp_scratch *scratch);
+void scrimp_linear(const struct scrimp_linear *op, const int8_t *in, void *out);
+void scrimp_conv(const struct scrimp_conv *op, const int8_t *in, void *out);
 
-/* Output channel c alone. `whole` says that `in` has all channels (op->channels of them) and not only c; pixels come
- * out `step` bytes apart. */
+/* Output channel c alone: linear.outputs is 1. `whole` says that `in` has all input channels and not only c; pixels
+ * come out `step` bytes apart. */
 void scrimp_conv_channel(const struct scrimp_conv *op, const int8_t *in, int8_t *out, int32_t step, int32_t c,
-                         int whole, const struct scrimp_scratch *scratch);
+                         int whole);
 
 /* Of op->channels channels; pixels come out `step` bytes apart. Of avg_pool the first is channel c. */
 void scrimp_max_pool(const struct scrimp_pool *op, const int8_t *in, int8_t *out, int32_t step);

@@ -1,0 +1,31 @@
+/* RISC-V: what must be so before main. */
+    .option arch, +zicsr
+    .option norelax
+    .section .vectors, "ax"
+    .global start
+start:
+    la gp, __global_pointer$
+    la sp, stack_top
+    la a0, fault
+    csrw mtvec, a0
+    la a0, data_load
+    la a1, data_start
+    la a2, data_end
+1:  bgeu a1, a2, 2f
+    lw a3, 0(a0)
+    sw a3, 0(a1)
+    addi a0, a0, 4
+    addi a1, a1, 4
+    j 1b
+2:  la a1, bss_start
+    la a2, bss_end
+3:  bgeu a1, a2, 4f
+    sw zero, 0(a1)
+    addi a1, a1, 4
+    j 3b
+4:  call main
+    call io_exit
+    .balign 4
+fault:
+    li a0, 127
+    call io_exit
