@@ -53,8 +53,8 @@ def _print_model(report: ModelReport) -> None:
         f"\n{report.parameters:,} parameters in {format_bytes(report.file_bytes)} ({report.file_bytes:,} bytes): "
         f"{report.bits_per_weight:.3f} bits per weight, everything included"
     )
-    cache = ", ".join(f"{format_bytes(size)} as {kv}" for kv, size in report.kv_bytes_per_token.items())
-    print(f"a token of context takes {cache}")
+    if cache := ", ".join(f"{format_bytes(size)} as {kv}" for kv, size in report.kv_bytes_per_token.items()):
+        print(f"a token of context takes {cache}")
     output.notes(report.notes)
 
 

@@ -58,7 +58,7 @@ class ModelReport:
     parameters: int
     tensors: tuple[TensorReport, ...]
     notes: tuple[str, ...]
-    kv_bytes_per_token: dict[str, int]  #: format of the key/value cache → bytes that every token of context takes
+    kv_bytes_per_token: dict[str, int]  #: format of the key/value cache → bytes per token of context; of text only
 
     @property
     def bits_per_weight(self) -> float:
@@ -82,9 +82,13 @@ def inspect_model(source: Source, *, progress: Progress = SILENT) -> ModelReport
     progress.finish()
     matrices = [(parse(found.format), (found.shape[0], found.shape[1])) for found in reports if len(found.shape) == 2]
     notes = (*source.notes, *decoded_notes(matrices))
-    _, program = models.build(source.config)
-    cache = {str(kv): bytes_per_position(program, kv) for kv in OFFERED}
+    cache = {} if models.sees(source.config) else _cache(source)
     return ModelReport(str(source.path), source.kind, source.file_bytes, parameters, tuple(reports), notes, cache)
+
+
+def _cache(source: Source) -> dict[str, int]:
+    _, program = models.build(source.config)
+    return {str(kv): bytes_per_position(program, kv) for kv in OFFERED}
 
 
 def inspect_tensor(source: Source, name: str) -> TensorReport:

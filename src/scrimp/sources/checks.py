@@ -23,15 +23,11 @@ _CHUNK = 2**20
 
 
 def check_tensors(path: Path, config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Refused unless ``shapes`` are exactly the matrices ``(N, K)`` and vectors ``(n,)`` of the config's Program.
+    """Refused unless ``shapes`` are exactly the matrices ``(N, K)`` and vectors ``(n,)`` of the config's network.
 
     A tensor too many is refused like one too few: a bias that is ignored is a different network.
     """
-    _, program = models.build(config)
-    wanted: dict[str, tuple[int, ...]] = {
-        **program.matrices,
-        **{name: (size,) for name, size in program.vectors.items()},
-    }
+    wanted = models.tensor_shapes(config)
     architecture = config.get("model_type")
     if missing := [name for name in wanted if name not in shapes]:
         raise Refused(f"{path} lacks {_some(missing)}, which its {architecture} needs.", hint="the file is incomplete")

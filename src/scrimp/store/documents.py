@@ -37,7 +37,7 @@ def config_json(
     quantization = {"quant_method": QUANT_METHOD, "version": VERSION, **_coding(packed), "tensors": tensors}
     if activations is not None:
         quantization["activations"] = activations
-    return _text({**source.config, "quantization_config": quantization})
+    return to_text({**source.config, "quantization_config": quantization})
 
 
 def scrimp_json(
@@ -68,12 +68,12 @@ def scrimp_json(
         "checksums": dict(checksums),
         "report": dict(report),
     }
-    return _text(document)
+    return to_text(document)
 
 
 def with_report(scrimp_json: str, report: Mapping[str, Any]) -> str:
     """The same document with another report."""
-    return _text({**json.loads(scrimp_json), "report": dict(report)})
+    return to_text({**json.loads(scrimp_json), "report": dict(report)})
 
 
 def fingerprint(source: Source, plan: Plan, calibration: str = "", *, packed: bool = False) -> str:
@@ -99,7 +99,8 @@ def _coding(packed: bool) -> dict[str, str]:
     return {"coding": RANS} if packed else {}
 
 
-def _text(document: dict[str, Any]) -> str:
+def to_text(document: dict[str, Any]) -> str:
+    """JSON as the files of a store have it."""
     return json.dumps(_finite(document), indent=1, allow_nan=False) + "\n"
 
 

@@ -106,7 +106,10 @@ class ScrimpSource(Source):
         infos = {name: infos[name] for name in sorted(infos, key=first.__getitem__)}
         all_shapes = {name: info.shape for name, info in infos.items()}
         check_tensors(path, config, {name: shape for name, shape in all_shapes.items() if owner(name) is None})
-        _check_sidecars(path, config, all_shapes, lambda name: self._vector(path, name))
+        if not models.sees(config):
+            _check_sidecars(path, config, all_shapes, lambda name: self._vector(path, name))
+        elif beside := [name for name in all_shapes if owner(name) is not None]:
+            raise Refused(f"{path}: {beside[0][:80]} belongs to no network of pictures.", hint=_HINT)
         has_tokenizer = (path / "tokenizer.json").is_file()
         super().__init__(
             path,

@@ -119,6 +119,7 @@ def open_small(path: Path) -> ScrimpSource:
                       hint="recover a store without them")  # fmt: skip
     if small.tokenizer.kind == "none":
         small.close()
+        models.architecture(small.config.get("model_type"))  # Refused where it sees pictures
         raise Refused(f"{path} has no tokenizer, so no text can be run through it.", hint="recovery needs text")
     return small
 
