@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scrimp.export.firmware.narrow import width
 from scrimp.integer.program import I32
 
 _TYPES = {np.dtype(kind): f"{kind}_t" for kind in ("int8", "uint8", "int16", "uint16", "int32", "uint32")}
@@ -31,26 +32,14 @@ def _literal(value: int) -> str:
     return f"{value}u" if value >= 1 << 31 else "(-2147483647 - 1)" if value == -(1 << 31) else str(value)
 
 
-def width(values: I32) -> int:
-    """Bytes a number is stored in: 0 where all are one, 2, 3 or 4."""
-    low, high = int(values.min()), int(values.max())
-    if low == high:
-        return 0
-    return next((n for n in (2, 3) if -(1 << 8 * n - 1) <= low and high < 1 << 8 * n - 1), 4)
-
-
 def numbers(name: str, values: I32) -> tuple[str, str, str]:
     """Arrays of numbers per channel in :func:`width` bytes; the names of what holds them and their high bytes."""
     wide, bytes_ = values.astype(np.int64), width(values)
     if bytes_ == 3:
         low, high = (wide & 0xFFFF).astype(np.uint16), (wide >> 16).astype(np.int8)
         return array(name, low) + array(f"{name}_high", high), name, f"{name}_high"
-    return array(name, (wide if bytes_ else wide[:1]).astype(np.int16 if bytes_ == 2 else np.int32)), name, "0"
-
-
-def numbers_bytes(values: I32) -> int:
-    """In flash."""
-    return width(values) * values.size or 4
+    kind = {1: np.uint16, 2: np.int16}.get(bytes_, np.int32)
+    return array(name, (wide if bytes_ else wide[:1]).astype(kind)), name, "0"
 
 
 def fields(values: Sequence[int | str]) -> str:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from scrimp.export.firmware.arena import Arena
-from scrimp.export.firmware.c_arrays import array, fields, numbers, width
+from scrimp.export.firmware.c_arrays import array, fields, numbers
 from scrimp.export.firmware.memory import gathers, sums_are_logits
+from scrimp.export.firmware.narrow import I64, narrow, rows_reach, width
 from scrimp.export.firmware.packing import PACKINGS, Words
 from scrimp.export.firmware.schedule import Stage, is_linear
 from scrimp.integer.program import INT32_HIGH, Add, AvgPool, IntegerProgram, MaxPool, Op, Product, Requantize
@@ -95,23 +96,25 @@ def _constants(program: IntegerProgram, op: Op, name: str, packings: Mapping[str
     pool = f"static const struct scrimp_pool {name} = {{{fields(shape)}}};\n"
     if isinstance(op, MaxPool):
         return pool
-    arrays, by = _requantize(op.requantize, name)
+    arrays, by = _requantize(op.requantize, np.full(made.channels, (op.kernel**2 * 128 >> op.requantize.pre) + 1), name)
     return f"{arrays}static const struct scrimp_requantize {name}_requantize = {by};\n{pool}"
 
 
-def _requantize(by: Requantize, name: str) -> tuple[str, str]:
+def _requantize(by: Requantize, reach: I64, name: str) -> tuple[str, str]:
     """The arrays of a ``struct scrimp_requantize``, and its initializer."""
+    narrowed = narrow(by, reach)
     logits = by.high == INT32_HIGH
-    multipliers, multiplier, _ = numbers(f"{name}_multiplier", by.multiplier)
-    offsets, offset, high = numbers(f"{name}_offset", by.offset)
+    multipliers, multiplier, top = numbers(f"{name}_multiplier", by.multiplier)
+    offsets, offset, high = numbers(f"{name}_offset", narrowed.stored)
     bounds = (0, 0) if logits else (by.low, by.high)
-    values = (multiplier, offset, high, width(by.multiplier), width(by.offset), by.pre, by.shift, *bounds, int(logits))
+    values = (multiplier, offset, top, high, width(by.multiplier), width(narrowed.stored), narrowed.shift, by.pre, by.shift,
+              *bounds, int(logits))  # fmt: skip
     return multipliers + offsets, f"{{{fields(values)}}}"
 
 
 def _product(program: IntegerProgram, op: Product, name: str, packing: str, chained: bool, arena: Arena) -> str:
     words, part_bytes = packed(op, packing, chained)
-    arrays, by = _requantize(op.requantize, name)
+    arrays, by = _requantize(op.requantize, rows_reach(op.weight, op.requantize.pre), name)
     acc = f"buffer.{op.output}" if sums_are_logits(program, op) else f"acc.{op.name}"
     tables = f"TABLES({arena.offsets[f'tables.{op.name}']})" if PACKINGS[packing].tables else "0"
     outputs = 1 if chained else len(op.weight) // op.groups

@@ -4,22 +4,22 @@
 /* Nineteen trits per word: five tables of the 27 partial sums of three inputs, one of the 81 of four. */
 static void tables_of(int16_t *t, const int8_t *x)
 {
-    int32_t start;
     const int8_t *last = x + 15;
-    for (; x < last; x += 3)
-        t = scrimp_trits(t, x, -x[0] - x[1] - x[2]);
-    start = -x[0] - x[1] - x[2] - x[3];
-    t = scrimp_trits(t, x, start);
-    t = scrimp_trits(t, x, start + x[3]);
-    scrimp_trits(t, x, start + x[3] + x[3]);
+    for (; x < last; x += 3, t += 27)
+        scrimp_trits(t, x, -x[0] - x[1] - x[2]);
+    t[80] = (int16_t)(-x[0] - x[1] - x[2] - x[3]);
+    scrimp_nines(t + 72, 1, x[2], x[3]);
+    scrimp_nines(t, 9, x[0], x[1]);
 }
 
 #if defined(__ARM_ARCH) && __ARM_ARCH >= 7
-/* Registers enough for six bases and addressing that doubles an index: they are read through a volatile, or the
- * compiler would compute one from the other again each time. */
+/* Registers enough for six bases, and addressing that doubles an index. They come out of a volatile: otherwise the
+ * compiler would compute one from the other again for every word. */
 #define BASES(tables) \
-    int16_t *const volatile base = tables; \
-    const int16_t *t0 = base, *t1 = base + 27, *t2 = base + 54, *t3 = base + 81, *t4 = base + 108, *t5 = base + 135
+    int16_t *volatile base; \
+    const int16_t *const t0 = tables, *const t1 = (base = (tables) + 27, base), *const t2 = (base = (tables) + 54, base), \
+                  *const t3 = (base = (tables) + 81, base), *const t4 = (base = (tables) + 108, base), \
+                  *const t5 = (base = (tables) + 135, base)
 #define SUM(c) \
     (t0[(c) & 31] + t1[(c) >> 5 & 31] + t2[(c) >> 10 & 31] + t3[(c) >> 15 & 31] + t4[(c) >> 20 & 31] + t5[(c) >> 25])
 #else

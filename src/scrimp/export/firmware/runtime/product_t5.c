@@ -4,14 +4,8 @@
 /* Five trits per byte: a table of all 243 partial sums of five inputs, |sum| <= 640. */
 static void table(int16_t *t, const int8_t *x)
 {
-    int32_t start = -x[0] - x[1] - x[2] - x[3] - x[4];
-    int16_t *end = t + 243;
-    while (t < end) {
-        t = scrimp_trits(t, x, start);
-        t = scrimp_trits(t, x, start + x[3]);
-        t = scrimp_trits(t, x, start + x[3] + x[3]);
-        start += x[4];
-    }
+    scrimp_trits(t + 216, x + 2, -x[0] - x[1] - x[2] - x[3] - x[4]);
+    scrimp_nines(t, 27, x[0], x[1]);
 }
 
 void scrimp_t5(const int8_t *x, int32_t k, const void *weight, int32_t n, int32_t *acc, int16_t *tables)

@@ -23,12 +23,12 @@ typedef void scrimp_product(const int8_t *x, int32_t k, const void *weight, int3
 scrimp_product scrimp_w8, scrimp_w4, scrimp_t2, scrimp_t5, scrimp_t19, scrimp_b1, scrimp_p2, scrimp_p4, scrimp_p8;
 
 /* code = clamp(((acc >> pre) * multiplier + offset) >> shift, low, high); `logits`: int32 comes out, unclamped.
- * Multipliers and offsets are stored in as few bytes as hold them: 0 = one int32 for all channels, 2 = int16,
- * 3 = uint16 and the high byte elsewhere, 4 = int32. */
+ * Multipliers and offsets are stored in as few bytes as hold them, by their kind: 0 = one int32 for all channels,
+ * 1 = uint16, 2 = int16, 3 = uint16 and the high byte elsewhere, 4 = int32. Offsets without `offset_shift` zeros. */
 struct scrimp_requantize {
     const void *multiplier, *offset;
-    const int8_t *offset_high;
-    uint8_t multiplier_bytes, offset_bytes, pre, shift;
+    const int8_t *multiplier_high, *offset_high;
+    uint8_t multiplier_kind, offset_kind, offset_shift, pre, shift;
     int8_t low, high;
     uint8_t logits;
 };

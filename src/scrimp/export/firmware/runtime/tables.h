@@ -4,8 +4,11 @@
 
 #include <stdint.h>
 
-/* 27 sums: t[a + 3b + 9c] = start + a x[0] + b x[1] + c x[2]. Returns t + 27. */
-int16_t *scrimp_trits(int16_t *t, const int8_t *x, int32_t start);
+/* n sums, which are the last of t, become 9n: t[9i + a + 3b] = sum i + a x0 + b x1. */
+void scrimp_nines(int16_t *t, int32_t n, int32_t x0, int32_t x1);
+
+/* 27 sums: t[a + 3b + 9c] = start + a x[0] + b x[1] + c x[2]. */
+void scrimp_trits(int16_t *t, const int8_t *x, int32_t start);
 
 /* The number `bytes` behind t: an offset that is doubled already costs no instruction of its own. */
 #define SCRIMP_AT(t, bytes) (*(const int16_t *)(const void *)((const char *)(t) + (bytes)))

@@ -1,0 +1,78 @@
+"""Offsets of a requantization in fewer bytes, with the same code for every sum a picture can make.
+
+Lowering gives offsets all bits that fit. What they decide is on which side of ``j · 2^shift`` a multiple of the
+multiplier lies, so each may move within an interval that is known exactly: to a multiple of ``2^q``, of which the
+highest bits are stored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scrimp.integer.program import I8, I32, INT32_HIGH, Requantize
+
+I64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Narrow:
+    """``offset`` of the channels is ``stored << shift``."""
+
+    stored: I32
+    shift: int
+
+
+def narrow(by: Requantize, reach: I64) -> Narrow:
+    """``reach`` (N,): no ``|sum >> pre|`` of the channel is larger. The fewest bytes, and of these the fewest zeros."""
+    as_it_is = Narrow(by.offset, 0)
+    if by.high == INT32_HIGH or by.offset.size == 1:
+        return as_it_is
+    multiplier = np.broadcast_to(by.multiplier, by.offset.shape).astype(np.int64)
+    down, up = _freedom(by, multiplier, reach)
+    best = as_it_is
+    for q in range(1, 24):
+        stored = -(-(by.offset - down) >> q)  # the first multiple that is not below
+        moved = stored << q
+        if (moved > by.offset + up).any() or int((np.abs(multiplier) * reach + np.abs(moved)).max()) > INT32_HIGH:
+            break
+        found = Narrow(stored.astype(np.int32), q)
+        if width(found.stored) < width(best.stored):
+            best = found
+    return best
+
+
+def rows_reach(weight: I8, pre: int) -> I64:
+    """The most that ``|sum >> pre|`` of each row can be."""
+    return (np.abs(weight.astype(np.int64)).sum(axis=1) * 128 >> pre) + 1
+
+
+def width(values: I32) -> int:
+    """How numbers are stored: 0 where all are one; 1 uint16; 2 int16; 3 three bytes with a sign; 4 int32."""
+    low, high = int(values.min()), int(values.max())
+    if low == high:
+        return 0
+    if 0 <= low and high < 1 << 16:
+        return 1
+    return next((n for n in (2, 3) if -(1 << 8 * n - 1) <= low and high < 1 << 8 * n - 1), 4)
+
+
+def stored_bytes(values: I32) -> int:
+    """In flash."""
+    return (4, 2 * values.size, 2 * values.size, 3 * values.size, 4 * values.size)[width(values)]
+
+
+def _freedom(by: Requantize, multiplier: I64, reach: I64) -> tuple[I64, I64]:
+    """How far each offset (N,) can go down and up before a sum within reach gets another code."""
+    slope = np.maximum(np.abs(multiplier), 1)[:, None]
+    most = np.where(multiplier == 0, 0, reach)[:, None]
+    offset = by.offset.astype(np.int64)[:, None]
+    edges = np.arange(by.low + 1, by.high + 1, dtype=np.int64)[None, :] << by.shift
+    first = -((offset - edges) // slope)  # the first multiple of the slope that reaches the edge
+    below, above = np.minimum(first - 1, most), np.maximum(first, -most)
+    far = np.int64(1 << 40)
+    up = np.where(below >= -most, edges - 1 - below * slope - offset, far).min(axis=1)
+    down = np.where(above <= most, above * slope + offset - edges, far).min(axis=1)
+    return np.minimum(down, far), np.minimum(up, far)
