@@ -22,6 +22,7 @@ def test_unpacking_is_the_inverse(name, n, k):
     words = packing.pack(weight)
     assert words.dtype in (np.int8, np.uint8, np.uint32)
     np.testing.assert_array_equal(packing.unpack(words, n, k), weight)
+    assert words.nbytes == packing.bytes(n, k)
 
 
 BITS = {"W8": 8, "W4": 4, "T2": 2, "T5": 8 / 5, "T19": 32 / 19, "B1": 1, "P2": 2, "P4": 4, "P8": 8}

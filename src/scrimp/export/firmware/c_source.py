@@ -10,8 +10,9 @@ import numpy as np
 
 from scrimp.export.firmware.arena import Arena
 from scrimp.export.firmware.c_arrays import array, fields, numbers
+from scrimp.export.firmware.flash import reach_of
 from scrimp.export.firmware.memory import gathers, sums_are_logits
-from scrimp.export.firmware.narrow import I64, narrow, rows_reach, width
+from scrimp.export.firmware.narrow import I64, narrow, width
 from scrimp.export.firmware.packing import PACKINGS, Words
 from scrimp.export.firmware.schedule import Stage, is_linear
 from scrimp.integer.program import INT32_HIGH, Add, AvgPool, IntegerProgram, MaxPool, Op, Product, Requantize
@@ -61,7 +62,9 @@ def source(program: IntegerProgram, stages: Sequence[Stage], packings: Mapping[s
     constants, calls = list[str](), list[str]()
     for stage in stages:
         constants += [_constants(program, op, names.of[op.name], packings, stage.chained, arena) for op in stage.ops]
-        calls.append(_chain(program, stage, names, arena) if stage.chained else _call(program, stage.ops[0], names, arena))
+        calls.append(
+            _chain(program, stage, names, arena) if stage.chained else _call(program, stage.ops[0], names, arena)
+        )
     image, pixels = program.buffers[0], program.pixels
     logits = arena.offsets[f"buffer.{program.ops[-1].output}"]
     picture = arena.offsets["buffer.0"]
@@ -96,7 +99,7 @@ def _constants(program: IntegerProgram, op: Op, name: str, packings: Mapping[str
     pool = f"static const struct scrimp_pool {name} = {{{fields(shape)}}};\n"
     if isinstance(op, MaxPool):
         return pool
-    arrays, by = _requantize(op.requantize, np.full(made.channels, (op.kernel**2 * 128 >> op.requantize.pre) + 1), name)
+    arrays, by = _requantize(op.requantize, reach_of(program, op), name)
     return f"{arrays}static const struct scrimp_requantize {name}_requantize = {by};\n{pool}"
 
 
@@ -114,7 +117,7 @@ def _requantize(by: Requantize, reach: I64, name: str) -> tuple[str, str]:
 
 def _product(program: IntegerProgram, op: Product, name: str, packing: str, chained: bool, arena: Arena) -> str:
     words, part_bytes = packed(op, packing, chained)
-    arrays, by = _requantize(op.requantize, rows_reach(op.weight, op.requantize.pre), name)
+    arrays, by = _requantize(op.requantize, reach_of(program, op), name)
     acc = f"buffer.{op.output}" if sums_are_logits(program, op) else f"acc.{op.name}"
     tables = f"TABLES({arena.offsets[f'tables.{op.name}']})" if PACKINGS[packing].tables else "0"
     outputs = 1 if chained else len(op.weight) // op.groups

@@ -49,7 +49,13 @@ class Packing:
     group: int  #: inputs that share a word of a row
     pack: Callable[[I8], Words]
     unpack: Callable[[Words, int, int], I8]
+    word: int  #: bytes of a word, of all planes
+    rows: int = 1  #: … and the rows it holds
     tables: int = 0  #: int16 numbers in RAM, of the partial sums of a group
+
+    def bytes(self, n: int, k: int) -> int:
+        """In flash, of ``(n, k)`` weights."""
+        return self.word * -(-n // self.rows) * -(-k // self.group)
 
     def holds(self, weight: I8) -> bool:
         """Whether every weight is one of its levels."""
@@ -151,18 +157,18 @@ def _unpack_planes(words: Words, n: int, k: int, bits: int) -> I8:
 def _planes(bits: int) -> Packing:
     half = 1 << bits - 1
     return Packing(f"P{bits}", -half, half - 1, 32, partial(_pack_planes, bits=bits),
-                   partial(_unpack_planes, bits=bits), 128)  # fmt: skip
+                   partial(_unpack_planes, bits=bits), 4 * bits, tables=128)  # fmt: skip
 
 
 PACKINGS: dict[str, Packing] = {
     packing.name: packing
     for packing in (
-        Packing("W8", -128, 127, 1, _pack_w8, _unpack_w8),
-        Packing("W4", -8, 7, 4, partial(_pack_pairs, bits=4), partial(_unpack_pairs, bits=4)),
-        Packing("T2", -2, 1, 8, partial(_pack_pairs, bits=2), partial(_unpack_pairs, bits=2)),
-        Packing("T5", -1, 1, 5, _pack_t5, _unpack_t5, 243),
-        Packing("T19", -1, 1, 19, _pack_t19, _unpack_t19, 5 * 27 + 81),
-        Packing("B1", -1, 1, 32, _pack_b1, _unpack_b1, 128),
+        Packing("W8", -128, 127, 1, _pack_w8, _unpack_w8, 1),
+        Packing("W4", -8, 7, 4, partial(_pack_pairs, bits=4), partial(_unpack_pairs, bits=4), 4, 2),
+        Packing("T2", -2, 1, 8, partial(_pack_pairs, bits=2), partial(_unpack_pairs, bits=2), 4, 2),
+        Packing("T5", -1, 1, 5, _pack_t5, _unpack_t5, 1, tables=243),
+        Packing("T19", -1, 1, 19, _pack_t19, _unpack_t19, 4, tables=5 * 27 + 81),
+        Packing("B1", -1, 1, 32, _pack_b1, _unpack_b1, 4, tables=128),
         *map(_planes, (2, 4, 8)),
     )
 }

@@ -8,23 +8,27 @@ from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
-import numpy as np
-
 from scrimp.errors import Refused
-from scrimp.export.firmware.c_arrays import array
 from scrimp.export.firmware.targets import Target
-from scrimp.integer.program import I32
-from scrimp.integer.reference import U8
 
 #: The file of each kernel; the other files of runtime/ are always there.
 KERNEL_FILES = {"W8": "product_w8.c", "W4": "product_pairs.c", "T2": "product_pairs.c", "T5": "product_t5.c",
                 "T19": "product_t19.c", "B1": "product_bits.c", "P2": "product_bits.c", "P4": "product_bits.c",
                 "P8": "product_bits.c"}  # fmt: skip
-_RUNTIME = ("scrimp.h", "multiply.h", "tables.h", "nines.c", "pixels.c", "linear.c", "conv.c", "requantize.c", "pool.c", "add.c")
+_RUNTIME = (
+    "scrimp.h",
+    "multiply.h",
+    "tables.h",
+    "nines.c",
+    "pixels.c",
+    "linear.c",
+    "conv.c",
+    "requantize.c",
+    "pool.c",
+    "add.c",
+)
 _BOARD = ("io.h", "io_number.c", "main.c", "stream.c")
 _CHIP = ("io_semihosting.c", "memory.c", "chip.ld")
-#: Left for the stack where --ram says nothing else: what was measured on all targets, and as much again.
-STACK_BYTES = 512
 
 _MAKEFILE = """\
 # Written by scrimp for %(target)s. make: build. make run: the test vectors. make stream: pictures.bin to logits.bin.
@@ -84,7 +88,7 @@ LINK = -nostdlib -nostartfiles -Wl,--gc-sections -Wl,--no-warn-rwx-segments -T b
   -Wl,--defsym=flash_base=$(FLASH_BASE),--defsym=flash_size=$(FLASH_SIZE),--defsym=ram_base=$(RAM_BASE) \\
   -Wl,--defsym=ram_size=$(RAM_SIZE),--defsym=min_stack=$(MIN_STACK) -lgcc
 QEMU := %(qemu)s -display none -monitor none -serial none -chardev stdio,id=out \\
-  -semihosting-config enable=on,target=native,chardev=out
+  -semihosting-config enable=on,target=native,chardev=out $(QEMU_MORE)
 """
 
 
@@ -101,23 +105,18 @@ def makefile(target: Target, flash: int, ram: int, stack: int) -> str:
                         "link": link, "run": run, "stream": stream, "board": f"{board} build/io_number.o"}  # fmt: skip
 
 
-def vectors(pictures: U8, logits: I32) -> str:
-    """``vectors.h``: what the desk computed for some pictures."""
-    count = len(pictures)
-    return (
-        "/* Written by scrimp: pictures, and the logits the desk computed for them. */\n"
-        f"#define VECTORS {count}\n{array('vector_pictures', pictures.reshape(count, -1))}"
-        f"{array('vector_logits', logits.astype(np.int32))}"
-    )
-
-
-def write(out: Path, target: Target, packings: set[str], texts: Mapping[str, str]) -> None:
-    """``texts``: file name → what is in it. Refused where ``out`` exists."""
+def check_place(out: Path) -> None:
+    """Refused where ``out`` exists or has no place to be."""
     if out.exists() or out.is_symlink():
         raise Refused(f"{out} exists.", hint="choose another -o, or remove it")
     if not out.absolute().parent.is_dir():
         raise Refused(f"{out.parent} does not exist, so {out.name} cannot be written there.",
                       hint=f"mkdir -p {out.parent}")  # fmt: skip
+
+
+def write(out: Path, target: Target, packings: set[str], texts: Mapping[str, str]) -> None:
+    """``texts``: file name → what is in it. Refused where ``out`` exists."""
+    check_place(out)
     scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.absolute().parent))
     try:
         scratch.chmod(0o755)

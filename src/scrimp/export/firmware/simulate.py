@@ -1,0 +1,116 @@
+"""What was written, compiled and run: on this desk, or on a chip that QEMU plays. Exact counts, no cycles."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+
+from scrimp.errors import ScrimpError
+from scrimp.export.firmware.targets import TARGETS, Target
+from scrimp.integer.program import I32
+from scrimp.integer.reference import U8
+
+#: The Debian package of each tool.
+PACKAGES = {"cc": "gcc", "make": "make", "arm-none-eabi-gcc": "gcc-arm-none-eabi", "qemu-system-arm": "qemu-system-arm",
+            "riscv64-unknown-elf-gcc": "gcc-riscv64-unknown-elf", "qemu-system-riscv32": "qemu-system-misc"}  # fmt: skip
+#: Symbols that belong to the test program and not to the network.
+_NOT_THE_NETWORK = re.compile(r"main|start|fault|call|move|memcpy|memset|paint|unused|io_\w+|\?")
+
+
+def missing(target: Target) -> list[str]:
+    """Packages to install before ``target`` can be built and run."""
+    tools = ["make", "cc", target.compiler, *target.qemu[:1]]
+    return sorted({PACKAGES[tool] for tool in tools if shutil.which(tool) is None})
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """``counts``: instructions by symbol of the network alone, for all pictures together; none on a desk."""
+
+    logits: I32
+    unused_ram: int | None  #: bytes of RAM that nothing ever touched
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+def build(directory: Path, variables: Sequence[str] = ()) -> None:
+    """``make all``, with variables of the Makefile set to others: ``CFLAGS=…``."""
+    _make(directory, ["all", *variables])
+
+
+def stream(directory: Path, target: Target, pictures: U8, classes: int, plugin: Path | None = None,
+           variables: Sequence[str] = ()) -> Ran:  # fmt: skip
+    """Logits of all pictures, through files."""
+    (directory / "pictures.bin").write_bytes(pictures.tobytes())
+    more = [] if plugin is None else [f"QEMU_MORE=-plugin {plugin},out=counts.tsv"]
+    said = _make(directory, ["stream", *more, *variables])
+    logits = np.frombuffer((directory / "logits.bin").read_bytes(), "<i4").reshape(-1, classes)
+    if len(logits) != len(pictures):
+        raise ScrimpError(f"{len(logits)} of {len(pictures)} pictures came back.", hint=said.strip()[-200:])
+    unused = re.search(r"never used: (\d+)", said)
+    counts = _counts(directory / "counts.tsv") if plugin is not None and target.chip else {}
+    return Ran(logits, int(unused[1]) if unused else None, counts)
+
+
+def plugin_built(directory: Path) -> Path:
+    """The counter of instructions, compiled."""
+    source, made = directory / "instructions.c", directory / "instructions.so"
+    source.write_bytes(files("scrimp.export.firmware").joinpath("simulator", "instructions.c").read_bytes())
+    _run(["cc", "-O2", "-fPIC", "-shared", "-o", str(made), str(source)], directory)
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Of a program: ``flash`` is code and constants, ``ram`` what is static; the stack comes on top."""
+
+    flash: int
+    ram: int
+
+
+def size(directory: Path, target: Target) -> Size:
+    """Of ``build/firmware.elf``, by binutils."""
+    tool = target.compiler.removesuffix("gcc").removesuffix("cc") + "size"
+    line = _run([tool, "build/firmware.elf"], directory).splitlines()[1].split()
+    text, data, bss = map(int, line[:3])
+    return Size(text + data, data + bss)
+
+
+def functions(directory: Path, target: Target) -> dict[str, int]:
+    """Code bytes of each function of the runtime and the board, of its section in its object file."""
+    tool = target.compiler.removesuffix("gcc") + "objdump"
+    found: dict[str, int] = {}
+    for part in sorted((directory / "build").glob("*.o")):
+        listing = _run([tool, "-h", str(part)], directory)
+        for name, digits in re.findall(r"^\s*\d+ (\.text\.\S+|\.vectors\S*)\s+([0-9a-f]+)", listing, re.M):
+            found[name.removeprefix(".text.").lstrip(".")] = int(digits, 16)
+    return found
+
+
+def _counts(path: Path) -> dict[str, int]:
+    lines = (line.split("\t") for line in path.read_text().splitlines())
+    return {symbol: int(count) for count, symbol in lines if not _NOT_THE_NETWORK.fullmatch(symbol)}
+
+
+def _make(directory: Path, arguments: Sequence[str]) -> str:
+    return _run(["make", "--no-print-directory", "-s", *arguments], directory)
+
+
+def _run(command: Sequence[str], directory: Path) -> str:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, env=clean)
+    if done.returncode:
+        why = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()
+        raise ScrimpError(f"{Path(command[0]).name} failed in {directory}: {why[-1][:300]}", hint="\n".join(why[-8:-1]))
+    return done.stdout
+
+
+def runnable() -> list[Target]:
+    return [target for target in TARGETS.values() if not missing(target)]
