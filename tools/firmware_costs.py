@@ -13,12 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from scrimp.export.firmware import c_source, project, simulate, vectors
-from scrimp.export.firmware.arena import place
 from scrimp.export.firmware.cost import FUNCTIONS, Features, other_features, product_features
-from scrimp.export.firmware.memory import blocks
+from scrimp.export.firmware.memory import arena_of
 from scrimp.export.firmware.packing import PACKINGS
 from scrimp.export.firmware.plan import STACK_BYTES
-from scrimp.export.firmware.schedule import one_by_one
+from scrimp.export.firmware.schedule import Stage, one_by_one
 from scrimp.export.firmware.targets import TARGETS, Target
 from scrimp.integer.program import Add, AvgPool, IntegerProgram, MaxPool, Op, Product, Requantize
 from scrimp.models.cnn import Image, Pixels
@@ -33,8 +32,8 @@ class Bench:
 
     def __init__(self, target: Target, root: Path) -> None:
         self.target, self.directory = target, root / target.name
-        first = _linear(4, 4)
-        texts = {**self._texts(first, {"l": "W8"}), "vectors.h": vectors.header(first, None, 1),
+        program, stages, packings = _everything()
+        texts = {**_texts(program, stages, packings), "vectors.h": vectors.header(program, None, 3),
                  "Makefile": project.makefile(target, target.flash_most, target.ram_most, STACK_BYTES)}  # fmt: skip
         project.write(self.directory, target, set(PACKINGS), texts)
         simulate.build(self.directory)
@@ -42,17 +41,33 @@ class Bench:
         self.code = simulate.functions(self.directory, target)
 
     def counts(self, program: IntegerProgram, packings: dict[str, str]) -> dict[str, int]:
-        for name, text in self._texts(program, packings).items():
+        for name, text in _texts(program, one_by_one(program), packings).items():
             (self.directory / name).write_text(text)
         pictures = RNG.integers(0, 256, (1, program.buffers[0].size)).astype(np.uint8)
         ran = simulate.stream(self.directory, self.target, pictures, program.classes, self.plugin)
         return dict(ran.counts)
 
-    @staticmethod
-    def _texts(program: IntegerProgram, packings: dict[str, str]) -> dict[str, str]:
-        stages = one_by_one(program)
-        arena = place(blocks(program, stages, packings))
-        return {"model.h": c_source.header(program, arena), "model.c": c_source.source(program, stages, packings, arena)}
+
+def _texts(program: IntegerProgram, stages: tuple[Stage, ...], packings: dict[str, str]) -> dict[str, str]:
+    arena = arena_of(program, stages, packings)
+    return {"model.h": c_source.header(program, arena), "model.c": c_source.source(program, stages, packings, arena)}
+
+
+def _everything() -> tuple[IntegerProgram, tuple[Stage, ...], dict[str, str]]:
+    """A program that links all of the runtime."""
+    image = Image(6, 6, 4)
+    images, ops = [image], list[Op]()
+    average = Requantize(np.array([9000], np.int32), np.array([1 << 16], np.int32), 0, 17, -128, 127)
+    ops += [_product("chained", 0, image, image, (3, 3), padding=1), MaxPool("m", 1, 2, 1, 1),
+            _product("c", 2, image, image, (3, 3), padding=1), AvgPool("a", 3, 4, 1, 1, average),
+            Add("p", (4, 3), 5, (9000, 7000), 1 << 14, 15, 0, 127)]  # fmt: skip
+    images += [image] * 5
+    for at, packing in enumerate(PACKINGS, 5):
+        ops.append(_product(packing, at, images[-1], Image(1, 1, 8), (images[-1].height, images[-1].width), packing))
+        images.append(Image(1, 1, 8))
+    stages = (Stage(tuple(ops[:2]), True), *(Stage((op,)) for op in ops[2:]))
+    packings = {op.name: op.name if op.name in PACKINGS else "W8" for op in ops if isinstance(op, Product)}
+    return IntegerProgram(tuple(images), Pixels(128, 0, 1.0), tuple(ops)), stages, packings
 
 
 def _requantize(n: int) -> Requantize:
@@ -66,7 +81,9 @@ def _product(name: str, source: int, image: Image, made: Image, kernel: tuple[in
     n, k = made.channels, kernel[0] * kernel[1] * image.channels // groups
     low, high = PACKINGS[packing].low, PACKINGS[packing].high
     weight = RNG.integers(0, 2, (n, k)) * 2 - 1 if packing == "B1" else RNG.integers(max(low, -127), high + 1, (n, k))
-    return Product(name, source, source + 1, weight.astype(np.int8), "int8", kernel, stride, padding, groups, _requantize(n))
+    return Product(
+        name, source, source + 1, weight.astype(np.int8), "int8", kernel, stride, padding, groups, _requantize(n)
+    )
 
 
 def _linear(n: int, k: int, packing: str = "W8") -> IntegerProgram:
@@ -88,11 +105,15 @@ def _others() -> Iterator[IntegerProgram]:
         average = Requantize(np.array([9000], np.int32), np.array([1 << 16], np.int32), 0, 17, -128, 127)
         yield _before_linear(image, made, AvgPool("o", 0, 1, kernel, stride, average))
     for size in (30, 100, 350):
-        yield _before_linear(Image(1, 1, size), Image(1, 1, size), Add("o", (0, 0), 1, (9000, 7000), 1 << 14, 15, 0, 127))
+        yield _before_linear(
+            Image(1, 1, size), Image(1, 1, size), Add("o", (0, 0), 1, (9000, 7000), 1 << 14, 15, 0, 127)
+        )
     for side, channels, n, kernel, groups in ((8, 3, 4, 3, 1), (8, 8, 8, 3, 8), (6, 16, 8, 1, 1), (6, 16, 16, 3, 4),
                                               (5, 8, 24, 3, 1), (10, 1, 12, 5, 1), (6, 4, 4, 5, 4), (7, 12, 2, 1, 1)):  # fmt: skip
         image, made = Image(side, side, channels), Image(side, side, n)
-        yield _before_linear(image, made, _product("o", 0, image, made, (kernel, kernel), padding=kernel // 2, groups=groups))
+        yield _before_linear(
+            image, made, _product("o", 0, image, made, (kernel, kernel), padding=kernel // 2, groups=groups)
+        )
 
 
 def _fit(features: Sequence[Features], counts: Sequence[float]) -> list[float]:
@@ -148,7 +169,11 @@ def main() -> None:
             bench = Bench(target, Path(root))
             lines += ["", f"[{target.name}.instructions]"]
             lines += [f"{name} = {values}" for name, values in measure(bench).items()]
-            lines += ["", f"[{target.name}.code]", *(f"{name} = {size}" for name, size in sorted(bench.code.items()) if size)]
+            lines += [
+                "",
+                f"[{target.name}.code]",
+                *(f"{name} = {size}" for name, size in sorted(bench.code.items()) if size),
+            ]
     COSTS.write_text("\n".join(lines) + "\n")
 
 

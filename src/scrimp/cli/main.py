@@ -22,6 +22,7 @@ VERBS: dict[str, str] = {
     "eval": "perplexity, divergence from the original, tasks",
     "bench": "speed against the memory ceiling measured in the same run",
     "compare": "one table: bytes × loss × speed",
+    "export": "write a network for another runtime: C99 for a chip",
     "formats": "number formats: levels, bits, error on your tensors, cost",
     "doctor": "processor, instruction sets, memory, versions, known problems",
 }

@@ -38,8 +38,7 @@ def numbers(name: str, values: I32) -> tuple[str, str, str]:
     if bytes_ == 3:
         low, high = (wide & 0xFFFF).astype(np.uint16), (wide >> 16).astype(np.int8)
         return array(name, low) + array(f"{name}_high", high), name, f"{name}_high"
-    kind = {1: np.uint16, 2: np.int16}.get(bytes_, np.int32)
-    return array(name, (wide if bytes_ else wide[:1]).astype(kind)), name, "0"
+    return array(name, (wide if bytes_ else wide[:1]).astype(np.uint16 if bytes_ == 2 else np.int32)), name, "0"
 
 
 def fields(values: Sequence[int | str]) -> str:

@@ -28,8 +28,10 @@ HEADER = """\
 #define MODEL_LOGITS %(logits)s
 #define MODEL_ARENA %(arena)s /* bytes of RAM, the picture included */
 
+extern int32_t model_arena[MODEL_ARENA / 4];
+
 /* Where the picture goes. It is used up by a run. */
-extern uint8_t *const model_picture;
+#define model_picture ((uint8_t *)model_arena + %(place)s)
 
 /* The logits of the picture; they stay until the next picture is written. */
 const int32_t *model_run(void);
@@ -52,7 +54,7 @@ class _Names:
 
 def header(program: IntegerProgram, arena: Arena) -> str:
     image = program.buffers[0]
-    return HEADER % {"picture": image.size, "logits": program.classes, "arena": arena.size,
+    return HEADER % {"picture": image.size, "place": arena.offsets["buffer.0"], "logits": program.classes, "arena": arena.size,
                      "shape": f"{image.height} rows x {image.width} columns x {image.channels} channels"}  # fmt: skip
 
 
@@ -67,15 +69,12 @@ def source(program: IntegerProgram, stages: Sequence[Stage], packings: Mapping[s
         )
     image, pixels = program.buffers[0], program.pixels
     logits = arena.offsets[f"buffer.{program.ops[-1].output}"]
-    picture = arena.offsets["buffer.0"]
     return "\n".join([
         "/* Written by scrimp. */", '#include "model.h"', '#include "scrimp.h"', "",
-        "static union {", "    int32_t align;", "    uint8_t bytes[MODEL_ARENA];", "} arena;", "",
-        "#define AT(offset) ((int8_t *)(arena.bytes + (offset)))", "#define SUMS(offset) ((int32_t *)(void *)AT(offset))",
+        "int32_t model_arena[MODEL_ARENA / 4];", "", "#define AT(offset) ((int8_t *)model_arena + (offset))", "#define SUMS(offset) ((int32_t *)(void *)AT(offset))",
         "#define TABLES(offset) ((int16_t *)(void *)AT(offset))", "", *constants,
-        f"uint8_t *const model_picture = arena.bytes + {picture};", "",
         "const int32_t *model_run(void)", "{",
-        f"    scrimp_pixels(arena.bytes + {picture}, {image.size}, {pixels.zero}, {pixels.shift});", *calls,
+        f"    scrimp_pixels(model_picture, {image.size}, {pixels.zero}, {pixels.shift});", *calls,
         f"    return SUMS({logits});", "}", "",
     ])  # fmt: skip
 

@@ -13,9 +13,8 @@ from itertools import combinations
 import numpy as np
 
 from scrimp.errors import UsageError
-from scrimp.export.firmware.arena import place
 from scrimp.export.firmware.cost import FUNCTIONS, Costs
-from scrimp.export.firmware.memory import blocks
+from scrimp.export.firmware.memory import arena_of
 from scrimp.export.firmware.packing import PACKINGS
 from scrimp.export.firmware.schedule import Stage, is_linear
 from scrimp.integer.program import IntegerProgram, Product
@@ -114,7 +113,7 @@ def _within(
 
 
 def _arena(program: IntegerProgram, stages: tuple[Stage, ...], packings: Mapping[str, str]) -> int:
-    return place(blocks(program, stages, packings)).size
+    return arena_of(program, stages, packings).size
 
 
 def _sets(found: Options) -> Iterator[set[str]]:

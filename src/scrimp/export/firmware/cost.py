@@ -22,14 +22,14 @@ from scrimp.integer.program import Add, AvgPool, IntegerProgram, MaxPool, Op, Pr
 #: Functions that a packing needs; those the compiler put into others are of no size.
 FUNCTIONS = {
     "W8": ("scrimp_w8", "four_rows", "one_row"), "W4": ("scrimp_w4", "rest", "sum", "store", "split"),
-    "T2": ("scrimp_t2", "rest", "sum", "store", "split"), "T5": ("scrimp_t5", "scrimp_nines", "scrimp_trits", "table"),
-    "T19": ("scrimp_t19", "scrimp_nines", "scrimp_trits", "tables_of"), "B1": ("scrimp_b1", "plane", "quad"),
-    "P2": ("scrimp_p2", "planes", "plane", "quad"), "P4": ("scrimp_p4", "planes", "plane", "quad"),
-    "P8": ("scrimp_p8", "planes", "plane", "quad"),
+    "T2": ("scrimp_t2", "rest", "sum", "store", "split"), "T5": ("scrimp_t5", "scrimp_nines", "scrimp_trits", "scrimp_clear"),
+    "T19": ("scrimp_t19", "scrimp_nines", "scrimp_trits", "scrimp_clear", "tables_of"), "B1": ("scrimp_b1", "plane", "quad"),
+    "P2": ("scrimp_p2", "planes", "plane", "quad", "scrimp_clear"), "P4": ("scrimp_p4", "planes", "plane", "quad", "scrimp_clear"),
+    "P8": ("scrimp_p8", "planes", "plane", "quad", "scrimp_clear"),
 }  # fmt: skip
 #: … and what every program has.
-BASE = ("vectors", "start", "fault", "main", "io_print", "io_exit", "call", "memcpy", "memset", "scrimp_pixels",
-        "scrimp_requantize", "number")  # fmt: skip
+BASE = ("rest", "vectors", "start", "fault", "main", "io_print", "io_exit", "call", "memcpy", "memset", "scrimp_pixels",
+        "scrimp_requantize", "scrimp_code", "number")  # fmt: skip
 Features = tuple[float, ...]
 
 

@@ -10,7 +10,7 @@ from scrimp.export.firmware import c_source, project, vectors
 from scrimp.export.firmware.plan import STACK_BYTES, Plan, plan
 from scrimp.export.firmware.readme import readme
 from scrimp.export.firmware.report import FirmwareReport, report_of
-from scrimp.export.firmware.targets import target_named
+from scrimp.export.firmware.targets import Target, target_named
 from scrimp.integer.program import IntegerProgram
 from scrimp.integer.reference import U8
 
@@ -37,11 +37,8 @@ def export_firmware(
 
     Errors: UsageError for an unknown target or packing, Refused where ``out`` exists, GoalNotMet where nothing fits.
     """
-    chosen = target_named(target)
     project.check_place(out)
-    made = plan(program, chosen, flash, ram, packings, chains)
-    count = _vectors(program, made, flash, pictures)
-    report = report_of(made, flash, ram, count, out)
+    chosen, made, count, report = _planned(program, target, flash, ram, packings, chains, pictures, out)
     if planned is not None:
         planned(report)
     limits = (flash or chosen.flash_most, ram or chosen.ram_most)
@@ -54,6 +51,21 @@ def export_firmware(
     }
     project.write(out, chosen, set(made.packings.values()), texts)
     return report
+
+
+def plan_firmware(
+    program: IntegerProgram, *, target: str, flash: int | None = None, ram: int | None = None
+) -> FirmwareReport:
+    """What :func:`export_firmware` would write, and nothing written."""
+    return _planned(program, target, flash, ram, None, None, None, None)[3]
+
+
+def _planned(program: IntegerProgram, target: str, flash: int | None, ram: int | None, packings: Mapping[str, str] | None,
+             chains: bool | None, pictures: U8 | None, out: Path | None) -> tuple[Target, Plan, int, FirmwareReport]:  # fmt: skip
+    chosen = target_named(target)
+    made = plan(program, chosen, flash, ram, packings, chains)
+    count = _vectors(program, made, flash, pictures)
+    return chosen, made, count, report_of(made, flash, ram, count, out)
 
 
 def _vectors(program: IntegerProgram, made: Plan, flash: int | None, pictures: U8 | None) -> int:

@@ -11,7 +11,7 @@ from scrimp.integer.program import Add, AvgPool, IntegerProgram, Op, Product, Re
 #: sizeof, on 32 bits: struct scrimp_linear, scrimp_conv, scrimp_pool, scrimp_add, scrimp_requantize.
 LINEAR, CONV, POOL, ADD, REQUANTIZE = 48, 80, 16, 16, 24
 #: The code of model_run: itself, and a call with its arguments at most; a loop over channels.
-RUN, CALL, LOOP = 40, 28, 24
+RUN, CALL, LOOP = 28, 24, 24
 
 
 def reach_of(program: IntegerProgram, op: Product | AvgPool) -> I64:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import count
 
-from scrimp.export.firmware.arena import Block
+from scrimp.export.firmware.arena import ALIGNMENT, Arena, Block, place
 from scrimp.export.firmware.packing import PACKINGS
 from scrimp.export.firmware.schedule import Stage, is_linear
 from scrimp.integer.program import IntegerProgram, Op, Product
@@ -34,6 +34,21 @@ def blocks(program: IntegerProgram, stages: Sequence[Stage], packings: Mapping[s
         size = program.buffers[buffer].size * (4 if logits else 1)
         found.append(Block(f"buffer.{buffer}", size, time, end if logits else read.get(buffer, time)))
     return found
+
+
+def arena_of(program: IntegerProgram, stages: Sequence[Stage], packings: Mapping[str, str]) -> Arena:
+    """Everything placed. Tables are built of whole groups of inputs, so the arena ends behind the last of them."""
+    arena = place(blocks(program, stages, packings))
+    ends = [arena.size]
+    for stage in stages:
+        for op in stage.ops:
+            if isinstance(op, Product) and PACKINGS[packings[op.name]].tables:
+                inputs = op.weight.shape[1]
+                patch, buffer = f"patch.{op.name}", f"buffer.{op.input}"
+                end = (arena.offsets[patch] + inputs if patch in arena.offsets else
+                       arena.offsets[buffer] + program.buffers[op.input].size)  # fmt: skip
+                ends.append(end + -inputs % PACKINGS[packings[op.name]].group)
+    return Arena(arena.offsets, -(-max(ends) // ALIGNMENT) * ALIGNMENT)
 
 
 def _scratch(program: IntegerProgram, op: Op, packings: Mapping[str, str], chained: bool, time: int) -> list[Block]:

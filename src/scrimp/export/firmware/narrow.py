@@ -50,18 +50,18 @@ def rows_reach(weight: I8, pre: int) -> I64:
 
 
 def width(values: I32) -> int:
-    """How numbers are stored: 0 where all are one; 1 uint16; 2 int16; 3 three bytes with a sign; 4 int32."""
+    """How numbers are stored: 0 where all are one; 2 uint16; 3 three bytes with a sign; 4 int32."""
     low, high = int(values.min()), int(values.max())
     if low == high:
         return 0
     if 0 <= low and high < 1 << 16:
-        return 1
-    return next((n for n in (2, 3) if -(1 << 8 * n - 1) <= low and high < 1 << 8 * n - 1), 4)
+        return 2
+    return 3 if -(1 << 23) <= low and high < 1 << 23 else 4
 
 
 def stored_bytes(values: I32) -> int:
     """In flash."""
-    return (4, 2 * values.size, 2 * values.size, 3 * values.size, 4 * values.size)[width(values)]
+    return width(values) * values.size or 4
 
 
 def _freedom(by: Requantize, multiplier: I64, reach: I64) -> tuple[I64, I64]:

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from scrimp.errors import GoalNotMet, Refused, UsageError
-from scrimp.export.firmware.arena import Arena, place
+from scrimp.export.firmware.arena import Arena
 from scrimp.export.firmware.choose import Choice, Option, options, solve
 from scrimp.export.firmware.cost import Costs, costs_of, functions_of
 from scrimp.export.firmware.flash import call_bytes, operation_bytes
-from scrimp.export.firmware.memory import blocks
+from scrimp.export.firmware.memory import arena_of
 from scrimp.export.firmware.schedule import Stage, by_channel, one_by_one
 from scrimp.export.firmware.targets import Target
 from scrimp.integer.program import IntegerProgram, Product, inputs_of
@@ -105,7 +105,7 @@ def _planned(program: IntegerProgram, target: Target, stages: tuple[Stage, ...],
                 _reason(chosen, found[op.name], op.weight.size) if chosen and isinstance(op, Product) else
                 ("a channel at a time" if stage.chained else ""),
             ))  # fmt: skip
-    arena = place(blocks(program, stages, choice.packings))
+    arena = arena_of(program, stages, choice.packings)
     code = fixed + costs.code_bytes(choice.functions)
     return Plan(target, stages, choice.packings, arena, tuple(layers), code, round(total))
 

@@ -84,13 +84,14 @@ def size(directory: Path, target: Target) -> Size:
 
 
 def functions(directory: Path, target: Target) -> dict[str, int]:
-    """Code bytes of each function of the runtime and the board, of its section in its object file."""
-    tool = target.compiler.removesuffix("gcc") + "objdump"
-    found: dict[str, int] = {}
-    for part in sorted((directory / "build").glob("*.o")):
-        listing = _run([tool, "-h", str(part)], directory)
-        for name, digits in re.findall(r"^\s*\d+ (\.text\.\S+|\.vectors\S*)\s+([0-9a-f]+)", listing, re.M):
-            found[name.removeprefix(".text.").lstrip(".")] = int(digits, 16)
+    """Bytes of each function in ``build/firmware.elf``; ``rest`` is what no symbol has: start-up, words, gaps."""
+    tool = target.compiler.removesuffix("gcc") + "nm"
+    listing = _run([tool, "-S", "build/firmware.elf"], directory)
+    sized = re.findall(r"^[0-9a-f]+ ([0-9a-f]+) ([tTrR]) (\S+)$", listing, re.M)
+    found = {
+        name: int(digits, 16) for digits, kind, name in sized if kind in "tT" and not name.startswith(("op", "vector_"))
+    }
+    found["rest"] = size(directory, target).flash - sum(int(digits, 16) for digits, _, _ in sized)
     return found
 
 

@@ -20,8 +20,15 @@ void scrimp_nines(int16_t *t, int32_t n, int32_t x0, int32_t x1)
 
 void scrimp_trits(int16_t *t, const int8_t *x, int32_t start)
 {
+    const int32_t x2 = x[2];
     t[24] = (int16_t)start;
-    t[25] = (int16_t)(start + x[2]);
-    t[26] = (int16_t)(start + x[2] + x[2]);
+    t[25] = (int16_t)(start + x2);
+    t[26] = (int16_t)(start + x2 + x2);
     scrimp_nines(t, 3, x[0], x[1]);
+}
+
+void scrimp_clear(int32_t *acc, int32_t n)
+{
+    while (n-- > 0)
+        *acc++ = 0;
 }

@@ -1,13 +1,17 @@
 #include "scrimp.h"
 #include "tables.h"
 
-/* t[bits] = the sum of those of scale * x[0 .. 3] whose bit is 1. Returns t + 16. */
-static int16_t *quad(int16_t *t, const int8_t *x, int32_t scale)
+/* A negative number is shifted as an unsigned one: C99 knows no other way. */
+#define TIMES(x, shift) ((int32_t)((uint32_t)(x) << (shift)))
+
+/* t[bits] = the sum of those of x[0 .. 3] << shift whose bit is 1. Returns t + 16. */
+static int16_t *quad(int16_t *t, const int8_t *x, int shift)
 {
-    const int32_t x0 = x[0] * scale, x1 = x[1] * scale, x2 = x[2] * scale, both = x0 + x1;
+    const int32_t x0 = TIMES(x[0], shift), x1 = TIMES(x[1], shift), x2 = TIMES(x[2], shift);
+    const int32_t both = x0 + x1;
     const int16_t *end = t + 16;
     int32_t v = 0;
-    for (; t < end; t += 8, v = x[3] * scale) {
+    for (; t < end; t += 8, v = TIMES(x[3], shift)) {
         t[0] = (int16_t)v;
         t[1] = (int16_t)(v + x0);
         t[2] = (int16_t)(v + x1);
@@ -28,19 +32,18 @@ static int16_t *quad(int16_t *t, const int8_t *x, int32_t scale)
 #endif
 
 /* One bit per weight, 32 inputs per word: eight tables of the 16 partial sums of four inputs. acc[i] += the sum of
- * scale * x over the inputs whose bit is 1. */
+ * x << shift over the inputs whose bit is 1. */
 static const uint32_t *plane(const int8_t *x, int32_t k, const uint32_t *w, int32_t n, int32_t *acc, int16_t *tables,
-                             int32_t scale)
+                             int shift)
 {
     const int16_t *t = tables;
     for (; k > 0; k -= 32, x += 32) {
-        int8_t last[32];
-        const int8_t *v = scrimp_group(last, 32, x, k);
+        const int8_t *v = x;
         const uint32_t *end = w + n;
         int16_t *to = tables;
         int32_t *a = acc;
         for (; to < tables + 128; v += 4)
-            to = quad(to, v, scale);
+            to = quad(to, v, shift);
         while (w < end) {
             const uint32_t c = *w++;
             *a++ += AT(c, 0) + AT(c, 1) + AT(c, 2) + AT(c, 3) + AT(c, 4) + AT(c, 5) + AT(c, 6) + AT(c, 7);
@@ -57,7 +60,7 @@ void scrimp_b1(const int8_t *x, int32_t k, const void *weight, int32_t n, int32_
         total += x[i];
     for (i = 0; i < n; i++)
         acc[i] = -total;
-    plane(x, k, weight, n, acc, tables, 2);
+    plane(x, k, weight, n, acc, tables, 1);
 }
 
 /* Two's complement, a plane of bits after the other, the sign first: its weight is negative, and every further one
@@ -66,11 +69,13 @@ static void planes(const int8_t *x, int32_t k, const uint32_t *w, int32_t n, int
 {
     int32_t i;
     scrimp_clear(acc, n);
-    w = plane(x, k, w, n, acc, tables, -1);
+    w = plane(x, k, w, n, acc, tables, 0);
+    for (i = 0; i < n; i++)
+        acc[i] = -acc[i];
     while (--bits > 0) {
         for (i = 0; i < n; i++)
             acc[i] += acc[i];
-        w = plane(x, k, w, n, acc, tables, 1);
+        w = plane(x, k, w, n, acc, tables, 0);
     }
 }
 

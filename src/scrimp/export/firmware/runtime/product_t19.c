@@ -35,10 +35,9 @@ void scrimp_t19(const int8_t *x, int32_t k, const void *weight, int32_t n, int32
     BASES(tables);
     scrimp_clear(acc, n);
     for (; k > 0; k -= 19, x += 19) {
-        int8_t last[19];
         const uint32_t *end = w + n;
         int32_t *a = acc;
-        tables_of(tables, scrimp_group(last, 19, x, k));
+        tables_of(tables, x);
         while (w < end) {
             const uint32_t c = *w++;
             *a++ += SUM(c);

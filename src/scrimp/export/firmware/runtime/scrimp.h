@@ -24,7 +24,7 @@ scrimp_product scrimp_w8, scrimp_w4, scrimp_t2, scrimp_t5, scrimp_t19, scrimp_b1
 
 /* code = clamp(((acc >> pre) * multiplier + offset) >> shift, low, high); `logits`: int32 comes out, unclamped.
  * Multipliers and offsets are stored in as few bytes as hold them, by their kind: 0 = one int32 for all channels,
- * 1 = uint16, 2 = int16, 3 = uint16 and the high byte elsewhere, 4 = int32. Offsets without `offset_shift` zeros. */
+ * 2 = uint16, 3 = uint16 and the high byte elsewhere, 4 = int32. Offsets without `offset_shift` zeros. */
 struct scrimp_requantize {
     const void *multiplier, *offset;
     const int8_t *multiplier_high, *offset_high;
@@ -33,8 +33,11 @@ struct scrimp_requantize {
     uint8_t logits;
 };
 
-/* Of the channels first .. first + n - 1; acc is used up. out is int8, or int32 of logits. */
-void scrimp_requantize(const struct scrimp_requantize *by, int32_t *acc, int32_t first, int32_t n, void *out);
+/* Before it is clamped. */
+int32_t scrimp_code(const struct scrimp_requantize *by, int32_t sum, int32_t channel);
+
+/* Of the channels first .. first + n - 1; out is int8, or int32 of logits. */
+void scrimp_requantize(const struct scrimp_requantize *by, const int32_t *acc, int32_t first, int32_t n, void *out);
 
 /* All outputs of a vector, or of the inputs under a kernel. acc and tables are scratch inside the arena. */
 struct scrimp_linear {

@@ -1,4 +1,7 @@
-/* Tables of all partial sums of a few inputs: built once for a group of inputs, read by every row. */
+/* Tables of all partial sums of a few inputs: built once for a group of inputs, read by every row.
+ *
+ * The last group may reach beyond the inputs, where the weights are 0: what lies there makes no difference, and the
+ * arena does not end before. */
 #ifndef SCRIMP_TABLES_H
 #define SCRIMP_TABLES_H
 
@@ -13,21 +16,6 @@ void scrimp_trits(int16_t *t, const int8_t *x, int32_t start);
 /* The number `bytes` behind t: an offset that is doubled already costs no instruction of its own. */
 #define SCRIMP_AT(t, bytes) (*(const int16_t *)(const void *)((const char *)(t) + (bytes)))
 
-/* A group that the inputs do not fill: zeros behind them. */
-static inline const int8_t *scrimp_group(int8_t *group, int32_t size, const int8_t *x, int32_t left)
-{
-    int32_t i;
-    if (left >= size)
-        return x;
-    for (i = 0; i < size; i++)
-        group[i] = i < left ? x[i] : 0;
-    return group;
-}
-
-static inline void scrimp_clear(int32_t *acc, int32_t n)
-{
-    while (n-- > 0)
-        *acc++ = 0;
-}
+void scrimp_clear(int32_t *acc, int32_t n);
 
 #endif

@@ -1,17 +1,14 @@
-/* Cortex-M: the vector table, and what must be so before main. */
+/* Cortex-M: the vector table, and what must be so before main. There is no .data: chip.ld sees to it. */
 #include <stdint.h>
 
 #include "io.h"
 
-extern uint32_t data_load[], data_start[], data_end[], bss_start[], bss_end[], stack_top[];
+extern uint32_t bss_start[], bss_end[], stack_top[];
 int main(void);
 
 void start(void)
 {
-    const uint32_t *from = data_load;
     uint32_t *to;
-    for (to = data_start; to < data_end; to++)
-        *to = *from++;
     for (to = bss_start; to < bss_end; to++)
         *to = 0;
     io_exit(main());

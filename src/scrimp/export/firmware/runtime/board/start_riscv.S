@@ -1,4 +1,4 @@
-/* RISC-V: what must be so before main. */
+/* RISC-V: what must be so before main. There is no .data: chip.ld sees to it. */
     .option arch, +zicsr
     .option norelax
     .section .vectors, "ax"
@@ -8,22 +8,13 @@ start:
     la sp, stack_top
     la a0, fault
     csrw mtvec, a0
-    la a0, data_load
-    la a1, data_start
-    la a2, data_end
-1:  bgeu a1, a2, 2f
-    lw a3, 0(a0)
-    sw a3, 0(a1)
-    addi a0, a0, 4
-    addi a1, a1, 4
-    j 1b
-2:  la a1, bss_start
+    la a1, bss_start
     la a2, bss_end
-3:  bgeu a1, a2, 4f
+1:  bgeu a1, a2, 2f
     sw zero, 0(a1)
     addi a1, a1, 4
-    j 3b
-4:  call main
+    j 1b
+2:  call main
     call io_exit
     .balign 4
 fault:
