@@ -33,8 +33,11 @@ class Bench:
     def __init__(self, target: Target, root: Path) -> None:
         self.target, self.directory = target, root / target.name
         program, stages, packings = _everything()
-        texts = {**_texts(program, stages, packings), "vectors.h": vectors.header(program, None, 3),
-                 "Makefile": project.makefile(target, target.flash_most, target.ram_most, STACK_BYTES)}  # fmt: skip
+        texts = {
+            **_texts(program, stages, packings),
+            "vectors.h": vectors.header(program, None, 3),
+            "Makefile": project.makefile(target, target.flash_most, target.ram_most, STACK_BYTES),
+        }
         project.write(self.directory, target, set(PACKINGS), texts)
         simulate.build(self.directory)
         self.plugin = simulate.plugin_built(self.directory)
@@ -58,9 +61,13 @@ def _everything() -> tuple[IntegerProgram, tuple[Stage, ...], dict[str, str]]:
     image = Image(6, 6, 4)
     images, ops = [image], list[Op]()
     average = Requantize(np.array([9000], np.int32), np.array([1 << 16], np.int32), 0, 17, -128, 127)
-    ops += [_product("chained", 0, image, image, (3, 3), padding=1), MaxPool("m", 1, 2, 1, 1),
-            _product("c", 2, image, image, (3, 3), padding=1), AvgPool("a", 3, 4, 1, 1, average),
-            Add("p", (4, 3), 5, (9000, 7000), 1 << 14, 15, 0, 127)]  # fmt: skip
+    ops += [
+        _product("chained", 0, image, image, (3, 3), padding=1),
+        MaxPool("m", 1, 2, 1, 1),
+        _product("c", 2, image, image, (3, 3), padding=1),
+        AvgPool("a", 3, 4, 1, 1, average),
+        Add("p", (4, 3), 5, (9000, 7000), 1 << 14, 15, 0, 127),
+    ]
     images += [image] * 5
     for at, packing in enumerate(PACKINGS, 5):
         ops.append(_product(packing, at, images[-1], Image(1, 1, 8), (images[-1].height, images[-1].width), packing))
@@ -72,12 +79,27 @@ def _everything() -> tuple[IntegerProgram, tuple[Stage, ...], dict[str, str]]:
 
 def _requantize(n: int) -> Requantize:
     """As lowering makes it: multipliers of 15 bits, offsets of three bytes."""
-    return Requantize(RNG.integers(1 << 13, 1 << 15, n).astype(np.int32),
-                      RNG.integers(-(1 << 22), 1 << 22, n).astype(np.int32), 0, 18, 0, 127)  # fmt: skip
+    return Requantize(
+        RNG.integers(1 << 13, 1 << 15, n).astype(np.int32),
+        RNG.integers(-(1 << 22), 1 << 22, n).astype(np.int32),
+        0,
+        18,
+        0,
+        127,
+    )
 
 
-def _product(name: str, source: int, image: Image, made: Image, kernel: tuple[int, int], packing: str = "W8",
-             padding: int = 0, stride: int = 1, groups: int = 1) -> Product:  # fmt: skip
+def _product(
+    name: str,
+    source: int,
+    image: Image,
+    made: Image,
+    kernel: tuple[int, int],
+    packing: str = "W8",
+    padding: int = 0,
+    stride: int = 1,
+    groups: int = 1,
+) -> Product:
     n, k = made.channels, kernel[0] * kernel[1] * image.channels // groups
     low, high = PACKINGS[packing].low, PACKINGS[packing].high
     weight = RNG.integers(0, 2, (n, k)) * 2 - 1 if packing == "B1" else RNG.integers(max(low, -127), high + 1, (n, k))
@@ -108,8 +130,16 @@ def _others() -> Iterator[IntegerProgram]:
         yield _before_linear(
             Image(1, 1, size), Image(1, 1, size), Add("o", (0, 0), 1, (9000, 7000), 1 << 14, 15, 0, 127)
         )
-    for side, channels, n, kernel, groups in ((8, 3, 4, 3, 1), (8, 8, 8, 3, 8), (6, 16, 8, 1, 1), (6, 16, 16, 3, 4),
-                                              (5, 8, 24, 3, 1), (10, 1, 12, 5, 1), (6, 4, 4, 5, 4), (7, 12, 2, 1, 1)):  # fmt: skip
+    for side, channels, n, kernel, groups in (
+        (8, 3, 4, 3, 1),
+        (8, 8, 8, 3, 8),
+        (6, 16, 8, 1, 1),
+        (6, 16, 16, 3, 4),
+        (5, 8, 24, 3, 1),
+        (10, 1, 12, 5, 1),
+        (6, 4, 4, 5, 4),
+        (7, 12, 2, 1, 1),
+    ):
         image, made = Image(side, side, channels), Image(side, side, n)
         yield _before_linear(
             image, made, _product("o", 0, image, made, (kernel, kernel), padding=kernel // 2, groups=groups)
@@ -161,8 +191,10 @@ def measure(bench: Bench) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    lines = ["# Written by tools/firmware_costs.py. Instructions: coefficients of the features in cost.py, fitted to",
-             "# counts under QEMU. Code: bytes of each function, as the Makefile compiles it."]  # fmt: skip
+    lines = [
+        "# Written by tools/firmware_costs.py. Instructions: coefficients of the features in cost.py, fitted to",
+        "# counts under QEMU. Code: bytes of each function, as the Makefile compiles it.",
+    ]
     with tempfile.TemporaryDirectory() as root:
         for target in (target for target in TARGETS.values() if target.chip):
             print(target.name, file=sys.stderr)

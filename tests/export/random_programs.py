@@ -51,8 +51,14 @@ def requantize(rng, spread, largest, n, relu):
 def logits(rng, largest, n):
     most = min(INT32_HIGH // (2 * (largest + 1)), 1000)
     multiplier = rng.integers(1, most + 1, n if rng.random() < 0.5 else 1)
-    return Requantize(multiplier.astype(np.int32), rng.integers(-(1 << 20), 1 << 20, multiplier.size).astype(np.int32),
-                      0, 0, INT32_LOW, INT32_HIGH)  # fmt: skip
+    return Requantize(
+        multiplier.astype(np.int32),
+        rng.integers(-(1 << 20), 1 << 20, multiplier.size).astype(np.int32),
+        0,
+        0,
+        INT32_LOW,
+        INT32_HIGH,
+    )
 
 
 def product(rng, name, source, made_index, image, n, kernel, stride, padding, groups, last=False, element=None):
@@ -144,8 +150,11 @@ def pictures_for(program, count, seed=0):
 def random_packings(program, seed):
     """For every product one that holds its weights."""
     rng = np.random.default_rng(seed)
-    return {op.name: str(rng.choice([name for name, packing in PACKINGS.items() if packing.holds(op.weight)]))
-            for op in program.ops if isinstance(op, Product)}  # fmt: skip
+    return {
+        op.name: str(rng.choice([name for name, packing in PACKINGS.items() if packing.holds(op.weight)]))
+        for op in program.ops
+        if isinstance(op, Product)
+    }
 
 
 def a_chain_program(seed: int) -> IntegerProgram:

@@ -34,9 +34,16 @@ def test_long_offsets_become_three_bytes():
     assert width(found.stored) == 3
 
 
-@pytest.mark.parametrize(("values", "kind", "size"), [
-    ([7, 7], 0, 4), ([0, 65535], 2, 4), ([-1, 7], 3, 6), ([-(1 << 23), (1 << 23) - 1], 3, 6), ([0, 1 << 23], 4, 8),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("values", "kind", "size"),
+    [
+        ([7, 7], 0, 4),
+        ([0, 65535], 2, 4),
+        ([-1, 7], 3, 6),
+        ([-(1 << 23), (1 << 23) - 1], 3, 6),
+        ([0, 1 << 23], 4, 8),
+    ],
+)
 def test_the_narrowest_that_holds_them(values, kind, size):
     assert width(np.array(values, np.int32)) == kind
     assert stored_bytes(np.array(values, np.int32)) == size

@@ -52,10 +52,21 @@ def test_group_major_rows_of_a_group_are_neighbours():
     np.testing.assert_array_equal(second, first + 1)
 
 
-@pytest.mark.parametrize(("name", "weight", "held"), [
-    ("T5", [[-1, 0, 1]], True), ("T5", [[2, 0]], False), ("B1", [[1, -1]], True), ("B1", [[1, 0]], False),
-    ("T2", [[-2, 1]], True), ("T2", [[2, 0]], False), ("W4", [[-8, 7]], True), ("W4", [[8, 0]], False),
-    ("W8", [[-128, 127]], True), ("P8", [[0] * 32768], True), ("P8", [[0] * 32769], False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "weight", "held"),
+    [
+        ("T5", [[-1, 0, 1]], True),
+        ("T5", [[2, 0]], False),
+        ("B1", [[1, -1]], True),
+        ("B1", [[1, 0]], False),
+        ("T2", [[-2, 1]], True),
+        ("T2", [[2, 0]], False),
+        ("W4", [[-8, 7]], True),
+        ("W4", [[8, 0]], False),
+        ("W8", [[-128, 127]], True),
+        ("P8", [[0] * 32768], True),
+        ("P8", [[0] * 32769], False),
+    ],
+)
 def test_what_a_packing_holds(name, weight, held):
     assert PACKINGS[name].holds(np.array(weight, np.int8)) is held

@@ -33,12 +33,15 @@ def export(
 
     if to != "firmware":
         raise UsageError(f"'{to}' is nothing to export to.", hint="--to firmware")
-    limits = {name: None if size is None else chip_bytes(name, size) for name, size in (("flash", flash), ("ram", ram))}
+    flash_bytes = None if flash is None else chip_bytes("flash", flash)
+    ram_bytes = None if ram is None else chip_bytes("ram", ram)
     program = lower(*open_net(model))
     if dry_run:
-        report = plan_firmware(program, target=target, **limits)
+        report = plan_firmware(program, target=target, flash=flash_bytes, ram=ram_bytes)
     else:
-        report = export_firmware(program, out, target=target, **limits, planned=None if json else _print_plan)
+        report = export_firmware(
+            program, out, target=target, flash=flash_bytes, ram=ram_bytes, planned=None if json else _print_plan
+        )
     if json:
         output.print_json(report.to_json())
     elif dry_run:
@@ -66,15 +69,25 @@ def _print_plan(report: FirmwareReport) -> None:
     from scrimp.cli import output
 
     rows = [
-        (layer.name, layer.packing, f"{layer.weights:,}" if layer.weights else "", f"{layer.weight_bytes:,}",
-         f"{layer.instructions:,}", layer.reason)
+        (
+            layer.name,
+            layer.packing,
+            f"{layer.weights:,}" if layer.weights else "",
+            f"{layer.weight_bytes:,}",
+            f"{layer.instructions:,}",
+            layer.reason,
+        )
         for layer in report.layers
-    ]  # fmt: skip
+    ]
     output.print_table(("operation", "packing", "weights", "bytes", "instructions", "why"), rows, title=report.target)
-    print(f"\nflash {report.flash_bytes:,} bytes{_of(report.flash_limit)}: weights {report.weight_bytes:,}, multipliers, "
-          f"offsets and structures {report.parameter_bytes:,}, code about {report.code_bytes:,}")  # fmt: skip
-    print(f"RAM {report.ram_bytes:,} bytes{_of(report.ram_limit)}: activations and scratch {report.arena_bytes:,}, "
-          f"stack {report.stack_bytes:,}")  # fmt: skip
+    print(
+        f"\nflash {report.flash_bytes:,} bytes{_of(report.flash_limit)}: weights {report.weight_bytes:,}, multipliers, "
+        f"offsets and structures {report.parameter_bytes:,}, code about {report.code_bytes:,}"
+    )
+    print(
+        f"RAM {report.ram_bytes:,} bytes{_of(report.ram_limit)}: activations and scratch {report.arena_bytes:,}, "
+        f"stack {report.stack_bytes:,}"
+    )
     print(f"about {report.instructions:,} instructions per picture; {report.vectors} test vectors")
     if report.channel_by_channel:
         print("some operations run a channel at a time, which takes less RAM and more instructions")

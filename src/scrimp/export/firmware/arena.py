@@ -57,5 +57,7 @@ def _first_fit(blocks: Sequence[Block]) -> Arena:
 
 def most_alive(blocks: Sequence[Block]) -> int:
     """Bytes alive at the fullest stage: no placement can need less."""
-    return max((sum(block.bytes for block in blocks if block.first <= stage.first <= block.last) for stage in blocks),
-               default=0)  # fmt: skip
+    return max(
+        (sum(block.bytes for block in blocks if block.first <= stage.first <= block.last) for stage in blocks),
+        default=0,
+    )

@@ -40,6 +40,13 @@ const int32_t *model_run(void);
 """
 
 
+_PLACES = (
+    "#define AT(offset) ((int8_t *)model_arena + (offset))",
+    "#define SUMS(offset) ((int32_t *)(void *)AT(offset))",
+    "#define TABLES(offset) ((int16_t *)(void *)AT(offset))",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class _Names:
     """What C calls things: names of operations come from strangers."""
@@ -54,8 +61,13 @@ class _Names:
 
 def header(program: IntegerProgram, arena: Arena) -> str:
     image = program.buffers[0]
-    return HEADER % {"picture": image.size, "place": arena.offsets["buffer.0"], "logits": program.classes, "arena": arena.size,
-                     "shape": f"{image.height} rows x {image.width} columns x {image.channels} channels"}  # fmt: skip
+    return HEADER % {
+        "picture": image.size,
+        "place": arena.offsets["buffer.0"],
+        "logits": program.classes,
+        "arena": arena.size,
+        "shape": f"{image.height} rows x {image.width} columns x {image.channels} channels",
+    }
 
 
 def source(program: IntegerProgram, stages: Sequence[Stage], packings: Mapping[str, str], arena: Arena) -> str:
@@ -69,14 +81,26 @@ def source(program: IntegerProgram, stages: Sequence[Stage], packings: Mapping[s
         )
     image, pixels = program.buffers[0], program.pixels
     logits = arena.offsets[f"buffer.{program.ops[-1].output}"]
-    return "\n".join([
-        "/* Written by scrimp. */", '#include "model.h"', '#include "scrimp.h"', "",
-        "int32_t model_arena[MODEL_ARENA / 4];", "", "#define AT(offset) ((int8_t *)model_arena + (offset))", "#define SUMS(offset) ((int32_t *)(void *)AT(offset))",
-        "#define TABLES(offset) ((int16_t *)(void *)AT(offset))", "", *constants,
-        "const int32_t *model_run(void)", "{",
-        f"    scrimp_pixels(model_picture, {image.size}, {pixels.zero}, {pixels.shift});", *calls,
-        f"    return SUMS({logits});", "}", "",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            "/* Written by scrimp. */",
+            '#include "model.h"',
+            '#include "scrimp.h"',
+            "",
+            "int32_t model_arena[MODEL_ARENA / 4];",
+            "",
+            *_PLACES,
+            "",
+            *constants,
+            "const int32_t *model_run(void)",
+            "{",
+            f"    scrimp_pixels(model_picture, {image.size}, {pixels.zero}, {pixels.shift});",
+            *calls,
+            f"    return SUMS({logits});",
+            "}",
+            "",
+        ]
+    )
 
 
 def packed(op: Product, packing: str, chained: bool) -> tuple[Words, int]:
@@ -86,8 +110,9 @@ def packed(op: Product, packing: str, chained: bool) -> tuple[Words, int]:
     return np.concatenate(words), words[0].nbytes
 
 
-def _constants(program: IntegerProgram, op: Op, name: str, packings: Mapping[str, str], chained: bool,
-               arena: Arena) -> str:  # fmt: skip
+def _constants(
+    program: IntegerProgram, op: Op, name: str, packings: Mapping[str, str], chained: bool, arena: Arena
+) -> str:
     if isinstance(op, Product):
         return _product(program, op, name, packings[op.name], chained, arena)
     if isinstance(op, Add):
@@ -109,8 +134,19 @@ def _requantize(by: Requantize, reach: I64, name: str) -> tuple[str, str]:
     multipliers, multiplier, top = numbers(f"{name}_multiplier", by.multiplier)
     offsets, offset, high = numbers(f"{name}_offset", narrowed.stored)
     bounds = (0, 0) if logits else (by.low, by.high)
-    values = (multiplier, offset, top, high, width(by.multiplier), width(narrowed.stored), narrowed.shift, by.pre, by.shift,
-              *bounds, int(logits))  # fmt: skip
+    values = (
+        multiplier,
+        offset,
+        top,
+        high,
+        width(by.multiplier),
+        width(narrowed.stored),
+        narrowed.shift,
+        by.pre,
+        by.shift,
+        *bounds,
+        int(logits),
+    )
     return multipliers + offsets, f"{{{fields(values)}}}"
 
 
@@ -120,16 +156,32 @@ def _product(program: IntegerProgram, op: Product, name: str, packing: str, chai
     acc = f"buffer.{op.output}" if sums_are_logits(program, op) else f"acc.{op.name}"
     tables = f"TABLES({arena.offsets[f'tables.{op.name}']})" if PACKINGS[packing].tables else "0"
     outputs = 1 if chained else len(op.weight) // op.groups
-    linear = (f"{{{name}_weight, scrimp_{packing.lower()}, SUMS({arena.offsets[acc]}), {tables},\n    {by},\n    "
-              f"{op.weight.shape[1]}, {outputs}}}")  # fmt: skip
+    linear = (
+        f"{{{name}_weight, scrimp_{packing.lower()}, SUMS({arena.offsets[acc]}), {tables},\n    {by},\n    "
+        f"{op.weight.shape[1]}, {outputs}}}"
+    )
     if is_linear(program, op):
         return f"{array(f'{name}_weight', words)}{arrays}static const struct scrimp_linear {name} = {linear};\n"
     image, made = program.buffers[op.input], program.buffers[op.output]
     patch = f"AT({arena.offsets[f'patch.{op.name}']})" if gathers(program, op, chained) else "0"
-    shape = (patch, part_bytes, image.height, image.width, image.channels, made.height, made.width, made.channels,
-             *op.kernel, op.stride, op.padding, image.channels // op.groups)  # fmt: skip
-    return (f"{array(f'{name}_weight', words)}{arrays}"
-            f"static const struct scrimp_conv {name} = {{\n    {linear},\n    {fields(shape)}}};\n")  # fmt: skip
+    shape = (
+        patch,
+        part_bytes,
+        image.height,
+        image.width,
+        image.channels,
+        made.height,
+        made.width,
+        made.channels,
+        *op.kernel,
+        op.stride,
+        op.padding,
+        image.channels // op.groups,
+    )
+    return (
+        f"{array(f'{name}_weight', words)}{arrays}"
+        f"static const struct scrimp_conv {name} = {{\n    {linear},\n    {fields(shape)}}};\n"
+    )
 
 
 def _call(program: IntegerProgram, op: Op, names: _Names, arena: Arena) -> str:

@@ -76,8 +76,9 @@ def _option(program: IntegerProgram, op: Product, name: str, chained: bool, cost
     return Option(name, -(-PACKINGS[name].bytes(rows, inputs) * parts // 4) * 4, run * parts * pixels, pixels)
 
 
-def solve(program: IntegerProgram, stages: tuple[Stage, ...], found: Options, costs: Costs, flash: int | None,
-          ram: int | None) -> Choice:  # fmt: skip
+def solve(
+    program: IntegerProgram, stages: tuple[Stage, ...], found: Options, costs: Costs, flash: int | None, ram: int | None
+) -> Choice:
     """The fastest that fits; where none does, the smallest, which does not ``fit``."""
     least = _arena(
         program, stages, {name: min(all_.values(), key=lambda o: o.tables).packing for name, all_ in found.items()}
@@ -93,13 +94,23 @@ def solve(program: IntegerProgram, stages: tuple[Stage, ...], found: Options, co
         if smallest is None or size < smallest[0]:
             smallest = size, packings
         run = sum(found[name][packing].instructions for name, packing in packings.items())
-        if (flash is None or size <= flash) and (best is None or run < best[0]) and (
-                ram is None or _arena(program, stages, packings) <= ram):  # fmt: skip
+        if (
+            (flash is None or size <= flash)
+            and (best is None or run < best[0])
+            and (ram is None or _arena(program, stages, packings) <= ram)
+        ):
             best = run, packings
     if best is not None:
         return Choice(best[1], _flash(found, best[1], costs), _arena(program, stages, best[1]), True)
-    size, packings = smallest or (min(_flash(found, {name: min(all_.values(), key=lambda o: o.bytes).packing
-                                                     for name, all_ in found.items()}, costs), 1 << 62), {})  # fmt: skip
+    size, packings = smallest or (
+        min(
+            _flash(
+                found, {name: min(all_.values(), key=lambda o: o.bytes).packing for name, all_ in found.items()}, costs
+            ),
+            1 << 62,
+        ),
+        {},
+    )
     return Choice(packings, size, least, False)
 
 
@@ -108,8 +119,11 @@ def _within(
 ) -> dict[str, Option]:
     """Options of a layer that fit while all others take as little RAM as they can."""
     others = {other: min(all_.values(), key=lambda o: o.tables).packing for other, all_ in found.items()}
-    return {packing: option for packing, option in found[name].items()
-            if _arena(program, stages, {**others, name: packing}) <= ram}  # fmt: skip
+    return {
+        packing: option
+        for packing, option in found[name].items()
+        if _arena(program, stages, {**others, name: packing}) <= ram
+    }
 
 
 def _arena(program: IntegerProgram, stages: tuple[Stage, ...], packings: Mapping[str, str]) -> int:
@@ -128,8 +142,16 @@ def _exchange(found: Options, kernels: set[str], costs: Costs, flash: int | None
         return None
     chosen = {name: min(all_, key=lambda o: (o.instructions, o.bytes)) for name, all_ in open_.items()}
     while flash is not None and _flash(found, {name: o.packing for name, o in chosen.items()}, costs) > flash:
-        steps = [(float((option.instructions - chosen[name].instructions) / (chosen[name].bytes - option.bytes)), name, option)
-                 for name, all_ in open_.items() for option in all_ if option.bytes < chosen[name].bytes]  # fmt: skip
+        steps = [
+            (
+                float((option.instructions - chosen[name].instructions) / (chosen[name].bytes - option.bytes)),
+                name,
+                option,
+            )
+            for name, all_ in open_.items()
+            for option in all_
+            if option.bytes < chosen[name].bytes
+        ]
         if not steps:
             break
         _, name, option = min(steps, key=lambda step: step[:2])

@@ -21,15 +21,33 @@ from scrimp.integer.program import Add, AvgPool, IntegerProgram, MaxPool, Op, Pr
 
 #: Functions that a packing needs; those the compiler put into others are of no size.
 FUNCTIONS = {
-    "W8": ("scrimp_w8", "four_rows", "one_row"), "W4": ("scrimp_w4", "rest", "sum", "store", "split"),
-    "T2": ("scrimp_t2", "rest", "sum", "store", "split"), "T5": ("scrimp_t5", "scrimp_nines", "scrimp_trits", "scrimp_clear"),
-    "T19": ("scrimp_t19", "scrimp_nines", "scrimp_trits", "scrimp_clear", "tables_of"), "B1": ("scrimp_b1", "plane", "quad"),
-    "P2": ("scrimp_p2", "planes", "plane", "quad", "scrimp_clear"), "P4": ("scrimp_p4", "planes", "plane", "quad", "scrimp_clear"),
+    "W8": ("scrimp_w8", "four_rows", "one_row"),
+    "W4": ("scrimp_w4", "rest", "sum", "store", "split"),
+    "T2": ("scrimp_t2", "rest", "sum", "store", "split"),
+    "T5": ("scrimp_t5", "scrimp_nines", "scrimp_trits", "scrimp_clear"),
+    "T19": ("scrimp_t19", "scrimp_nines", "scrimp_trits", "scrimp_clear", "tables_of"),
+    "B1": ("scrimp_b1", "plane", "quad"),
+    "P2": ("scrimp_p2", "planes", "plane", "quad", "scrimp_clear"),
+    "P4": ("scrimp_p4", "planes", "plane", "quad", "scrimp_clear"),
     "P8": ("scrimp_p8", "planes", "plane", "quad", "scrimp_clear"),
-}  # fmt: skip
+}
 #: … and what every program has.
-BASE = ("rest", "vectors", "start", "fault", "main", "io_print", "io_exit", "call", "memcpy", "memset", "scrimp_pixels",
-        "scrimp_requantize", "scrimp_code", "number")  # fmt: skip
+BASE = (
+    "rest",
+    "vectors",
+    "start",
+    "fault",
+    "main",
+    "io_print",
+    "io_exit",
+    "call",
+    "memcpy",
+    "memset",
+    "scrimp_pixels",
+    "scrimp_requantize",
+    "scrimp_code",
+    "number",
+)
 Features = tuple[float, ...]
 
 
@@ -56,8 +74,11 @@ def other_features(program: IntegerProgram, op: Op, chained: bool) -> tuple[str,
         return "conv", (pixels, pixels * taps, pixels * inputs, made.size)
     if isinstance(op, Add):
         return "add", (1, made.size)
-    return ("max_pool" if isinstance(op, MaxPool) else "avg_pool"), (made.size, made.size * op.kernel,
-                                                                     made.size * op.kernel**2)  # fmt: skip
+    return ("max_pool" if isinstance(op, MaxPool) else "avg_pool"), (
+        made.size,
+        made.size * op.kernel,
+        made.size * op.kernel**2,
+    )
 
 
 @dataclass(frozen=True, slots=True)

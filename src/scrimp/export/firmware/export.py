@@ -60,8 +60,16 @@ def plan_firmware(
     return _planned(program, target, flash, ram, None, None, None, None)[3]
 
 
-def _planned(program: IntegerProgram, target: str, flash: int | None, ram: int | None, packings: Mapping[str, str] | None,
-             chains: bool | None, pictures: U8 | None, out: Path | None) -> tuple[Target, Plan, int, FirmwareReport]:  # fmt: skip
+def _planned(
+    program: IntegerProgram,
+    target: str,
+    flash: int | None,
+    ram: int | None,
+    packings: Mapping[str, str] | None,
+    chains: bool | None,
+    pictures: U8 | None,
+    out: Path | None,
+) -> tuple[Target, Plan, int, FirmwareReport]:
     chosen = target_named(target)
     made = plan(program, chosen, flash, ram, packings, chains)
     count = _vectors(program, made, flash, pictures)

@@ -45,8 +45,11 @@ def arena_of(program: IntegerProgram, stages: Sequence[Stage], packings: Mapping
             if isinstance(op, Product) and PACKINGS[packings[op.name]].tables:
                 inputs = op.weight.shape[1]
                 patch, buffer = f"patch.{op.name}", f"buffer.{op.input}"
-                end = (arena.offsets[patch] + inputs if patch in arena.offsets else
-                       arena.offsets[buffer] + program.buffers[op.input].size)  # fmt: skip
+                end = (
+                    arena.offsets[patch] + inputs
+                    if patch in arena.offsets
+                    else arena.offsets[buffer] + program.buffers[op.input].size
+                )
                 ends.append(end + -inputs % PACKINGS[packings[op.name]].group)
     return Arena(arena.offsets, -(-max(ends) // ALIGNMENT) * ALIGNMENT)
 

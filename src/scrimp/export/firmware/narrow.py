@@ -46,7 +46,8 @@ def narrow(by: Requantize, reach: I64) -> Narrow:
 
 def rows_reach(weight: I8, pre: int) -> I64:
     """The most that ``|sum >> pre|`` of each row can be."""
-    return (np.abs(weight.astype(np.int64)).sum(axis=1) * 128 >> pre) + 1
+    most: I64 = np.abs(weight.astype(np.int64)).sum(axis=1) * 128
+    return np.asarray((most >> pre) + 1, np.int64)
 
 
 def width(values: I32) -> int:
@@ -54,9 +55,9 @@ def width(values: I32) -> int:
     low, high = int(values.min()), int(values.max())
     if low == high:
         return 0
-    if 0 <= low and high < 1 << 16:
+    if low >= 0 and high < 1 << 16:
         return 2
-    return 3 if -(1 << 23) <= low and high < 1 << 23 else 4
+    return 3 if low >= -(1 << 23) and high < 1 << 23 else 4
 
 
 def stored_bytes(values: I32) -> int:

@@ -35,6 +35,7 @@ from scrimp.integer.program import I8
 
 #: What lies in flash: int8, uint8 or uint32.
 Words = NDArray[Any]
+I64 = NDArray[np.int64]
 #: A row is summed in one pass by planes of bits while no sum leaves 32 bits: inputs · 128 · 2^bits < 2^31.
 PLANE_INPUTS = 1 << 15
 
@@ -66,11 +67,11 @@ class Packing:
         return bool(weight.min(initial=self.high) >= self.low and weight.max(initial=self.low) <= self.high)
 
 
-def _padded(weight: I8, rows: int, columns: int, value: int = 0) -> NDArray[np.int64]:
+def _padded(weight: I8, rows: int, columns: int) -> I64:
     """To multiples of ``rows`` and ``columns``."""
     n, k = weight.shape
     wide = weight.astype(np.int64)
-    return np.pad(wide, ((0, -n % rows), (0, -k % columns)), constant_values=value)
+    return np.pad(wide, ((0, -n % rows), (0, -k % columns)), constant_values=0)
 
 
 def _pack_w8(weight: I8) -> Words:
@@ -84,8 +85,8 @@ def _unpack_w8(words: Words, n: int, k: int) -> I8:
 def _pack_pairs(weight: I8, bits: int) -> Words:
     per_word = 16 // bits
     codes = _padded(weight, 2, per_word) + (1 << bits - 1)
-    n, k = codes.shape
-    halves = (codes.reshape(n, -1, per_word) << bits * np.arange(per_word)).sum(axis=2)
+    n = len(codes)
+    halves: I64 = (codes.reshape(n, -1, per_word) << bits * np.arange(per_word)).sum(axis=2)
     return (halves[0::2] | halves[1::2] << 16).astype(np.uint32).reshape(-1)
 
 
@@ -93,18 +94,20 @@ def _unpack_pairs(words: Words, n: int, k: int, bits: int) -> I8:
     per_word = 16 // bits
     pairs = words.astype(np.int64).reshape((n + 1) // 2, 1, -1, 1) >> np.array([0, 16]).reshape(1, 2, 1, 1)
     codes = pairs >> bits * np.arange(per_word) & (1 << bits) - 1
-    return (codes.reshape(2 * ((n + 1) // 2), -1)[:n, :k] - (1 << bits - 1)).astype(np.int8)
+    found: I64 = codes.reshape(2 * ((n + 1) // 2), -1)[:n, :k] - (1 << bits - 1)
+    return found.astype(np.int8)
 
 
 def _pack_t5(weight: I8) -> Words:
     digits = _padded(weight, 1, 5) + 1
-    codes = (digits.reshape(len(weight), -1, 5) * 3 ** np.arange(5)).sum(axis=2)
+    codes: I64 = (digits.reshape(len(weight), -1, 5) * 3 ** np.arange(5)).sum(axis=2)
     return codes.T.astype(np.uint8).reshape(-1)
 
 
 def _unpack_t5(words: Words, n: int, k: int) -> I8:
     codes = words.astype(np.int64).reshape(-1, n).T[:, :, None]
-    return (codes // 3 ** np.arange(5) % 3 - 1).reshape(n, -1)[:, :k].astype(np.int8)
+    found: I64 = (codes // 3 ** np.arange(5) % 3 - 1).reshape(n, -1)[:, :k]
+    return found.astype(np.int8)
 
 
 #: Of a word of 19 trits: what each is worth, and by how much its code is shifted.
@@ -114,21 +117,24 @@ _T19_SHIFT = np.array([5 * c for c in range(5) for _ in range(3)] + [25] * 4)
 
 def _pack_t19(weight: I8) -> Words:
     digits = (_padded(weight, 1, 19) + 1).reshape(len(weight), -1, 19)
-    return (digits * _T19_DIGIT << _T19_SHIFT).sum(axis=2).T.astype(np.uint32).reshape(-1)
+    words: I64 = (digits * _T19_DIGIT << _T19_SHIFT).sum(axis=2).T
+    return words.astype(np.uint32).reshape(-1)
 
 
 def _unpack_t19(words: Words, n: int, k: int) -> I8:
     shifted = words.astype(np.int64).reshape(-1, n).T[:, :, None] >> _T19_SHIFT
     codes = shifted & np.where(_T19_SHIFT == 25, 127, 31)
-    return (codes // _T19_DIGIT % 3 - 1).reshape(n, -1)[:, :k].astype(np.int8)
+    found: I64 = (codes // _T19_DIGIT % 3 - 1).reshape(n, -1)[:, :k]
+    return found.astype(np.int8)
 
 
-def _pack_bits(bits: NDArray[np.int64]) -> Words:
+def _pack_bits(bits: I64) -> Words:
     """(N, K) of 0 and 1, K a multiple of 32."""
-    return (bits.reshape(len(bits), -1, 32) << np.arange(32)).sum(axis=2).T.astype(np.uint32).reshape(-1)
+    words: I64 = (bits.reshape(len(bits), -1, 32) << np.arange(32)).sum(axis=2).T
+    return words.astype(np.uint32).reshape(-1)
 
 
-def _unpack_bits(words: Words, n: int, k: int) -> NDArray[np.int64]:
+def _unpack_bits(words: Words, n: int, k: int) -> I64:
     bits = words.astype(np.int64).reshape(-1, n).T[:, :, None] >> np.arange(32) & 1
     return bits.reshape(n, -1)[:, :k]
 
@@ -156,8 +162,16 @@ def _unpack_planes(words: Words, n: int, k: int, bits: int) -> I8:
 
 def _planes(bits: int) -> Packing:
     half = 1 << bits - 1
-    return Packing(f"P{bits}", -half, half - 1, 32, partial(_pack_planes, bits=bits),
-                   partial(_unpack_planes, bits=bits), 4 * bits, tables=128)  # fmt: skip
+    return Packing(
+        f"P{bits}",
+        -half,
+        half - 1,
+        32,
+        partial(_pack_planes, bits=bits),
+        partial(_unpack_planes, bits=bits),
+        4 * bits,
+        tables=128,
+    )
 
 
 PACKINGS: dict[str, Packing] = {

@@ -62,8 +62,14 @@ class Plan:
         return any(stage.chained for stage in self.stages)
 
 
-def plan(program: IntegerProgram, target: Target, flash: int | None = None, ram: int | None = None,
-         forced: Mapping[str, str] | None = None, chains: bool | None = None) -> Plan:  # fmt: skip
+def plan(
+    program: IntegerProgram,
+    target: Target,
+    flash: int | None = None,
+    ram: int | None = None,
+    forced: Mapping[str, str] | None = None,
+    chains: bool | None = None,
+) -> Plan:
     """``forced``: operation → packing, where it is not to be chosen; ``chains``: whether channels are computed one by
     one; None where that is to be chosen too.
 
@@ -81,15 +87,23 @@ def plan(program: IntegerProgram, target: Target, flash: int | None = None, ram:
     return min(found, key=lambda made: made.instructions)
 
 
-def _planned(program: IntegerProgram, target: Target, stages: tuple[Stage, ...], costs: Costs, flash: int | None,
-             ram: int | None, forced: Mapping[str, str]) -> Plan | Choice:  # fmt: skip
+def _planned(
+    program: IntegerProgram,
+    target: Target,
+    stages: tuple[Stage, ...],
+    costs: Costs,
+    flash: int | None,
+    ram: int | None,
+    forced: Mapping[str, str],
+) -> Plan | Choice:
     """A plan, or the nearest to one that does not fit."""
     fixed = costs.code_bytes(functions_of(program, stages)) + call_bytes(program, stages)
     parameters = {op.name: operation_bytes(program, op) for stage in stages for op in stage.ops}
     found = options(program, stages, costs, forced)
     room = None if ram is None else ram - STACK_BYTES
-    choice = solve(program, stages, found, costs, None if flash is None else flash - fixed - sum(parameters.values()),
-                   room)  # fmt: skip
+    choice = solve(
+        program, stages, found, costs, None if flash is None else flash - fixed - sum(parameters.values()), room
+    )
     if not choice.fits:
         return Choice(choice.packings, choice.flash + fixed + sum(parameters.values()), choice.ram + STACK_BYTES, False)
     layers, total = list[Layer](), costs.pixels(program)
@@ -99,12 +113,19 @@ def _planned(program: IntegerProgram, target: Target, stages: tuple[Stage, ...],
             chosen = found[op.name][choice.packings[op.name]] if isinstance(op, Product) else None
             run = other + (chosen.instructions if chosen else 0.0)
             total += run
-            layers.append(Layer(
-                op.name, chosen.packing if chosen else "", op.weight.size if isinstance(op, Product) else 0,
-                chosen.bytes if chosen else 0, parameters[op.name], round(run),
-                _reason(chosen, found[op.name], op.weight.size) if chosen and isinstance(op, Product) else
-                ("a channel at a time" if stage.chained else ""),
-            ))  # fmt: skip
+            layers.append(
+                Layer(
+                    op.name,
+                    chosen.packing if chosen else "",
+                    op.weight.size if isinstance(op, Product) else 0,
+                    chosen.bytes if chosen else 0,
+                    parameters[op.name],
+                    round(run),
+                    _reason(chosen, found[op.name], op.weight.size)
+                    if chosen and isinstance(op, Product)
+                    else ("a channel at a time" if stage.chained else ""),
+                )
+            )
     arena = arena_of(program, stages, choice.packings)
     code = fixed + costs.code_bytes(choice.functions)
     return Plan(target, stages, choice.packings, arena, tuple(layers), code, round(total))
@@ -120,8 +141,10 @@ def _reason(chosen: Option, all_: Mapping[str, Option], weights: int) -> str:
         second = min((option for option in all_.values() if option is not chosen), key=lambda o: o.instructions)
         beside = second.instructions / (second.calls * weights)
         return f"fastest: {each:.1f} instructions per weight, {second.packing} takes {beside:.1f}"
-    return (f"{chosen.bytes - fastest.bytes:+,} bytes beside {fastest.packing}, "
-            f"{each:.1f} instructions per weight instead of {fastest.instructions / (fastest.calls * weights):.1f}")  # fmt: skip
+    return (
+        f"{chosen.bytes - fastest.bytes:+,} bytes beside {fastest.packing}, "
+        f"{each:.1f} instructions per weight instead of {fastest.instructions / (fastest.calls * weights):.1f}"
+    )
 
 
 def _check(program: IntegerProgram, forced: Mapping[str, str]) -> None:
@@ -137,14 +160,21 @@ def _check(program: IntegerProgram, forced: Mapping[str, str]) -> None:
     known = {0}
     for op in program.ops:
         if not known.issuperset(inputs_of(op)) or op.output in known or op.output >= len(program.buffers):
-            raise Refused(f"{op.name} reads what is not there yet, or writes what is.",
-                          hint="operations stand in the order they run, each with an output of its own")  # fmt: skip
+            raise Refused(
+                f"{op.name} reads what is not there yet, or writes what is.",
+                hint="operations stand in the order they run, each with an output of its own",
+            )
         known.add(op.output)
-        sides = [side for index in (*inputs_of(op), op.output) for side in (
-            program.buffers[index].height, program.buffers[index].width, program.buffers[index].channels)]  # fmt: skip
+        sides = [
+            side
+            for index in (*inputs_of(op), op.output)
+            for side in (program.buffers[index].height, program.buffers[index].width, program.buffers[index].channels)
+        ]
         if max(sides) > LARGEST_SIDE:
-            raise Refused(f"{op.name} has {max(sides):,} channels or points in a line.",
-                          hint=f"firmware counts them up to {LARGEST_SIDE:,}")  # fmt: skip
+            raise Refused(
+                f"{op.name} has {max(sides):,} channels or points in a line.",
+                hint=f"firmware counts them up to {LARGEST_SIDE:,}",
+            )
 
 
 def _does_not_fit(program: IntegerProgram, tried: list[Choice], flash: int | None, ram: int | None) -> GoalNotMet:
@@ -152,12 +182,18 @@ def _does_not_fit(program: IntegerProgram, tried: list[Choice], flash: int | Non
     flash_needed, ram_needed = min(made.flash for made in tried), min(made.ram for made in tried)
     if ram is not None and ram_needed > ram:
         largest = max(program.ops, key=lambda op: sum(program.buffers[i].size for i in (*inputs_of(op), op.output)))
-        return GoalNotMet(f"The network needs {ram_needed:,} bytes of RAM; there are {ram:,}.",
-                          hint=f"{largest.name} reads and writes most: fewer channels or a smaller picture there")  # fmt: skip
+        return GoalNotMet(
+            f"The network needs {ram_needed:,} bytes of RAM; there are {ram:,}.",
+            hint=f"{largest.name} reads and writes most: fewer channels or a smaller picture there",
+        )
     heaviest = max((op for op in program.ops if isinstance(op, Product)), key=lambda op: op.weight.size)
     less = " or ternary weights" if heaviest.element not in ("ternary", "binary") else ""
     if flash is not None and flash_needed > flash:
-        return GoalNotMet(f"The network needs {flash_needed:,} bytes of flash; there are {flash:,}.",
-                          hint=f"{heaviest.name} has {heaviest.weight.size:,} weights: fewer channels{less} there")  # fmt: skip
-    return GoalNotMet(f"No plan fits into {flash:,} bytes of flash and {ram:,} of RAM at the same time.",
-                      hint=f"{flash_needed:,} of flash or {ram_needed:,} of RAM alone would be possible")  # fmt: skip
+        return GoalNotMet(
+            f"The network needs {flash_needed:,} bytes of flash; there are {flash:,}.",
+            hint=f"{heaviest.name} has {heaviest.weight.size:,} weights: fewer channels{less} there",
+        )
+    return GoalNotMet(
+        f"No plan fits into {flash:,} bytes of flash and {ram:,} of RAM at the same time.",
+        hint=f"{flash_needed:,} of flash or {ram_needed:,} of RAM alone would be possible",
+    )

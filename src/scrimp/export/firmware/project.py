@@ -12,9 +12,17 @@ from scrimp.errors import Refused
 from scrimp.export.firmware.targets import Target
 
 #: The file of each kernel; the other files of runtime/ are always there.
-KERNEL_FILES = {"W8": "product_w8.c", "W4": "product_pairs.c", "T2": "product_pairs.c", "T5": "product_t5.c",
-                "T19": "product_t19.c", "B1": "product_bits.c", "P2": "product_bits.c", "P4": "product_bits.c",
-                "P8": "product_bits.c"}  # fmt: skip
+KERNEL_FILES = {
+    "W8": "product_w8.c",
+    "W4": "product_pairs.c",
+    "T2": "product_pairs.c",
+    "T5": "product_t5.c",
+    "T19": "product_t19.c",
+    "B1": "product_bits.c",
+    "P2": "product_bits.c",
+    "P4": "product_bits.c",
+    "P8": "product_bits.c",
+}
 _RUNTIME = (
     "scrimp.h",
     "multiply.h",
@@ -99,13 +107,27 @@ def makefile(target: Target, flash: int, ram: int, stack: int) -> str:
     if not target.chip:
         link, run, stream, board = "LINK :=", "./build/firmware.elf", "./build/stream.elf", "build/io_host.o"
     else:
-        link = _LINK % {"flash_base": target.flash_base, "ram_base": target.ram_base, "flash": flash, "ram": ram,
-                        "stack": stack, "qemu": " ".join(target.qemu)}  # fmt: skip
+        link = _LINK % {
+            "flash_base": target.flash_base,
+            "ram_base": target.ram_base,
+            "flash": flash,
+            "ram": ram,
+            "stack": stack,
+            "qemu": " ".join(target.qemu),
+        }
         run = "$(QEMU) -kernel build/firmware.elf </dev/null"
         stream = "$(QEMU) -kernel build/stream.elf </dev/null"
         board = f"build/{Path(target.start).stem}.o build/io_semihosting.o build/memory.o"
-    return _MAKEFILE % {"target": target.name, "most": target.flash_most, "compiler": target.compiler, "flags": " ".join(target.flags),
-                        "link": link, "run": run, "stream": stream, "board": f"{board} build/io_number.o"}  # fmt: skip
+    return _MAKEFILE % {
+        "target": target.name,
+        "most": target.flash_most,
+        "compiler": target.compiler,
+        "flags": " ".join(target.flags),
+        "link": link,
+        "run": run,
+        "stream": stream,
+        "board": f"{board} build/io_number.o",
+    }
 
 
 def check_place(out: Path) -> None:
@@ -113,8 +135,9 @@ def check_place(out: Path) -> None:
     if out.exists() or out.is_symlink():
         raise Refused(f"{out} exists.", hint="choose another -o, or remove it")
     if not out.absolute().parent.is_dir():
-        raise Refused(f"{out.parent} does not exist, so {out.name} cannot be written there.",
-                      hint=f"mkdir -p {out.parent}")  # fmt: skip
+        raise Refused(
+            f"{out.parent} does not exist, so {out.name} cannot be written there.", hint=f"mkdir -p {out.parent}"
+        )
 
 
 def write(out: Path, target: Target, packings: set[str], texts: Mapping[str, str]) -> None:

@@ -47,20 +47,34 @@ About %(instructions)s instructions per picture (instructions, not cycles; estim
 
 def readme(program: IntegerProgram, report: FirmwareReport) -> str:
     image = program.buffers[0]
-    rows = [f"| `{_plain(layer.name)}` | {layer.packing or '-'} | {layer.weights:,} | {layer.weight_bytes:,} "
-            f"| {layer.instructions:,} | {layer.reason} |" for layer in report.layers]  # fmt: skip
-    built = ("Needs cc and make." if report.target == "host" else
-             "Needs make, the compiler and the QEMU that the Makefile names; your chip's addresses go there too.")  # fmt: skip
+    rows = [
+        f"| `{_plain(layer.name)}` | {layer.packing or '-'} | {layer.weights:,} | {layer.weight_bytes:,} "
+        f"| {layer.instructions:,} | {layer.reason} |"
+        for layer in report.layers
+    ]
+    built = (
+        "Needs cc and make."
+        if report.target == "host"
+        else "Needs make, the compiler and the QEMU that the Makefile names; your chip's addresses go there too."
+    )
     return _TEXT % {
-        "target": report.target, "built": built, "picture": image.size, "classes": program.classes,
+        "target": report.target,
+        "built": built,
+        "picture": image.size,
+        "classes": program.classes,
         "shape": f"{image.height} rows of {image.width} pixels of {image.channels} channels",
-        "weights": f"{report.weight_bytes:,}", "parameters": f"{report.parameter_bytes:,}",
-        "code": f"{report.code_bytes:,}", "flash": f"{report.flash_bytes:,}", "arena": f"{report.arena_bytes:,}",
-        "ram": f"{report.ram_bytes:,}", "stack": report.stack_bytes,
+        "weights": f"{report.weight_bytes:,}",
+        "parameters": f"{report.parameter_bytes:,}",
+        "code": f"{report.code_bytes:,}",
+        "flash": f"{report.flash_bytes:,}",
+        "arena": f"{report.arena_bytes:,}",
+        "ram": f"{report.ram_bytes:,}",
+        "stack": report.stack_bytes,
         "flash_limit": "" if report.flash_limit is None else f"of {report.flash_limit:,}",
         "ram_limit": "" if report.ram_limit is None else f", of {report.ram_limit:,}",
-        "instructions": f"{report.instructions:,}", "layers": "\n".join(rows),
-    }  # fmt: skip
+        "instructions": f"{report.instructions:,}",
+        "layers": "\n".join(rows),
+    }
 
 
 def _plain(name: str) -> str:

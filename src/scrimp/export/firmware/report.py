@@ -39,7 +39,19 @@ class FirmwareReport:
 
 def report_of(plan: Plan, flash: int | None, ram: int | None, vectors: int, out: Path | None) -> FirmwareReport:
     return FirmwareReport(
-        plan.target.name, out, plan.flash, flash, plan.ram, ram, sum(layer.weight_bytes for layer in plan.layers),
-        sum(layer.parameter_bytes for layer in plan.layers), plan.code_bytes, plan.arena.size, STACK_BYTES,
-        plan.instructions, plan.chained, vectors, plan.layers,
-    )  # fmt: skip
+        plan.target.name,
+        out,
+        plan.flash,
+        flash,
+        plan.ram,
+        ram,
+        sum(layer.weight_bytes for layer in plan.layers),
+        sum(layer.parameter_bytes for layer in plan.layers),
+        plan.code_bytes,
+        plan.arena.size,
+        STACK_BYTES,
+        plan.instructions,
+        plan.chained,
+        vectors,
+        plan.layers,
+    )

@@ -19,8 +19,14 @@ from scrimp.integer.program import I32
 from scrimp.integer.reference import U8
 
 #: The Debian package of each tool.
-PACKAGES = {"cc": "gcc", "make": "make", "arm-none-eabi-gcc": "gcc-arm-none-eabi", "qemu-system-arm": "qemu-system-arm",
-            "riscv64-unknown-elf-gcc": "gcc-riscv64-unknown-elf", "qemu-system-riscv32": "qemu-system-misc"}  # fmt: skip
+PACKAGES = {
+    "cc": "gcc",
+    "make": "make",
+    "arm-none-eabi-gcc": "gcc-arm-none-eabi",
+    "qemu-system-arm": "qemu-system-arm",
+    "riscv64-unknown-elf-gcc": "gcc-riscv64-unknown-elf",
+    "qemu-system-riscv32": "qemu-system-misc",
+}
 #: Symbols that belong to the test program and not to the network.
 _NOT_THE_NETWORK = re.compile(r"main|start|fault|call|move|memcpy|memset|paint|unused|io_\w+|\?")
 
@@ -45,8 +51,14 @@ def build(directory: Path, variables: Sequence[str] = ()) -> None:
     _make(directory, ["all", *variables])
 
 
-def stream(directory: Path, target: Target, pictures: U8, classes: int, plugin: Path | None = None,
-           variables: Sequence[str] = ()) -> Ran:  # fmt: skip
+def stream(
+    directory: Path,
+    target: Target,
+    pictures: U8,
+    classes: int,
+    plugin: Path | None = None,
+    variables: Sequence[str] = (),
+) -> Ran:
     """Logits of all pictures, through files."""
     (directory / "pictures.bin").write_bytes(pictures.tobytes())
     more = [] if plugin is None else [f"QEMU_MORE=-plugin {plugin},out=counts.tsv"]

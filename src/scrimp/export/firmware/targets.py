@@ -27,14 +27,26 @@ class Target:
 
 
 def _arm(name: str, machine: tuple[str, ...], **where: int) -> Target:
-    return Target(name, "arm-none-eabi-gcc", ("-mthumb", f"-mcpu={name}"), "start_arm.c",
-                  ("qemu-system-arm", "-M", *machine), **where)  # fmt: skip
+    return Target(
+        name,
+        "arm-none-eabi-gcc",
+        ("-mthumb", f"-mcpu={name}"),
+        "start_arm.c",
+        ("qemu-system-arm", "-M", *machine),
+        **where,
+    )
 
 
 def _riscv(name: str, abi: str, cpu: str) -> Target:
-    return Target(name, "riscv64-unknown-elf-gcc", (f"-march={name}", f"-mabi={abi}", "-msmall-data-limit=0"),
-                  "start_riscv.S", ("qemu-system-riscv32", "-M", "virt", "-bios", "none", "-cpu", cpu),
-                  flash_base=0x80000000, ram_base=0x80800000)  # fmt: skip
+    return Target(
+        name,
+        "riscv64-unknown-elf-gcc",
+        (f"-march={name}", f"-mabi={abi}", "-msmall-data-limit=0"),
+        "start_riscv.S",
+        ("qemu-system-riscv32", "-M", "virt", "-bios", "none", "-cpu", cpu),
+        flash_base=0x80000000,
+        ram_base=0x80800000,
+    )
 
 
 TARGETS: dict[str, Target] = {
