@@ -1,12 +1,14 @@
 """Write src/scrimp/export/firmware/costs.toml: instructions counted under QEMU and bytes of code, for every chip.
 
-Needs the compilers and QEMU that ``scrimp.export.firmware.simulate.missing`` names. A few minutes.
+Needs the compilers and QEMU that ``scrimp.export.firmware.simulate.missing`` names. A few minutes for all targets, or
+less for those named as arguments.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -191,21 +193,21 @@ def measure(bench: Bench) -> dict[str, list[float]]:
 
 
 def main() -> None:
+    """Of the targets named, or of all."""
+    known = tomllib.loads(COSTS.read_text()) if COSTS.exists() else {}
+    wanted = sys.argv[1:] or [target.name for target in TARGETS.values() if target.chip]
+    with tempfile.TemporaryDirectory() as root:
+        for name in wanted:
+            print(name, file=sys.stderr)
+            bench = Bench(TARGETS[name], Path(root))
+            known[name] = {"instructions": measure(bench), "code": dict(sorted(bench.code.items()))}
     lines = [
         "# Written by tools/firmware_costs.py. Instructions: coefficients of the features in cost.py, fitted to",
         "# counts under QEMU. Code: bytes of each function, as the Makefile compiles it.",
     ]
-    with tempfile.TemporaryDirectory() as root:
-        for target in (target for target in TARGETS.values() if target.chip):
-            print(target.name, file=sys.stderr)
-            bench = Bench(target, Path(root))
-            lines += ["", f"[{target.name}.instructions]"]
-            lines += [f"{name} = {values}" for name, values in measure(bench).items()]
-            lines += [
-                "",
-                f"[{target.name}.code]",
-                *(f"{name} = {size}" for name, size in sorted(bench.code.items()) if size),
-            ]
+    for name, parts in sorted(known.items()):
+        for part, values in parts.items():
+            lines += ["", f"[{name}.{part}]", *(f"{key} = {value}" for key, value in values.items() if value)]
     COSTS.write_text("\n".join(lines) + "\n")
 
 

@@ -21,7 +21,7 @@ from scrimp.integer.program import Add, AvgPool, IntegerProgram, MaxPool, Op, Pr
 
 #: Functions that a packing needs; those the compiler put into others are of no size.
 FUNCTIONS = {
-    "W8": ("scrimp_w8", "four_rows", "one_row"),
+    "W8": ("scrimp_w8", "four_rows", "one_row", "quarter_squares"),
     "W4": ("scrimp_w4", "rest", "sum", "store", "split"),
     "T2": ("scrimp_t2", "rest", "sum", "store", "split"),
     "T5": ("scrimp_t5", "scrimp_nines", "scrimp_trits", "scrimp_clear"),

@@ -100,9 +100,8 @@ def functions(directory: Path, target: Target) -> dict[str, int]:
     tool = target.compiler.removesuffix("gcc") + "nm"
     listing = _run([tool, "-S", "build/firmware.elf"], directory)
     sized = re.findall(r"^[0-9a-f]+ ([0-9a-f]+) ([tTrR]) (\S+)$", listing, re.M)
-    found = {
-        name: int(digits, 16) for digits, kind, name in sized if kind in "tT" and not name.startswith(("op", "vector_"))
-    }
+    own = re.compile(r"op\d+_|vector_")
+    found = {name: int(digits, 16) for digits, _, name in sized if not own.match(name)}
     found["rest"] = size(directory, target).flash - sum(int(digits, 16) for digits, _, _ in sized)
     return found
 
