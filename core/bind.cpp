@@ -15,6 +15,7 @@
 
 #include "bind_checks.h"
 #include "bind_coding.h"
+#include "bind_integer.h"
 #include "bind_measuring.h"
 #include "bind_rounding.h"
 #include "dispatch.h"
@@ -346,6 +347,7 @@ NB_MODULE(_core, m) {
   m.def("score", &score_rows, "logits"_a, "targets"_a, "reference"_a = nb::none(), "threads"_a = 1, "isa"_a = "scalar");
   bind_measuring(m);
   bind_coding(m);
+  bind_integer(m);
   bind_rounding(m);
 
   nb::class_<HeldMatrix>(m, "Matrix")

@@ -134,6 +134,26 @@ struct Sweep {
   uint16_t* codes;        // [strips][K][kStripRows]
 };
 
+// Outputs of an integer product that are summed together.
+constexpr int64_t kIntegerChannels = 16;
+
+// Sums of products of int8 numbers that lie as int16, two inputs side by side (K is even: zeros fill it up).
+struct IntegerProduct {
+  int64_t rows, pairs;    // points of pictures; K / 2
+  const int16_t* inputs;  // [rows][pairs][2]
+  const int16_t* weight;  // [blocks][pairs][16][2]
+  int64_t blocks;         // of 16 outputs
+  int32_t* sums;          // [rows][blocks][16]
+};
+
+// How sums become codes: an entry per channel, whose number is a multiple of 16.
+struct Requantizer {
+  const int32_t* multiplier;
+  const int32_t* offset;
+  int64_t channels;
+  int32_t pre, shift, low, high;
+};
+
 struct Kernels {
   const char* isa;
 
@@ -219,6 +239,12 @@ struct Kernels {
                          int64_t row_end);
   void (*cholesky_subtract)(double* a, int64_t n, int64_t begin, int64_t end, const double* panel, int64_t row_begin,
                             int64_t row_end);
+
+  // sums[r][n] = sum_k inputs[r][k] * weight[n][k]: exact in int32 up to 2^17 inputs, modulo 2^32 beyond.
+  void (*integer_product)(const IntegerProduct& p);
+  // sums[r][n] = clamp(((sums[r][n] >> pre) * multiplier[n] + offset[n]) >> shift, low, high), modulo 2^32 before
+  // `>> shift`; sums is [rows][channels].
+  void (*requantize)(int32_t* sums, int64_t rows, const Requantizer& by);
 };
 
 extern const Kernels kScalarKernels;

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from scrimp.errors import ScrimpError as ScrimpError
     from scrimp.measure.evaluate import evaluate as evaluate
     from scrimp.model import Model as Model
-    from scrimp.model import open_model as open
+    from scrimp.model import open_any as open
     from scrimp.quantize.compress import compress as compress
 
 __version__ = "0.1.0"
@@ -22,7 +22,7 @@ _HOMES = {
     "ScrimpError": ("scrimp.errors", "ScrimpError"),
     "compress": ("scrimp.quantize.compress", "compress"),
     "evaluate": ("scrimp.measure.evaluate", "evaluate"),
-    "open": ("scrimp.model", "open_model"),
+    "open": ("scrimp.model", "open_any"),
 }
 
 

@@ -18,6 +18,7 @@ from scrimp.engine.activations import ACTIVATION_BLOCK, with_input_scales
 from scrimp.engine.cache import bytes_per_position, check_kv
 from scrimp.engine.float_path import as_run, decoded_notes
 from scrimp.errors import Refused, UsageError
+from scrimp.integer.model import PictureModel
 from scrimp.models.attach import attach
 from scrimp.sources.open import open_source
 from scrimp.sources.pull import locate
@@ -211,6 +212,23 @@ def open_model(
             source, threads=threads, context=context, arithmetic=arithmetic, isa=isa, kv=kv,
             activation_block=activation_block,
         )  # fmt: skip
+    except BaseException:
+        source.close()
+        raise
+
+
+def open_any(
+    model: str | Path, *, threads: int | None = None, isa: str | None = None, **of_text: Any
+) -> Model | PictureModel:
+    """Any MODEL of the command line: of text with the options of :func:`open_model`, or of pictures."""
+    source = open_source(locate(str(model)), tokenizer=of_text.pop("tokenizer", None))
+    try:
+        if not models.sees(source.config):
+            return Model(source, threads=threads, isa=isa, **of_text)
+        if of_text:
+            raise UsageError(f"{source.path} is a network of pictures, which has no {', '.join(of_text)}.",
+                             hint="threads and isa are what it can be opened with")  # fmt: skip
+        return PictureModel(source, threads=threads, isa=isa)
     except BaseException:
         source.close()
         raise

@@ -24,6 +24,8 @@ constinit const Kernels kAvx2Kernels = {
     .cholesky_diagonal = avx2::cholesky_diagonal,
     .cholesky_solve = avx2::cholesky_solve,
     .cholesky_subtract = avx2::cholesky_subtract,
+    .integer_product = avx2::integer_product,
+    .requantize = avx2::requantize,
 };
 
 }  // namespace scrimp

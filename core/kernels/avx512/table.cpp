@@ -24,6 +24,8 @@ constinit const Kernels kAvx512Kernels = {
     .cholesky_diagonal = avx512::cholesky_diagonal,
     .cholesky_solve = avx512::cholesky_solve,
     .cholesky_subtract = avx512::cholesky_subtract,
+    .integer_product = avx512::integer_product,
+    .requantize = avx512::requantize,
 };
 
 }  // namespace scrimp

@@ -37,5 +37,7 @@ void cholesky_solve(double* a, int64_t n, int64_t begin, int64_t end, double* pa
                     int64_t row_end);
 void cholesky_subtract(double* a, int64_t n, int64_t begin, int64_t end, const double* panel, int64_t row_begin,
                        int64_t row_end);
+void integer_product(const IntegerProduct& p);
+void requantize(int32_t* sums, int64_t rows, const Requantizer& by);
 
 }  // namespace scrimp::scalar

@@ -24,6 +24,8 @@ constinit const Kernels kScalarKernels = {
     .cholesky_diagonal = scalar::cholesky_diagonal,
     .cholesky_solve = scalar::cholesky_solve,
     .cholesky_subtract = scalar::cholesky_subtract,
+    .integer_product = scalar::integer_product,
+    .requantize = scalar::requantize,
 };
 
 }  // namespace scrimp

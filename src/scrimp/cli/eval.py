@@ -1,4 +1,4 @@
-"""``scrimp eval``: perplexity, divergence from the original, tasks."""
+"""``scrimp eval``: perplexity, divergence from the original, tasks; of networks of pictures their accuracy."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scrimp.cli.run import Kv
+from scrimp.errors import UsageError
 
 if TYPE_CHECKING:
     from scrimp.measure.evaluate import Evaluation
@@ -25,13 +26,23 @@ def eval_(
     task_limit: Annotated[int | None, typer.Option(min=1, help="the first so many items of each task file")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="one per core unless given")] = None,
     kv: Kv = "f16",
+    pictures: Annotated[
+        str | None, typer.Option(help="labelled pictures, for a network that sees: mnist:test, mnist:test@16x16, …")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="where their files lie, unless SCRIMP_DATA says it")] = None,
     json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
 ) -> int:
-    """How well a model predicts a text; with --reference, how far it moved away from the original."""
+    """How well a model predicts a text; with --reference, how far it moved away from the original; with --pictures, how
+    many it names rightly."""
     from scrimp.cli import bar, output
     from scrimp.engine.cache import check_kv
     from scrimp.measure.evaluate import evaluate
 
+    if pictures is not None:
+        given = {"--text": text, "--reference": reference, "--task": task, "--max-tokens": max_tokens}
+        return _eval_pictures(model, pictures, data, threads, [flag for flag, value in given.items() if value], json)
+    if data is not None:
+        raise UsageError("--data says where pictures lie.", hint="name them with --pictures")
     result = evaluate(
         model,
         text,
@@ -54,6 +65,30 @@ def eval_(
             "Errors are standard errors, from window means."
         )
     return output.verdict([result.model] if result.perplexity.broken else [])
+
+
+def _eval_pictures(
+    model: str, spec: str, data: Path | None, threads: int | None, of_text: list[str], json: bool
+) -> int:
+    from scrimp.cli import bar, output
+    from scrimp.measure.pictures import evaluate_pictures
+    from scrimp.sources.pull import locate
+
+    if of_text:
+        raise UsageError(f"{of_text[0]} is about text, --pictures about pictures.", hint="leave one of them out")
+    result = evaluate_pictures(locate(model), spec, data=data, threads=threads, progress=bar.progress())
+    if json:
+        output.print_json(result.to_json())
+        return 0
+    rows = [
+        ("accuracy", f"{100 * result.accuracy:.2f} %", _error(100 * result.accuracy_se)),
+        ("pictures", f"{result.n:,}", ""),
+        ("pictures per second", f"{result.pictures_per_s:,.0f}", ""),
+        *((f"{pair.label} taken for {pair.taken_for}", f"{pair.n:,}", "") for pair in result.confused),
+    ]
+    output.print_table(("measured", "value", "± error"), rows, title=f"{result.model} on {spec}")
+    output.note(f"integers only ({result.isa}, {result.threads} threads): the logits are those of an exported chip.")
+    return 0
 
 
 def lines(result: Evaluation) -> list[tuple[str, str, str]]:
@@ -83,4 +118,4 @@ def lines(result: Evaluation) -> list[tuple[str, str, str]]:
 
 def _error(value: float) -> str:
     """Two digits of an error; nothing where it is unknown (NaN: a single window)."""
-    return f"{value:#.2g}" if value == value else "one window"
+    return f"{value:#.2g}" if value == value else "one only"

@@ -138,11 +138,11 @@ def _open(
     kv: Kv | None,
     stack: ExitStack,
 ) -> Model:
-    import scrimp
+    from scrimp.model import open_model
 
     if not isinstance(model, str | Path):
         return model
-    return stack.enter_context(scrimp.open(str(model), context=context, threads=threads, arithmetic=arithmetic, kv=kv))
+    return stack.enter_context(open_model(str(model), context=context, threads=threads, arithmetic=arithmetic, kv=kv))
 
 
 def _name(model: str | Path | Model) -> str:

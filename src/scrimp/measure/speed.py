@@ -99,14 +99,14 @@ def measure_speed(
     Tokens are fixed ones: what is timed is the network, without tokenizer and sampling. The first, cold pass is not
     among the repeats.
     """
-    import scrimp
+    from scrimp.model import open_model
 
     for flag, value in (("--prefill", prefill), ("--decode", decode), ("--repeat", repeat)):
         if value < 1:
             raise UsageError(f"{flag} is {value}; at least 1 is needed.", hint=f"{flag} 1")
     check_node(node)
     begin = perf_counter()
-    with scrimp.open(name, threads=threads, context=prefill + decode, kv=kv) as model:
+    with open_model(name, threads=threads, context=prefill + decode, kv=kv) as model:
         loaded = perf_counter()
         tokens = [(7919 * i) % model.vocab_size for i in range(prefill + decode)]
         model.step(tokens[:prefill], 0)

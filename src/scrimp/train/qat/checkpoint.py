@@ -1,0 +1,128 @@
+"""A training that can be interrupted: after every epoch, all it needs to go on, in one file beside its directory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+from torch import Tensor
+
+from scrimp.errors import Refused, ScrimpError
+from scrimp.sources.json_object import parse_json_object
+from scrimp.sources.safetensors_file import SafetensorsFile
+from scrimp.train.qat.course import Course, Epoch, Lessons, enter
+from scrimp.train.qat.recipe import Recipe
+from scrimp.train.qat.student import Student
+
+_HINT = "start over with --fresh"
+_STATE = "state"
+_MEMORY = ("mean", "square")
+_KINDS = (float, float, float, float, float, str)
+
+
+def checkpoint_of(out: Path) -> Path:
+    """``dir/.name.training``."""
+    return out.parent / f".{out.name}.training"
+
+
+def fingerprint(recipe: Recipe, lessons: Lessons) -> str:
+    """Of all that decides what comes out: another recipe or other pictures start over."""
+    digest = hashlib.sha256(json.dumps(recipe.document, sort_keys=True, default=str).encode())
+    for pictures in (lessons.train, lessons.test):
+        digest.update(np.ascontiguousarray(pictures.images))
+        digest.update(np.ascontiguousarray(pictures.labels))
+    if lessons.teacher is not None:
+        for values in lessons.teacher.state_dict().values():
+            digest.update(values.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save(path: Path, key: str, course: Course) -> None:
+    """The old one or the new one is there, whatever happens."""
+    state = {"fingerprint": key, "steps": course.optimizer.steps, "curve": [astuple(epoch) for epoch in course.curve]}
+    arrays: dict[str, NDArray[Any]] = {_STATE: np.frombuffer(json.dumps(state).encode(), np.uint8)}
+    arrays |= {f"value/{name}": values.numpy() for name, values in _values(course.student).items()}
+    for name, memory in course.optimizer.memory.items():
+        arrays |= {f"{part}/{name}": kept.numpy() for part, kept in zip(_MEMORY, memory, strict=True)}
+    temporary = path.with_name(f"{path.name}.new")
+    try:
+        save_file(arrays, temporary)
+    except SafetensorError as error:  # a full disk, or a place that is none
+        hint = "make room, or name another place with -o"
+        raise ScrimpError(f"{path} cannot be written: {error}.", hint=hint) from None
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def resume(path: Path, key: str, recipe: Recipe, course: Course) -> None:
+    """Put the course where a checkpoint of the same job is; leave it where there is none.
+
+    Refused when the file is none, or holds anything but what such a checkpoint holds.
+    """
+    if not path.exists():
+        return
+    try:
+        file = SafetensorsFile(path)
+    except Refused as error:
+        raise Refused(error.message, hint=_HINT) from None
+    try:
+        state = _state(file)
+        if state.get("fingerprint") != key:
+            return
+        curve, steps = _curve(path, state.get("curve"), recipe.schedule.epochs), state.get("steps")
+        if type(steps) is not int or not 0 <= steps < 1 << 48:
+            raise Refused(f"{path}: it does not say where the run was.", hint=_HINT)
+        enter(recipe, course, len(curve) - 1)
+        with torch.no_grad():
+            for name, values in _values(course.student).items():
+                values.copy_(_array(file, f"value/{name}", values))
+            for name, memory in course.optimizer.memory.items():
+                for part, kept in zip(_MEMORY, memory, strict=True):
+                    kept.copy_(_array(file, f"{part}/{name}", kept))
+        course.curve[:], course.optimizer.steps = curve, steps
+    finally:
+        file.close()
+
+
+def _values(student: Student) -> dict[str, Tensor]:
+    """Parameters and what else changes: running means, first scales."""
+    return {name: values.detach() for name, values in student.state_dict().items() if values.is_floating_point()}
+
+
+def _state(file: SafetensorsFile) -> dict[str, Any]:
+    found = file.tensors.get(_STATE)
+    if found is None or found.dtype != "U8":
+        raise Refused(f"{file.path} is no checkpoint of a training.", hint=_HINT)
+    return parse_json_object(file.bytes_of(_STATE).tobytes(), f"{file.path}: the state")
+
+
+def _curve(path: Path, stored: object, epochs: int) -> list[Epoch]:
+    rows = stored if isinstance(stored, list) and 1 <= len(stored) <= epochs else []
+    for row in rows:
+        fits = isinstance(row, list) and len(row) == len(_KINDS)
+        if not fits or not all(map(isinstance, row, _KINDS)) or not np.isfinite(row[:-1]).all():
+            rows = []
+    if not rows:
+        raise Refused(f"{path}: its curve is no list of epochs.", hint=_HINT)
+    return [Epoch(*row[:-1], row[-1][:80]) for row in rows]
+
+
+def _array(file: SafetensorsFile, name: str, like: Tensor) -> Tensor:
+    stored, shape = file.tensors.get(name), tuple(like.shape)
+    if stored is None or (stored.dtype, stored.shape) != ("F32", shape):
+        what = "missing" if stored is None else f"{stored.dtype} {list(stored.shape)}"
+        raise Refused(f"{file.path}: {name[:80]} is {what}; it must be F32 {list(shape)}.", hint=_HINT)
+    values = file.bytes_of(name).view(np.float32).reshape(shape).copy()
+    if not np.isfinite(values).all():
+        raise Refused(f"{file.path}: {name[:80]} holds infinite numbers or NaN.", hint=_HINT)
+    return torch.from_numpy(values)

@@ -1,0 +1,57 @@
+"""A network that was trained before, as torch runs it: a teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from scrimp.errors import ScrimpError
+from scrimp.integer.at_rest import Tensors
+from scrimp.models.cnn import Net
+from scrimp.store.net import open_net
+from scrimp.tensors import QTensor
+from scrimp.train.qat.recipe import FLOAT
+from scrimp.train.qat.student import EPSILON, Student
+
+
+def teacher(path: Path, net: Net) -> Student:
+    """A store for a student of ``net``. ScrimpError where there is none, or it looks at other pictures."""
+    if not path.is_dir():
+        raise ScrimpError(f"The teacher {path} does not exist.", hint="train it first: scrimp train RECIPE.toml -o DIR")
+    theirs, tensors = open_net(path)
+    last = theirs.shapes()[theirs.nodes[-1].name].size
+    if theirs.image != net.image or last != net.nodes[-1].outputs:
+        raise ScrimpError(f"The teacher {path} tells {last} classes of {theirs.image}; the student "
+                          f"{net.nodes[-1].outputs} of {net.image}.", hint="both must see the same pictures")  # fmt: skip
+    if theirs.pixels != net.pixels:
+        raise ScrimpError(f"The teacher {path} reads bytes in another way than the student.",
+                          hint="train a teacher with this version of scrimp")  # fmt: skip
+    return as_stored(theirs, tensors)
+
+
+def as_stored(net: Net, tensors: Tensors) -> Student:
+    """Stored numbers in float32; activations rounded to their steps unless all weights are float32 as well."""
+    student = Student(net)
+    plain = all(t.format == FLOAT[0] for t in tensors.values() if isinstance(t, QTensor))
+    student.store_as({name: FLOAT for name in student.products}, "float" if plain else "static")
+    with torch.no_grad():
+        for name, product in student.products.items():
+            weight, gain, bias = (_dense(tensors[f"{name}.{part}"]) for part in ("weight", "gain", "bias"))
+            if name in student.norms:
+                norm = student.norms[name]
+                norm.weight.copy_(gain)
+                norm.bias.copy_(bias)
+                norm.running_var.fill_(1 - EPSILON)
+            else:
+                weight = weight * gain[:, None]
+                student.bias.copy_(bias)
+            product.weight.latent.copy_(weight)
+        for name, activation in student.activations.items():
+            activation.first = _dense(tensors[f"{name}.step"])[0]
+    return student.eval().requires_grad_(False)
+
+
+def _dense(tensor: object) -> torch.Tensor:
+    return torch.from_numpy(tensor.dequantize() if isinstance(tensor, QTensor) else np.array(tensor))
