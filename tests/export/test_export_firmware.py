@@ -11,7 +11,7 @@ from random_programs import pictures_for
 
 from scrimp.errors import GoalNotMet, Refused, UsageError
 from scrimp.export.firmware import export_firmware, plan_firmware
-from scrimp.export.firmware.simulate import build, stream
+from scrimp.export.firmware.simulate import advice, build, missing, stream
 from scrimp.export.firmware.targets import TARGETS
 from scrimp.export.firmware.vectors import noise
 from scrimp.integer.reference import run
@@ -122,3 +122,12 @@ def test_noise_is_noise():
         expected.append(state >> 24)
     np.testing.assert_array_equal(found[:4], expected)
     assert np.unique(found).size > 200
+
+
+def test_missing_tools_are_named_as_packages(monkeypatch):
+    monkeypatch.setattr("scrimp.export.firmware.simulate.shutil.which", lambda tool: None)
+    assert missing(TARGETS["rv32ec"]) == ["gcc", "gcc-riscv64-unknown-elf", "make", "qemu-system-misc"]
+    assert "gcc-arm-none-eabi" in advice()
+    monkeypatch.setattr("scrimp.export.firmware.simulate.shutil.which", lambda tool: f"/usr/bin/{tool}")
+    assert missing(TARGETS["cortex-m3"]) == []
+    assert advice() == "every chip can be played here"

@@ -93,7 +93,7 @@ def test_programs_that_can_t_be_expressed_are_refused():
     long = product(
         np.random.default_rng(0), "long", 0, 1, Image(1, 70_000, 1), 2, (1, 70_000), 1, 0, 1, True, "ternary"
     )
-    with pytest.raises(Refused, match="70,000 channels or points in a line"):
+    with pytest.raises(Refused, match="70,000 channels, points in a line or steps"):
         plan(IntegerProgram((Image(1, 70_000, 1), Image(1, 1, 2)), Pixels(0, 1, 1.0), (long,)), RV32EC)
 
 

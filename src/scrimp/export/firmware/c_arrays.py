@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -23,8 +22,9 @@ def array(name: str, values: NDArray[Any]) -> str:
 
 
 def _lines(values: NDArray[Any]) -> str:
-    literals = ", ".join(map(_literal, values.tolist()))
-    return "\n".join(wrap(literals, 116, initial_indent="    ", subsequent_indent="    "))
+    literals = list(map(_literal, values.tolist()))
+    per_line = 116 // (max(map(len, literals)) + 2)
+    return ",\n".join("    " + ", ".join(literals[i : i + per_line]) for i in range(0, len(literals), per_line))
 
 
 def _literal(value: int) -> str:

@@ -177,6 +177,7 @@ def _product(program: IntegerProgram, op: Product, name: str, packing: str, chai
         op.stride,
         op.padding,
         image.channels // op.groups,
+        op.kernel[1] * image.channels // op.groups,
     )
     return (
         f"{array(f'{name}_weight', words)}{arrays}"

@@ -36,8 +36,6 @@ from scrimp.integer.program import I8
 #: What lies in flash: int8, uint8 or uint32.
 Words = NDArray[Any]
 I64 = NDArray[np.int64]
-#: A row is summed in one pass by planes of bits while no sum leaves 32 bits: inputs · 128 · 2^bits < 2^31.
-PLANE_INPUTS = 1 << 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +51,7 @@ class Packing:
     word: int  #: bytes of a word, of all planes
     rows: int = 1  #: … and the rows it holds
     tables: int = 0  #: int16 numbers in RAM, of the partial sums of a group
+    inputs: int = 1 << 31  #: with more, a number on the way could leave 32 bits though the sum does not
 
     def bytes(self, n: int, k: int) -> int:
         """In flash, of ``(n, k)`` weights."""
@@ -60,10 +59,10 @@ class Packing:
 
     def holds(self, weight: I8) -> bool:
         """Whether every weight is one of its levels."""
+        if weight.shape[1] > self.inputs:
+            return False
         if self.name == "B1":
             return bool((np.abs(weight) == 1).all())
-        if self.name.startswith("P") and weight.shape[1] > PLANE_INPUTS:
-            return False
         return bool(weight.min(initial=self.high) >= self.low and weight.max(initial=self.low) <= self.high)
 
 
@@ -171,6 +170,7 @@ def _planes(bits: int) -> Packing:
         partial(_unpack_planes, bits=bits),
         4 * bits,
         tables=128,
+        inputs=1 << 23 - bits,
     )
 
 
@@ -178,11 +178,11 @@ PACKINGS: dict[str, Packing] = {
     packing.name: packing
     for packing in (
         Packing("W8", -128, 127, 1, _pack_w8, _unpack_w8, 1),
-        Packing("W4", -8, 7, 4, partial(_pack_pairs, bits=4), partial(_unpack_pairs, bits=4), 4, 2),
-        Packing("T2", -2, 1, 8, partial(_pack_pairs, bits=2), partial(_unpack_pairs, bits=2), 4, 2),
+        Packing("W4", -8, 7, 4, partial(_pack_pairs, bits=4), partial(_unpack_pairs, bits=4), 4, 2, inputs=1 << 20),
+        Packing("T2", -2, 1, 8, partial(_pack_pairs, bits=2), partial(_unpack_pairs, bits=2), 4, 2, inputs=1 << 22),
         Packing("T5", -1, 1, 5, _pack_t5, _unpack_t5, 1, tables=243),
         Packing("T19", -1, 1, 19, _pack_t19, _unpack_t19, 4, tables=5 * 27 + 81),
-        Packing("B1", -1, 1, 32, _pack_b1, _unpack_b1, 4, tables=128),
+        Packing("B1", -1, 1, 32, _pack_b1, _unpack_b1, 4, tables=128, inputs=1 << 22),
         *map(_planes, (2, 4, 8)),
     )
 }

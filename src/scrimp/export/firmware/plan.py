@@ -16,7 +16,7 @@ from scrimp.export.firmware.flash import call_bytes, operation_bytes
 from scrimp.export.firmware.memory import arena_of
 from scrimp.export.firmware.schedule import Stage, by_channel, one_by_one
 from scrimp.export.firmware.targets import Target
-from scrimp.integer.program import IntegerProgram, Product, inputs_of
+from scrimp.integer.program import Add, IntegerProgram, Product, inputs_of
 
 #: Kept for the stack and for interrupts: about twice what was measured.
 STACK_BYTES = 256
@@ -170,9 +170,11 @@ def _check(program: IntegerProgram, forced: Mapping[str, str]) -> None:
             for index in (*inputs_of(op), op.output)
             for side in (program.buffers[index].height, program.buffers[index].width, program.buffers[index].channels)
         ]
+        if not isinstance(op, Add):
+            sides += [op.kernel, op.stride] if not isinstance(op, Product) else [*op.kernel, op.stride, op.padding]
         if max(sides) > LARGEST_SIDE:
             raise Refused(
-                f"{op.name} has {max(sides):,} channels or points in a line.",
+                f"{op.name} has {max(sides):,} channels, points in a line or steps.",
                 hint=f"firmware counts them up to {LARGEST_SIDE:,}",
             )
 

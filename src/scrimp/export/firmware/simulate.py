@@ -124,5 +124,9 @@ def _run(command: Sequence[str], directory: Path) -> str:
     return done.stdout
 
 
-def runnable() -> list[Target]:
-    return [target for target in TARGETS.values() if not missing(target)]
+def advice() -> str:
+    """What to install before every chip can be played."""
+    lacking = sorted({package for target in TARGETS.values() for package in missing(target)})
+    if not lacking:
+        return "every chip can be played here"
+    return f"for all chips: apt-get install --no-install-recommends {' '.join(lacking)}"

@@ -57,7 +57,7 @@ struct scrimp_conv {
     uint16_t out_height, out_width, out_channels;
     uint16_t kernel_height, kernel_width;
     uint16_t stride, padding;
-    uint16_t group_channels;
+    uint16_t group_channels, kernel_row; /* of a group; kernel_width * group_channels */
 };
 
 struct scrimp_pool {
