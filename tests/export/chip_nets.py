@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 from random_programs import product, requantize
 
-from scrimp.integer.program import Add, AvgPool, IntegerProgram, MaxPool, check
+from scrimp.integer.program import Add, AvgPool, IntegerProgram, MaxPool, Requantize, check
 from scrimp.models.cnn import Image, Pixels
 
 BLACK = Pixels(0, 1, 1 / 127)
+
+
+def _per_channel(rng, n) -> Requantize:
+    """Multipliers of 16 bits and offsets with all bits that fit, of every channel its own."""
+    multiplier, offset = rng.integers(1 << 14, 1 << 16, n), rng.integers(-(1 << 27), 1 << 27, n)
+    return Requantize(multiplier.astype(np.int32), offset.astype(np.int32), 0, 20, 0, 127)
 
 
 def mlp() -> IntegerProgram:
@@ -18,10 +25,11 @@ def mlp() -> IntegerProgram:
     rng = np.random.default_rng(5)
     sizes = (256, 128, 128, 112, 10)
     images = [Image(16, 16, 1), *(Image(1, 1, n) for n in sizes[1:])]
-    ops = [
-        product(rng, f"fc{i}", i, i + 1, image, made.channels, (image.height, image.width), 1, 0, 1, i == 3, "ternary")
-        for i, (image, made) in enumerate(itertools.pairwise(images))
-    ]
+    ops = []
+    for i, (image, made) in enumerate(pairwise(images)):
+        kernel = (image.height, image.width)
+        op = product(rng, f"fc{i}", i, i + 1, image, made.channels, kernel, 1, 0, 1, i == 3, "ternary")
+        ops.append(op if i == 3 else replace(op, requantize=_per_channel(rng, made.channels)))
     return IntegerProgram(tuple(images), BLACK, tuple(ops))
 
 

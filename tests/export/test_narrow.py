@@ -1,11 +1,15 @@
 """Offsets in fewer bytes give the same code for every sum: all sums are tried."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from random_programs import product
 
-from scrimp.export.firmware.narrow import narrow, stored_bytes, width
+from scrimp.export.firmware.narrow import narrow, stored_bytes, upright, width
 from scrimp.integer.program import Requantize
-from scrimp.integer.reference import requantize
+from scrimp.integer.reference import requantize, step
+from scrimp.models.cnn import Image
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -47,3 +51,21 @@ def test_long_offsets_become_three_bytes():
 def test_the_narrowest_that_holds_them(values, kind, size):
     assert width(np.array(values, np.int32)) == kind
     assert stored_bytes(np.array(values, np.int32)) == size
+
+
+@pytest.mark.parametrize("element", ["ternary", "binary"])
+def test_upright_rows_make_the_same_codes(element):
+    rng = np.random.default_rng(0)
+    image = Image(5, 4, 6)
+    op = product(rng, "c", 0, 1, image, 24, (3, 3), 1, 1, 2, element=element)
+    negative = rng.choice([-1, 1], 24)
+    by = Requantize(
+        (900 * negative).astype(np.int32), rng.integers(-90000, 90000, 24).astype(np.int32), 0, 12, -128, 127
+    )
+    op = replace(op, requantize=by)
+    turned = upright(op)
+    assert turned.requantize.multiplier.min() > 0 > by.multiplier.min()
+    x = rng.integers(-128, 128, (9, 5, 4, 6)).astype(np.int8)
+    np.testing.assert_array_equal(step(turned, [x]), step(op, [x]))
+    dropped = replace(op, requantize=replace(by, pre=1))
+    assert upright(dropped) is dropped

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from scrimp.errors import Refused
 from scrimp.export.firmware import c_source, project, vectors
+from scrimp.export.firmware.narrow import upright
 from scrimp.export.firmware.plan import STACK_BYTES, Plan, plan
 from scrimp.export.firmware.readme import readme
 from scrimp.export.firmware.report import FirmwareReport, report_of
 from scrimp.export.firmware.targets import Target, target_named
-from scrimp.integer.program import IntegerProgram
+from scrimp.integer.program import IntegerProgram, Product
 from scrimp.integer.reference import U8
 
 #: Test vectors, unless fewer fit.
@@ -38,6 +40,7 @@ def export_firmware(
     Errors: UsageError for an unknown target or packing, Refused where ``out`` exists, GoalNotMet where nothing fits.
     """
     project.check_place(out)
+    program = _upright(program)
     chosen, made, count, report = _planned(program, target, flash, ram, packings, chains, pictures, out)
     if planned is not None:
         planned(report)
@@ -57,7 +60,11 @@ def plan_firmware(
     program: IntegerProgram, *, target: str, flash: int | None = None, ram: int | None = None
 ) -> FirmwareReport:
     """What :func:`export_firmware` would write, and nothing written."""
-    return _planned(program, target, flash, ram, None, None, None, None)[3]
+    return _planned(_upright(program), target, flash, ram, None, None, None, None)[3]
+
+
+def _upright(program: IntegerProgram) -> IntegerProgram:
+    return replace(program, ops=tuple(upright(op) if isinstance(op, Product) else op for op in program.ops))
 
 
 def _planned(

@@ -7,12 +7,12 @@ highest bits are stored.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scrimp.integer.program import I8, I32, INT32_HIGH, Requantize
+from scrimp.integer.program import I8, I32, INT32_HIGH, Product, Requantize
 
 I64 = NDArray[np.int64]
 
@@ -42,6 +42,18 @@ def narrow(by: Requantize, reach: I64) -> Narrow:
         if width(found.stored) < width(best.stored):
             best = found
     return best
+
+
+def upright(op: Product) -> Product:
+    """Ternary and binary rows with a negative multiplier, and the multiplier, with the other sign: the products are the
+    same, and multipliers that are all positive take a bit less. Not where bits are dropped before the multiplication.
+    """
+    by = op.requantize
+    if by.pre or by.multiplier.size != len(op.weight) or np.abs(op.weight.astype(np.int64)).max(initial=0) > 1:
+        return op
+    sign = np.where(by.multiplier < 0, -1, 1)
+    weight = (op.weight * sign[:, None]).astype(np.int8)
+    return replace(op, weight=weight, requantize=replace(by, multiplier=(by.multiplier * sign).astype(np.int32)))
 
 
 def rows_reach(weight: I8, pre: int) -> I64:

@@ -18,8 +18,8 @@ from scrimp.export.firmware.schedule import Stage, by_channel, one_by_one
 from scrimp.export.firmware.targets import Target
 from scrimp.integer.program import Add, IntegerProgram, Product, inputs_of
 
-#: Kept for the stack and for interrupts: about twice what was measured.
-STACK_BYTES = 256
+#: Kept for the stack: 300 bytes were the most that was measured, reading and writing files included.
+STACK_BYTES = 384
 #: Fields of the runtime's structures are uint16.
 LARGEST_SIDE = (1 << 16) - 1
 
