@@ -25,7 +25,7 @@ from scrimp.integer.program import Add, AvgPool, IntegerProgram, MaxPool, Op, Pr
 from scrimp.models.cnn import Image, Pixels
 
 COSTS = Path(__file__).resolve().parents[1] / "src" / "scrimp" / "export" / "firmware" / "costs.toml"
-SIZES = ((1, 9), (2, 25), (3, 64), (5, 130), (8, 40), (16, 27), (16, 144), (31, 95), (40, 320), (64, 200))
+SIZES = ((1, 9), (3, 64), (8, 40), (16, 144), (31, 95), (40, 320))
 RNG = np.random.default_rng(0)
 
 
