@@ -101,3 +101,17 @@ def test_targets_have_short_names_and_unknown_ones_a_hint():
     assert target_named("m3") is TARGETS["cortex-m3"]
     with pytest.raises(UsageError, match=r"'cortex-m9' is no target.*Did you mean"):
         target_named("cortex-m9")
+
+
+def test_only_the_chains_that_are_needed_are_made():
+    """Two chains; the first buffer alone is too large, so the second stays as it is."""
+    rng = np.random.default_rng(1)
+    images = [Image(12, 12, 1), Image(12, 12, 16), Image(6, 6, 16), Image(6, 6, 8), Image(3, 3, 8), Image(1, 1, 4)]
+    first = product(rng, "first", 0, 1, images[0], 16, (3, 3), 1, 1, 1, element="int4")
+    second = product(rng, "second", 2, 3, images[2], 8, (3, 3), 1, 1, 1, element="ternary")
+    last = product(rng, "last", 4, 5, images[4], 4, (3, 3), 1, 0, 1, True, "ternary")
+    ops = (first, MaxPool("m", 1, 2, 2, 2), second, MaxPool("n", 3, 4, 2, 2), last)
+    program = IntegerProgram(tuple(images), Pixels(0, 1, 1.0), ops)
+    made = plan(program, RV32EC, ram=2 << 10)
+    assert [len(stage.ops) for stage in made.stages] == [2, 1, 1, 1]
+    assert [len(stage.ops) for stage in plan(program, RV32EC, chains=True).stages] == [2, 2, 1]

@@ -14,7 +14,7 @@ from scrimp.export.firmware.choose import Choice, Option, options, solve
 from scrimp.export.firmware.cost import Costs, costs_of, functions_of
 from scrimp.export.firmware.flash import call_bytes, operation_bytes
 from scrimp.export.firmware.memory import arena_of
-from scrimp.export.firmware.schedule import Stage, by_channel, one_by_one
+from scrimp.export.firmware.schedule import Stage, by_channel, one_by_one, schedules
 from scrimp.export.firmware.targets import Target
 from scrimp.integer.program import Add, IntegerProgram, Product, inputs_of
 
@@ -76,15 +76,23 @@ def plan(
     Errors: Refused where an operation can't be expressed, GoalNotMet where nothing fits.
     """
     _check(program, forced or {})
-    schedules = [one_by_one(program)] if chains is not True else []
-    if chains is not False and any(stage.chained for stage in by_channel(program)):
-        schedules.append(by_channel(program))
     costs = costs_of(target.name)
-    tried = [_planned(program, target, stages, costs, flash, ram, forced or {}) for stages in schedules]
-    found = [made for made in tried if isinstance(made, Plan)]
-    if not found:
-        raise _does_not_fit(program, [made for made in tried if isinstance(made, Choice)], flash, ram)
-    return min(found, key=lambda made: made.instructions)
+    orders = [] if chains else [one_by_one(program)]
+    if chains is not False:
+        orders += schedules(program) if chains is None else [by_channel(program)]
+    tried = list[Choice]()
+    best: Plan | None = None
+    for order in orders:
+        made = _planned(program, target, order, costs, flash, ram, forced or {})
+        if isinstance(made, Choice):
+            tried.append(made)
+        elif best is None or made.instructions < best.instructions:
+            best = made
+        if best is not None and not best.chained:
+            break  # what fits as a whole is faster than any chain
+    if best is None:
+        raise _does_not_fit(program, tried, flash, ram)
+    return best
 
 
 def _planned(

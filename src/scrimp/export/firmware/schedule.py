@@ -8,10 +8,14 @@ depthwise convolutions and pools. Instead of whole activations it needs one chan
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 from scrimp.integer.program import Add, AvgPool, IntegerProgram, MaxPool, Op, Product, inputs_of
+
+#: All choices of so many are tried.
+MOST_CHAINS = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,14 +38,27 @@ def one_by_one(program: IntegerProgram) -> tuple[Stage, ...]:
     return tuple(Stage((op,)) for op in program.ops)
 
 
-def by_channel(program: IntegerProgram) -> tuple[Stage, ...]:
-    """The same, with every run of operations that can be a chain made one."""
+def by_channel(program: IntegerProgram, chained: Collection[int] | None = None) -> tuple[Stage, ...]:
+    """The same with chains: those that begin at the operations ``chained``, or all there are."""
     stages, at = list[Stage](), 0
     while at < len(program.ops):
-        length = _chain_length(program, at)
+        length = _chain_length(program, at) if chained is None or at in chained else 1
         stages.append(Stage(tuple(program.ops[at : at + length]), length > 1))
         at += length
     return tuple(stages)
+
+
+def schedules(program: IntegerProgram) -> Iterator[tuple[Stage, ...]]:
+    """Every choice of chains, fewest first; of more than five, all that begin with the first ones."""
+    starts, at = list[int](), 0
+    for stage in by_channel(program):
+        starts += [at] if stage.chained else []
+        at += len(stage.ops)
+    if len(starts) > MOST_CHAINS:
+        yield from (by_channel(program, starts[:count]) for count in range(1, len(starts) + 1))
+        return
+    for count in range(1, len(starts) + 1):
+        yield from (by_channel(program, chosen) for chosen in combinations(starts, count))
 
 
 def _chain_length(program: IntegerProgram, start: int) -> int:
