@@ -97,13 +97,19 @@ def tell(report: TrainReport) -> None:
     from scrimp.cli import output
     from scrimp.sizes import format_bytes, format_seconds
 
-    rows = [(layer.name, layer.format, f"{layer.bytes:,}", _known(layer.entropy_bits, ".3f"),
-             _known(None if layer.capacity_used is None else 100 * layer.capacity_used, ".1f")) for layer in report.layers]  # fmt: skip
+    rows = []
+    for layer in report.layers:
+        used = None if layer.capacity_used is None else 100 * layer.capacity_used
+        rows.append(
+            (layer.name, layer.format, f"{layer.bytes:,}", _known(layer.entropy_bits, ".3f"), _known(used, ".1f"))
+        )
     output.print_table(("operation", "format", "bytes", "entropy", "capacity %"), rows)
     print(f"\ntest accuracy {100 * report.accuracy:.2f} ± {100 * report.accuracy_se:.2f} % "
           f"({report.test_pictures:,} pictures)")  # fmt: skip
     if report.integer is not None:
-        print(f"in integers   {100 * report.integer:.2f} % ({report.same:,} of {report.integer_pictures:,} answers alike)")
+        print(
+            f"in integers   {100 * report.integer:.2f} % ({report.same:,} of {report.integer_pictures:,} answers alike)"
+        )
     print(f"weights       {format_bytes(report.weight_bytes)}; files {format_bytes(report.file_bytes)}")
     print(f"trained       {len(report.curve)} epochs in {format_seconds(report.seconds)}")
     print(f"written       {report.out}, with report.html")

@@ -32,7 +32,9 @@ def _summary(report: TrainReport) -> str:
               ("pictures", f"{report.train_pictures:,} + {report.test_pictures:,}"),
               ("time", f"{len(report.curve)} epochs, {format_seconds(report.seconds)}")]  # fmt: skip
     listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts)
-    words = "The accuracy is that after the last epoch, on pictures that nothing was learned from and nothing chosen by."
+    words = (
+        "The accuracy is that after the last epoch, on pictures that nothing was learned from and nothing chosen by."
+    )
     notes = "".join(f"<p>{escape(note)}</p>" for note in report.notes)
     return f'<figure style="max-width: 430px"><dl>{listed}</dl></figure><p class="soft">{words}</p>{notes}'
 
@@ -95,11 +97,13 @@ def _bars(layer: Layer, top: float) -> list[str]:
 
 
 def _table(report: TrainReport) -> str:
-    head = "".join(f"<th>{name}</th>" for name in
-                   ("operation", "outputs × inputs", "format", "bytes", "entropy, bits", "capacity used", "level: %"))  # fmt: skip
+    columns = ("operation", "outputs × inputs", "format", "bytes", "entropy, bits", "capacity used", "level: %")
+    head = "".join(f"<th>{name}</th>" for name in columns)
     lines = []
     for layer in report.layers:
-        told = ", ".join(f"{level:+.3g}: {100 * share:.1f}" for level, share in zip(layer.levels, layer.shares, strict=True))
+        told = ", ".join(
+            f"{level:+.3g}: {100 * share:.1f}" for level, share in zip(layer.levels, layer.shares, strict=True)
+        )
         cells = [layer.name, f"{layer.shape[0]:,} × {layer.shape[1]:,}", layer.format, f"{layer.bytes:,}",
                  "" if layer.entropy_bits is None else f"{layer.entropy_bits:.3f}",
                  "" if layer.capacity_used is None else f"{100 * layer.capacity_used:.1f} %", told]  # fmt: skip

@@ -32,7 +32,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """How the weights of an operation lie on their levels. ``capacity_used`` is the entropy over that of equal shares."""
+    """How the weights of an operation lie on their levels; ``capacity_used``: entropy over that of equal shares."""
 
     name: str
     shape: tuple[int, int]

@@ -8,10 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from scrimp.train.qat.weights import through
+
 Kind = Literal["static", "dynamic", "float"]
 LOW, HIGH = -128, 127
 #: Numbers that fit into a cache with all that is made of them.
 _PIECE = 1 << 16
+#: Root mean squares that eight bits reach to at first.
+_FIRST_REACH = 6.0
 #: Of a learned step over its first value.
 _LEAST = 0.01
 
@@ -19,8 +23,9 @@ _LEAST = 0.01
 class Activation(nn.Module):
     """ReLU where the operation has one, then rounding to ``step · (0 … 127)``, or ``step · (−128 … 127)``.
 
-    static   one learned step (LSQ, Esser et al. 2020, arXiv:1902.08153): ``step = scale · first``; ``first`` is set by
-             the first batch that comes, to ``2 · mean |x| / √127`` (section 2.1)
+    static   one learned step (LSQ, Esser et al. 2020, arXiv:1902.08153): ``step = scale · first``. The first batch that
+             comes sets ``first`` to ``6 · √mean x² / 127``, half of what LSQ begins with: eight bits have room, and
+             finer steps keep integers and training closer together
     dynamic  ``step = max |x| / 127`` of each picture; the gradient passes everywhere
     float    no rounding; ``largest`` remembers the largest magnitude, from which a store gets its step
     """
@@ -49,7 +54,8 @@ class Activation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.kind == "static":
             if float(self.first) == 0:
-                self.first = (2 * (x.clamp(min=0) if self.relu else x.abs()).mean() / HIGH**0.5).detach().clamp(min=1e-6)
+                seen = x.detach().clamp(min=0) if self.relu else x.detach()
+                self.first = (_FIRST_REACH * seen.square().mean().sqrt() / HIGH).clamp(min=1e-6)
             step = self.scale * self.first
             x = x.contiguous(memory_format=_format(x))
             found: Tensor = _Learned.apply(x, step, self.low, HIGH)  # type: ignore[no-untyped-call]
@@ -61,7 +67,7 @@ class Activation(nn.Module):
         if self.kind == "float":
             return made
         steps = (size / HIGH).view(-1, *[1] * (x.dim() - 1))
-        return made + ((made / steps).round_() * steps - made).detach()
+        return through(made, (made.detach() / steps).round_().mul_(steps))
 
     def settle(self) -> None:
         """After a step of the optimizer: the scale stays positive."""
@@ -70,7 +76,7 @@ class Activation(nn.Module):
 
 
 class _Learned(Function):
-    """``step · clamp(round(x / step), low, high)``, piece by piece, so that each is in cache for all that is done to it."""
+    """``step · clamp(round(x / step), low, high)``, piece by piece, each in cache for all that is done to it."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, step: Tensor, low: int, high: int) -> Tensor:
@@ -99,7 +105,7 @@ class _Learned(Function):
 def _pieces(x: Tensor) -> list[Tensor]:
     """The numbers in the order they lie in memory."""
     flat = x.permute(0, 2, 3, 1).reshape(-1) if x.dim() == 4 else x.reshape(-1)
-    return list(flat.split(_PIECE))
+    return list(torch.split(flat, _PIECE))
 
 
 def _format(x: Tensor) -> torch.memory_format:

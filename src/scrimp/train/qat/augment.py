@@ -53,7 +53,8 @@ def _crops(images: U8, how: Augmentation, fill: int, random: np.random.Generator
     columns = random.integers(0, 2 * pad + 1, (n, 1)) + np.arange(width)
     mirrored = (random.random((n, 1)) < 0.5) & how.flip
     columns = np.where(mirrored, columns[:, ::-1], columns)
-    return padded[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    made: U8 = padded[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return made
 
 
 def _cut_out(images: U8, side: int, fill: int, random: np.random.Generator) -> U8:
@@ -69,7 +70,9 @@ def _cut_out(images: U8, side: int, fill: int, random: np.random.Generator) -> U
 def _warp(x: Tensor, how: Augmentation, random: np.random.Generator) -> Tensor:
     """Turned, scaled, sheared, shifted and bent, with bilinear interpolation; beyond the edges lies 0."""
     n, _, height, width = x.shape
-    grid = functional.affine_grid(_matrices(n, how, (height, width), random), [n, 1, height, width], align_corners=False)
+    grid = functional.affine_grid(
+        _matrices(n, how, (height, width), random), [n, 1, height, width], align_corners=False
+    )
     if how.elastic:
         moves = random.normal(0, how.elastic, (n, 2, _GRID, _GRID)).astype(np.float32)
         moves *= 2 / np.array([width, height], np.float32)[None, :, None, None]
@@ -96,6 +99,8 @@ def _matrices(n: int, how: Augmentation, sides: tuple[int, int], random: np.rand
 def _resized(x: Tensor, size: tuple[int, int]) -> Tensor:
     """scrimp.pictures' rule; sums of float32 are exact below 2^24, which sides of 256 and bytes stay within."""
     rows, columns = x.shape[2:]
-    down, across = (torch.from_numpy(overlaps(*sides).astype(np.float32)) for sides in zip((rows, columns), size, strict=True))
+    down, across = (
+        torch.from_numpy(overlaps(*sides).astype(np.float32)) for sides in zip((rows, columns), size, strict=True)
+    )
     area = rows * columns
     return ((down @ x @ across.T + area // 2) / area).floor_()

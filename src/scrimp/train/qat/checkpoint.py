@@ -38,8 +38,8 @@ def fingerprint(recipe: Recipe, lessons: Lessons) -> str:
     """Of all that decides what comes out: another recipe or other pictures start over."""
     digest = hashlib.sha256(json.dumps(recipe.document, sort_keys=True, default=str).encode())
     for pictures in (lessons.train, lessons.test):
-        digest.update(np.ascontiguousarray(pictures.images))
-        digest.update(np.ascontiguousarray(pictures.labels))
+        digest.update(pictures.images.tobytes())
+        digest.update(pictures.labels.tobytes())
     if lessons.teacher is not None:
         for values in lessons.teacher.state_dict().values():
             digest.update(values.numpy().tobytes())
@@ -114,7 +114,7 @@ def _curve(path: Path, stored: object, epochs: int) -> list[Epoch]:
             rows = []
     if not rows:
         raise Refused(f"{path}: its curve is no list of epochs.", hint=_HINT)
-    return [Epoch(*row[:-1], row[-1][:80]) for row in rows]
+    return [Epoch(*row) for row in rows]
 
 
 def _array(file: SafetensorsFile, name: str, like: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from scrimp.pictures import Pictures
@@ -54,7 +54,7 @@ class Lessons:
     train: Pictures
     test: Pictures
     augmenter: Augmenter
-    teacher: nn.Module | None = None
+    teacher: Student | None = None
 
 
 def begin(recipe: Recipe, student: Student) -> Course:
@@ -91,7 +91,9 @@ def learn(
             progress.advance(1, f"epoch {epoch + 1}/{epochs}{note}")
         accuracy = float((predict(course.student, lessons.test) == lessons.test.labels).mean())
         rate, weights = rate_at(recipe.schedule, epoch + 1), recipe.at(recipe_body(course.student), epoch).spelled
-        course.curve.append(Epoch(loss / batches, right / batches, accuracy, rate, time.perf_counter() - began, weights))
+        course.curve.append(
+            Epoch(loss / batches, right / batches, accuracy, rate, time.perf_counter() - began, weights)
+        )
         note = f", test {100 * accuracy:.2f} %"
         save(course)
     progress.finish()
@@ -104,14 +106,14 @@ def enter(recipe: Recipe, course: Course, epoch: int) -> None:
     warming = epoch < recipe.schedule.float_epochs
     student.store_as({name: (way.format, way.rule) for name, way in ways.items()},
                      "float" if warming else recipe.activations)  # fmt: skip
-    for name, product in student.products.items():
-        product.weight.hold(recipe.frozen(name, epoch))
+    for name, weight in student.weights.items():
+        weight.hold(recipe.frozen(name, epoch))
     course.optimizer.follow(dict(student.named_parameters()))
 
 
 def recipe_body(student: Student) -> str:
     """The operation with the most weights, whose format stands for all in a curve."""
-    return max(student.products, key=lambda name: student.products[name].weight.latent.numel())
+    return max(student.weights, key=lambda name: student.weights[name].latent.numel())
 
 
 def rate_at(schedule: Schedule, done: float) -> float:
@@ -163,7 +165,7 @@ def distance(wanted: Tensor, logits: Tensor, temperature: float) -> Tensor:
     return temperature**2 * functional.kl_div(ours, theirs, reduction="batchmean", log_target=True)
 
 
-def predict(network: nn.Module, pictures: Pictures) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def predict(network: Student, pictures: Pictures) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """The class with the largest logit, of every picture."""
     network.eval()
     pixels = network.net.pixels

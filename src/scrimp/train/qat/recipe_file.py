@@ -72,7 +72,7 @@ _ENDS: Mapping[str, tuple[float, float]] = {
 
 
 def read(path: Path) -> Recipe:
-    """The recipe of a file. Refused where it is no TOML, UsageError with the key where it asks for what there is not."""
+    """The recipe of a file. Refused where it is no TOML, UsageError with the key where it asks for the impossible."""
     check_regular(path)
     try:
         if path.stat().st_size > _FILE_BYTES:
@@ -198,7 +198,9 @@ def _filled(kind: Callable[..., T], table: Mapping[str, Any], where: str) -> T:
 def _widths(value: Any, where: str) -> tuple[int, ...]:
     _expect(value, list, where)
     if len(value) > MAX_LAYERS or not all(type(n) is int and 1 <= n <= MAX_WIDTH for n in value):
-        raise UsageError(f"{where} is {value!r:.40}.", hint=f"it takes at most {MAX_LAYERS} widths of 1 … {MAX_WIDTH:,}")
+        raise UsageError(
+            f"{where} is {value!r:.40}.", hint=f"it takes at most {MAX_LAYERS} widths of 1 … {MAX_WIDTH:,}"
+        )
     return tuple(value)
 
 

@@ -65,7 +65,7 @@ def check_rule(format: Format, rule: str) -> Rule:
     able = [name for name in RULES if _serves(name, format)]
     if rule not in able:
         raise UsageError(f"The rule '{rule}' can't choose scales of {format.name}.", hint=f"use {' or '.join(able)}")
-    found: Rule = rule  # type: ignore[assignment]
+    found: Rule = rule
     return found
 
 

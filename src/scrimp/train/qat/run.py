@@ -84,7 +84,7 @@ def train(
     progress: Progress = SILENT,
     told: Callable[[int, Epoch], None] = lambda epoch, row: None,
 ) -> TrainReport:
-    """Train from the checkpoint on where there is one of this very job, and write ``out``; ``told`` after each epoch."""
+    """Train from the checkpoint on where there is one of this job, and write ``out``; ``told`` after each epoch."""
     recipe, path = job.recipe, checkpoint.checkpoint_of(out)
     if fresh:
         path.unlink(missing_ok=True)
@@ -149,7 +149,9 @@ def _report(job: Job, out: Path, course: Course, tensors: Tensors, progress: Pro
     ours = predict(course.student, test)
     integer, seen, same = None, 0, 0
     if job.recipe.activations != "static":
-        notes.append(f"trained with {job.recipe.activations} activations; their steps in the store are the largest seen")
+        notes.append(
+            f"trained with {job.recipe.activations} activations; their steps in the store are the largest seen"
+        )
     try:
         program = lower.lower(job.net, tensors)
     except Refused as error:
@@ -197,4 +199,3 @@ def _check_glob(glob: str, net: Net) -> None:
     names = [node.name for node in net.nodes if node.multiplies]
     if not any(fnmatchcase(name, glob) for name in names):
         raise ScrimpError(f"No operation is called '{glob[:40]}'.", hint=f"there are {', '.join(names[:12])}")
-

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from scrimp.errors import ScrimpError
 from scrimp.integer.at_rest import Tensors
@@ -23,8 +24,9 @@ def teacher(path: Path, net: Net) -> Student:
     theirs, tensors = open_net(path)
     last = theirs.shapes()[theirs.nodes[-1].name].size
     if theirs.image != net.image or last != net.nodes[-1].outputs:
-        raise ScrimpError(f"The teacher {path} tells {last} classes of {theirs.image}; the student "
-                          f"{net.nodes[-1].outputs} of {net.image}.", hint="both must see the same pictures")  # fmt: skip
+        ours = f"{net.nodes[-1].outputs} of {net.image}"
+        raise ScrimpError(f"The teacher {path} tells {last} classes of {theirs.image}; the student {ours}.",
+                          hint="both must see the same pictures")  # fmt: skip
     if theirs.pixels != net.pixels:
         raise ScrimpError(f"The teacher {path} reads bytes in another way than the student.",
                           hint="train a teacher with this version of scrimp")  # fmt: skip
@@ -35,20 +37,22 @@ def as_stored(net: Net, tensors: Tensors) -> Student:
     """Stored numbers in float32; activations rounded to their steps unless all weights are float32 as well."""
     student = Student(net)
     plain = all(t.format == FLOAT[0] for t in tensors.values() if isinstance(t, QTensor))
-    student.store_as({name: FLOAT for name in student.products}, "float" if plain else "static")
+    student.store_as(dict.fromkeys(student.products, FLOAT), "float" if plain else "static")
     with torch.no_grad():
-        for name, product in student.products.items():
+        for name, trained in student.weights.items():
             weight, gain, bias = (_dense(tensors[f"{name}.{part}"]) for part in ("weight", "gain", "bias"))
             if name in student.norms:
                 norm = student.norms[name]
+                assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
+                assert norm.running_var is not None
                 norm.weight.copy_(gain)
                 norm.bias.copy_(bias)
                 norm.running_var.fill_(1 - EPSILON)
             else:
                 weight = weight * gain[:, None]
                 student.bias.copy_(bias)
-            product.weight.latent.copy_(weight)
-        for name, activation in student.activations.items():
+            trained.latent.copy_(weight)
+        for name, activation in student.roundings.items():
             activation.first = _dense(tensors[f"{name}.step"])[0]
     return student.eval().requires_grad_(False)
 

@@ -16,6 +16,7 @@ from scrimp.tensors import F32, QTensor
 from scrimp.train.qat.activations import Activation, Kind
 from scrimp.train.qat.layers import QConv2d, QLinear
 from scrimp.train.qat.rules import Rule
+from scrimp.train.qat.weights import TrainedWeight
 
 Spelled = tuple[Format, Rule]
 #: What batch norm adds to a variance.
@@ -45,14 +46,16 @@ class Student(nn.Module):
                 self.norms[node.name] = norm(node.outputs, eps=EPSILON)
             if node.kind != "max_pool" and node is not last:
                 self.activations[node.name] = Activation(relu=node.relu)
+        self.weights = {name: _weight(product) for name, product in self.products.items()}
+        self.roundings = {name: _activation(found) for name, found in self.activations.items()}
         self.bias = nn.Parameter(torch.zeros(last.outputs))
         self._late = {pool.inputs[0]: pool.name for pool in net.nodes if _pools_alone(pool, net)}
 
     def store_as(self, weights: Mapping[str, Spelled], activations: Kind) -> None:
         """From now on weights of operations in these formats, and activations so."""
-        for name, product in self.products.items():
-            product.weight.store_as(*weights[name])
-        for activation in self.activations.values():
+        for name, weight in self.weights.items():
+            weight.store_as(*weights[name])
+        for activation in self.roundings.values():
             activation.kind = activations
 
     def forward(self, x: Tensor) -> Tensor:
@@ -64,9 +67,9 @@ class Student(nn.Module):
 
     def settle(self) -> None:
         """After a step of the optimizer."""
-        for product in self.products.values():
-            product.weight.settle()
-        for activation in self.activations.values():
+        for weight in self.weights.values():
+            weight.settle()
+        for activation in self.roundings.values():
             activation.settle()
 
     def _run(self, node: Node, inputs: list[Tensor]) -> Tensor:
@@ -92,11 +95,11 @@ class Student(nn.Module):
         found: dict[str, QTensor | F32] = {}
         for node in self.net.nodes:
             if node.multiplies:
-                found[f"{node.name}.weight"] = self.products[node.name].weight.tensor()
+                found[f"{node.name}.weight"] = self.weights[node.name].tensor()
                 gain, bias = self._folded(node)
                 found[f"{node.name}.gain"], found[f"{node.name}.bias"] = gain, bias
-            if node.name in self.activations:
-                found[f"{node.name}.step"] = self.activations[node.name].step().reshape(1).numpy().copy()
+            if node.name in self.roundings:
+                found[f"{node.name}.step"] = self.roundings[node.name].step().reshape(1).numpy().copy()
         return found
 
     def _folded(self, node: Node) -> tuple[F32, F32]:
@@ -116,7 +119,7 @@ def fold(norm: nn.Module) -> tuple[F32, F32]:
 
 
 def numbers(codes: NDArray[np.uint8], pixels: Pixels) -> Tensor:
-    """Bytes ``(n, height, width, channels)`` → what the network reads, (n, channels, height, width) in the same memory."""
+    """Bytes ``(n, height, width, channels)`` → what the network reads, channels before rows in shape, not in memory."""
     table = ((np.arange(256) - pixels.zero) >> pixels.shift).astype(np.float32) * np.float32(pixels.step)
     return torch.from_numpy(table[codes]).permute(0, 3, 1, 2)
 
@@ -127,6 +130,16 @@ def _pools_alone(pool: Node, net: Net) -> bool:
         return False
     readers = [node for node in net.nodes if pool.inputs[0] in node.inputs]
     return len(readers) == 1 and any(node.name == pool.inputs[0] and node.multiplies for node in net.nodes)
+
+
+def _weight(product: nn.Module) -> TrainedWeight:
+    assert isinstance(product, QLinear | QConv2d)
+    return product.weight
+
+
+def _activation(module: nn.Module) -> Activation:
+    assert isinstance(module, Activation)
+    return module
 
 
 def _like(vector: Tensor, x: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ class TrainedWeight(nn.Module):
         self.rule: Rule = "float"
 
     def store_as(self, format: Format, rule: Rule) -> None:
-        """From now on in ``format``; learned scales and levels begin anew, from the latent numbers, where it changed."""
+        """From now on in ``format``; where it is another, learned scales and levels begin anew."""
         if (self.format, self.rule) == (format, rule):
             return
         self.format, self.rule = format, rule
@@ -85,7 +85,7 @@ class TrainedWeight(nn.Module):
             return self.latent
         if self.rule == "format":
             made = torch.from_numpy(encode_weight(self.latent.detach().numpy(), format).dequantize())
-            return self.latent + (made - self.latent).detach()
+            return through(self.latent, made)
         blocks = to_blocks(self.latent, format)
         scales = self._scales(blocks, format)
         if self.rule == "kmeans":
@@ -156,14 +156,14 @@ def as_stored(scales: Tensor, format: Format) -> Tensor:
     kind = str(format.scale)
     with torch.no_grad():
         found = scales.clamp(_TINY, LARGEST[kind]).to(_DTYPES[kind]).float()
-    return scales + (found - scales).detach() if scales.requires_grad else found
+    return through(scales, found)
 
 
 def in_64ths(codebook: Tensor) -> Tensor:
     """Levels as integers lower them: multiples of 1/64, straight through."""
     with torch.no_grad():
         found = (codebook * 64).round_().clamp_(-127, 127) / 64
-    return codebook + (found - codebook).detach()
+    return through(codebook, found)
 
 
 def to_codes(v: Tensor, levels: Levels) -> Tensor:
@@ -171,6 +171,22 @@ def to_codes(v: Tensor, levels: Levels) -> Tensor:
     if levels.top == 1 and levels.zero == 1:  # binary: 0 is +1
         return (v >= 0).to(v.dtype)
     return ((v + levels.zero) / levels.step).round_().clamp_(0, levels.top)
+
+
+def through(values: Tensor, rounded: Tensor) -> Tensor:
+    """``rounded`` to the last bit, with the gradient of ``values``."""
+    found: Tensor = _Through.apply(values, rounded)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _Through(Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, rounded: Tensor) -> Tensor:
+        return rounded.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor) -> tuple[Tensor | None, ...]:
+        return given[0], None
 
 
 class _Rounded(Function):
