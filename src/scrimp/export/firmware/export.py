@@ -90,4 +90,5 @@ def _vectors(program: IntegerProgram, made: Plan, flash: int | None, pictures: U
     wanted = VECTORS if pictures is None else min(VECTORS, len(pictures))
     if flash is None:
         return wanted
-    return min(wanted, (flash - made.flash) // vectors.vector_bytes(program, pictures is not None))
+    room = flash - made.flash - vectors.COMPARING
+    return max(0, min(wanted, room // vectors.vector_bytes(program, pictures is not None)))

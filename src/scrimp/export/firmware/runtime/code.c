@@ -16,8 +16,8 @@ static int32_t number(const void *of, const int8_t *high, int kind, int32_t i)
 
 int32_t scrimp_code(const struct scrimp_requantize *by, int32_t sum, int32_t channel)
 {
-    const int32_t multiplier = number(by->multiplier, by->multiplier_high, by->multiplier_kind, channel);
-    const int32_t scaled = scrimp_multiply(sum >> by->pre, multiplier);
+    const int32_t own = number(by->multiplier, by->multiplier_high, by->multiplier_kind, channel);
+    const int32_t scaled = scrimp_multiply(sum >> by->pre, by->multiplier_base + own);
     const int32_t offset = number(by->offset, by->offset_high, by->offset_kind, channel);
     return (scaled + (int32_t)((uint32_t)offset << by->offset_shift)) >> by->shift;
 }

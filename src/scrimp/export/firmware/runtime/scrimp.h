@@ -28,6 +28,7 @@ scrimp_product scrimp_w8, scrimp_w4, scrimp_t2, scrimp_t5, scrimp_t19, scrimp_b1
 struct scrimp_requantize {
     const void *multiplier, *offset;
     const int8_t *multiplier_high, *offset_high;
+    int32_t multiplier_base; /* what all multipliers have in common */
     uint8_t multiplier_kind, offset_kind, offset_shift, pre, shift;
     int8_t low, high;
     uint8_t logits;
