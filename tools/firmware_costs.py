@@ -11,6 +11,7 @@ import tempfile
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -203,6 +204,10 @@ def main() -> None:
             bench = Bench(TARGETS[name], Path(root))
             counted = known[name]["instructions"] if "--code" in sys.argv else measure(bench)
             known[name] = {"instructions": counted, "code": dict(sorted(bench.code.items()))}
+            COSTS.write_text(_text(known))
+
+
+def _text(known: dict[str, dict[str, dict[str, Any]]]) -> str:
     lines = [
         "# Written by tools/firmware_costs.py. Instructions: coefficients of the features in cost.py, fitted to",
         "# counts under QEMU. Code: bytes of each function, as the Makefile compiles it.",
@@ -210,7 +215,7 @@ def main() -> None:
     for name, parts in sorted(known.items()):
         for part, values in parts.items():
             lines += ["", f"[{name}.{part}]", *(f"{key} = {value}" for key, value in values.items() if value)]
-    COSTS.write_text("\n".join(lines) + "\n")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
