@@ -120,11 +120,15 @@ def _dot(a: Features, b: Features) -> float:
     return sum(x * y for x, y in zip(a, b, strict=True))
 
 
+#: Thumb-2 is Thumb-2 in plain C99: these run what a Cortex-M3 runs, and a desk is counted as one.
+_COUNTED_AS = {"cortex-m4": "cortex-m3", "cortex-m33": "cortex-m3", "host": "cortex-m3"}
+
+
 @cache
 def costs_of(target: str) -> Costs:
-    """Of a chip; a desk counts as a Cortex-M33, whose instructions are nearest."""
     table = tomllib.loads(files("scrimp.export.firmware").joinpath("costs.toml").read_text())
-    found = table.get("cortex-m33" if target == "host" else target)
-    if found is None:
+    counted, linked = _COUNTED_AS.get(target, target), "cortex-m3" if target == "host" else target
+    if counted not in table or linked not in table:
         raise ScrimpError(f"costs.toml has no {target}.", hint="tools/firmware_costs.py measures it")
-    return Costs({name: tuple(map(float, values)) for name, values in found["instructions"].items()}, found["code"])
+    instructions = {name: tuple(map(float, values)) for name, values in table[counted]["instructions"].items()}
+    return Costs(instructions, table[linked]["code"])

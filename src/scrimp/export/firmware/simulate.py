@@ -100,15 +100,27 @@ def functions(directory: Path, target: Target) -> dict[str, int]:
     tool = target.compiler.removesuffix("gcc") + "nm"
     listing = _run([tool, "-S", "build/firmware.elf"], directory)
     sized = re.findall(r"^[0-9a-f]+ ([0-9a-f]+) ([tTrR]) (\S+)$", listing, re.M)
-    own = re.compile(r"op\d+_|vector_")
-    found = {name: int(digits, 16) for digits, _, name in sized if not own.match(name)}
+    found: dict[str, int] = {}
+    for digits, _, name in sized:
+        if not re.match(r"op\d+_|vector_", name):
+            found[_plain(name)] = found.get(_plain(name), 0) + int(digits, 16)
     found["rest"] = size(directory, target).flash - sum(int(digits, 16) for digits, _, _ in sized)
     return found
 
 
 def _counts(path: Path) -> dict[str, int]:
-    lines = (line.split("\t") for line in path.read_text().splitlines())
-    return {symbol: int(count) for count, symbol in lines if not _NOT_THE_NETWORK.fullmatch(symbol)}
+    found: dict[str, int] = {}
+    for line in path.read_text().splitlines():
+        count, symbol = line.split("\t")
+        name = _plain(symbol)
+        if not _NOT_THE_NETWORK.fullmatch(name):
+            found[name] = found.get(name, 0) + int(count)
+    return found
+
+
+def _plain(symbol: str) -> str:
+    """``plane.constprop.0`` is what the compiler made of ``plane``."""
+    return symbol.split(".")[0]
 
 
 def _make(directory: Path, arguments: Sequence[str]) -> str:
