@@ -22,8 +22,8 @@ from scrimp.integer.program import Add, AvgPool, IntegerProgram, MaxPool, Op, Pr
 #: Functions that a packing needs; those the compiler put into others are of no size.
 FUNCTIONS = {
     "W8": ("scrimp_w8", "four_rows", "one_row", "quarter_squares"),
-    "W4": ("scrimp_w4", "rest", "sum", "store", "split"),
-    "T2": ("scrimp_t2", "rest", "sum", "store", "split"),
+    "W4": ("scrimp_w4", "__mulsi3", "rest", "sum", "store", "split"),
+    "T2": ("scrimp_t2", "__mulsi3", "rest", "sum", "store", "split"),
     "T5": ("scrimp_t5", "scrimp_nines", "scrimp_trits", "scrimp_clear"),
     "T19": ("scrimp_t19", "scrimp_nines", "scrimp_trits", "scrimp_clear", "tables_of"),
     "B1": ("scrimp_b1", "plane", "quad"),
@@ -110,9 +110,10 @@ def functions_of(program: IntegerProgram, stages: tuple[Stage, ...]) -> set[str]
         for op in stage.ops:
             if isinstance(op, Product):
                 whole = {"scrimp_conv_channel"} if stage.chained else {"scrimp_conv"}
-                found |= {"scrimp_linear"} if is_linear(program, op) else {"convolve", "gather", *whole}
+                found |= {"scrimp_linear"} if is_linear(program, op) else {"convolve", "gather", "zeros", "__mulsi3", *whole}
             else:
-                found.add({Add: "scrimp_add", MaxPool: "scrimp_max_pool", AvgPool: "scrimp_avg_pool"}[type(op)])
+                own = {Add: "scrimp_add", MaxPool: "scrimp_max_pool", AvgPool: "scrimp_avg_pool"}[type(op)]
+                found |= {own, "scrimp_multiply" if isinstance(op, Add) else "__mulsi3"}
     return found
 
 
