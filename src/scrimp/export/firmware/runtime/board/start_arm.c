@@ -5,6 +5,7 @@
 
 extern uint32_t bss_start[], bss_end[], stack_top[];
 int main(void);
+void start(void);
 
 void start(void)
 {
@@ -19,8 +20,13 @@ static void fault(void)
     io_exit(127);
 }
 
-__attribute__((section(".vectors"), used)) const void *const vectors[16] = {
-    stack_top, (const void *)start, (const void *)fault, (const void *)fault,
-    (const void *)fault, (const void *)fault, (const void *)fault, 0,
-    0, 0, 0, (const void *)fault, (const void *)fault, 0, (const void *)fault, (const void *)fault,
+typedef void handler(void);
+
+/* The top of the stack, then reset, NMI, the faults, and system calls and timers nobody asked for. */
+static const struct {
+    uint32_t *stack;
+    handler *handlers[15];
+} vectors __attribute__((section(".vectors"), used)) = {
+    stack_top,
+    {start, fault, fault, fault, fault, fault, 0, 0, 0, 0, fault, fault, 0, fault, fault},
 };
