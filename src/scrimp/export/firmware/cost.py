@@ -110,7 +110,9 @@ def functions_of(program: IntegerProgram, stages: tuple[Stage, ...]) -> set[str]
         for op in stage.ops:
             if isinstance(op, Product):
                 whole = {"scrimp_conv_channel"} if stage.chained else {"scrimp_conv"}
-                found |= {"scrimp_linear"} if is_linear(program, op) else {"convolve", "gather", "zeros", "__mulsi3", *whole}
+                found |= (
+                    {"scrimp_linear"} if is_linear(program, op) else {"convolve", "gather", "zeros", "__mulsi3", *whole}
+                )
             else:
                 own = {Add: "scrimp_add", MaxPool: "scrimp_max_pool", AvgPool: "scrimp_avg_pool"}[type(op)]
                 found |= {own, "scrimp_multiply" if isinstance(op, Add) else "__mulsi3"}
