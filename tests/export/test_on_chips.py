@@ -15,6 +15,7 @@ from random_programs import pictures_for
 
 from scrimp.export.firmware import export_firmware, simulate
 from scrimp.export.firmware.cost import FUNCTIONS
+from scrimp.export.firmware.flash import CALL, RUN
 from scrimp.export.firmware.targets import TARGETS
 from scrimp.export.firmware.vectors import COMPARING
 from scrimp.integer.reference import run
@@ -109,12 +110,14 @@ def test_a_ternary_weight_takes_few_instructions(chip, most, tmp_path, plugin):
 
 @pytest.mark.parametrize("chip", CHIPS)
 def test_predictions_are_near(chip, tmp_path, plugin):
-    """Of instructions within 5 %; flash never less than it takes, RAM of the arena exact."""
+    """Of instructions within 5 %; flash never less than it takes, and more by no more than what is not measured."""
     report, ran, took = exported(chip, "residual", tmp_path / "out", plugin)
     pictures = NETS["residual"][3]
     assert sum(ran.counts.values()) / pictures == pytest.approx(report.instructions, rel=0.05)
-    vectors = 4 * 7 * report.vectors + COMPARING
-    assert took["flash_bytes"] - vectors <= report.flash_bytes <= (took["flash_bytes"] - vectors) * 1.02
+    vectors = 4 * 7 * report.vectors
+    assert took["flash_bytes"] - vectors - COMPARING <= report.flash_bytes
+    not_measured = RUN + CALL * len(report.layers) + COMPARING
+    assert report.flash_bytes <= took["flash_bytes"] - vectors + not_measured
     assert simulate.size(tmp_path / "out", TARGETS[chip]).ram == report.arena_bytes
 
 
