@@ -7,10 +7,11 @@ JOBS ?= $(shell nproc)
 WERROR ?=
 SOURCES := $(shell find core src -type f -not -name '*.so' -not -path '*/__pycache__/*') CMakeLists.txt pyproject.toml
 
-.PHONY: help demo test test-model lint format bench docs clean
+.PHONY: help demo test test-model firmware-test lint format bench docs clean
 help:
 	@echo "make demo        pull SmolLM2-135M, compress it to 8, 4 and 3 bits, measure, and ask it a question"
 	@echo "make test        every test"
+	@echo "make firmware-test  exported C on every chip that QEMU plays, counted; says what to install for it"
 	@echo "make lint        ruff, mypy, clang-format"
 	@echo "make format      let ruff and clang-format rewrite the sources"
 	@echo "make bench       speed beside llama.cpp, when it is installed"
@@ -39,6 +40,11 @@ demo: $(VENV)/installed
 test: $(VENV)/tested
 	-$(BIN)/scrimp pull smollm2-135m
 	$(BIN)/python -m pytest -q -n $(JOBS)
+
+# Installs no compiler and no QEMU: it says which packages are missing, and skips what needs them.
+firmware-test: $(VENV)/tested
+	@$(BIN)/python -c "from scrimp.export.firmware.simulate import advice; print(advice())"
+	SCRIMP_ALL_CHIPS=1 $(BIN)/python -m pytest -q tests/export tests/cli/test_export_verb.py
 
 lint: $(VENV)/tested
 	$(BIN)/ruff check .

@@ -23,6 +23,7 @@ VERBS: dict[str, str] = {
     "bench": "speed against the memory ceiling measured in the same run",
     "compare": "one table: bytes × loss × speed",
     "train": "train a low-bit network of pictures, as a recipe says",
+    "export": "write a network for another runtime: C99 for a chip",
     "formats": "number formats: levels, bits, error on your tensors, cost",
     "doctor": "processor, instruction sets, memory, versions, known problems",
 }
