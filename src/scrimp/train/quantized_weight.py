@@ -22,8 +22,9 @@ from scrimp.tensors import F32, QTensor, from_codes
 from scrimp.train.aligned import aligned
 
 _DTYPES = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32}
-#: A latent code starts at most this far from its code, so that rounding gives the code back.
-_NEAR = 0.49
+#: A latent code starts at most this far from its code, so that rounding gives the code back: not after the first steps
+#: only. GPTQ's codes are often not the nearest; those would all stand at the border, and go back over it at once.
+_NEAR = 0.25
 #: Relative error beyond which a matrix is no rounding of its original, but of one rewritten before (rotated, scaled).
 _REWRITTEN = 0.9
 
