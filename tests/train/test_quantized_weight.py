@@ -105,6 +105,17 @@ def test_latent_codes_start_where_the_original_lies():
     assert np.allclose(((latent - 8) * scales)[inside], matrix[inside], atol=1e-6)
 
 
+def test_latent_codes_that_were_chosen_against_the_nearest_start_away_from_the_border():
+    matrix, tensor = weight_of("int4:g32@f32")
+    plain = QuantizedWeight(tensor, matrix).parameters["codes"].detach().numpy()
+    matrix[0, 0] += 2 * tensor.row_scales()[0, 0]
+    matrix[1, 3] -= 2 * tensor.row_scales()[1, 0]
+    latent = QuantizedWeight(tensor, matrix).parameters["codes"].detach().numpy()
+    expected = plain.copy()
+    expected[0, 0], expected[1, 3] = tensor.codes()[0, 0] + 0.25, tensor.codes()[1, 3] - 0.25
+    assert np.array_equal(latent, expected)
+
+
 def test_latent_codes_of_a_rewritten_matrix_start_on_the_codes():
     """A rotated matrix, say: where its original lies says nothing of its codes."""
     _, tensor = weight_of("int4:g32")

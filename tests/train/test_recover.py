@@ -95,7 +95,7 @@ def test_ends_learn_when_asked_to(small, original, tmp_path):
 
 
 def test_codes_learn_when_asked_to(small, original, tmp_path):
-    report = go(small, original, tmp_path / "out", codes=True, rates={**RATES, "codes": 0.1})
+    report = go(small, original, tmp_path / "out", codes=True, rates={**RATES, "codes": 0.02})
     before, after = codes_of(small), codes_of(tmp_path / "out")
     assert report.recovery.gained
     assert sum(int((before[name] != after[name]).sum()) for name in before) > 0

@@ -22,9 +22,10 @@ from scrimp.tensors import F32, QTensor, from_codes
 from scrimp.train.aligned import aligned
 
 _DTYPES = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32}
-#: A latent code starts at most this far from its code, so that rounding gives the code back: not after the first steps
-#: only. GPTQ's codes are often not the nearest; those would all stand at the border, and go back over it at once.
-_NEAR = 0.25
+#: A latent code starts at most this far from its code, so that rounding gives the code back.
+_NEAR = 0.49
+#: Where the code is not the nearest, as GPTQ's often are not: at the border all of these would go back over it at once.
+_CHOSEN = 0.25
 #: Relative error beyond which a matrix is no rounding of its original, but of one rewritten before (rotated, scaled).
 _REWRITTEN = 0.9
 
@@ -173,7 +174,9 @@ class QuantizedWeight:
         apart = self.dense() - torch.from_numpy(original)
         if float(apart.norm()) > _REWRITTEN * float(np.linalg.norm(original)):
             return codes
-        return torch.clamp(steps, codes - _NEAR, codes + _NEAR).contiguous()
+        off = steps - codes
+        off = torch.where(off.abs() <= 0.5, off.clamp(-_NEAR, _NEAR), off.clamp(-_CHOSEN, _CHOSEN))
+        return (codes + off).contiguous()
 
 
 class FixedWeight:
