@@ -54,6 +54,11 @@ def save(path: Path, fingerprint: str, student: Student, optimizer: Adam, course
     for name, tensor in course.best.items():
         parts = tensor.parts() if isinstance(tensor, QTensor) else {"": tensor}
         arrays |= {f"best/{name}.{part}".rstrip("."): np.ascontiguousarray(part_) for part, part_ in parts.items()}
+    write_arrays(path, arrays)
+
+
+def write_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    """A safetensors file: the old one or the new one is there, whatever happens."""
     temporary = path.with_name(f"{path.name}.new")
     try:
         save_file(arrays, temporary)

@@ -1,6 +1,7 @@
 """Which packing each layer gets, in which order the network runs and where everything lies, before anything is written.
 
-The plan has the fewest instructions of those that fit into ``flash`` and ``ram``. Without a limit it is the fastest.
+Without a limit the plan has the fewest instructions that the cost table predicts. Where ``flash`` or ``ram`` is short,
+packings are exchanged one by one until it fits (choose.py): few instructions, not proven to be the fewest.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
 from torch import Tensor
 
-from scrimp.errors import Refused, ScrimpError
+from scrimp.errors import Refused
 from scrimp.sources.json_object import parse_json_object
 from scrimp.sources.safetensors_file import SafetensorsFile
+from scrimp.train.checkpoint import write_arrays
 from scrimp.train.qat.course import Course, Epoch, Lessons, enter
 from scrimp.train.qat.recipe import Recipe
 from scrimp.train.qat.student import Student
@@ -53,15 +51,7 @@ def save(path: Path, key: str, course: Course) -> None:
     arrays |= {f"value/{name}": values.numpy() for name, values in _values(course.student).items()}
     for name, memory in course.optimizer.memory.items():
         arrays |= {f"{part}/{name}": kept.numpy() for part, kept in zip(_MEMORY, memory, strict=True)}
-    temporary = path.with_name(f"{path.name}.new")
-    try:
-        save_file(arrays, temporary)
-    except SafetensorError as error:  # a full disk, or a place that is none
-        hint = "make room, or name another place with -o"
-        raise ScrimpError(f"{path} cannot be written: {error}.", hint=hint) from None
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_arrays(path, arrays)
 
 
 def resume(path: Path, key: str, recipe: Recipe, course: Course) -> None:

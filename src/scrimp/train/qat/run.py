@@ -21,6 +21,7 @@ from scrimp.models.cnn import Image, Net
 from scrimp.pictures import Pictures, load
 from scrimp.progress import SILENT, Progress
 from scrimp.store.net import write_net
+from scrimp.store.open import directory_bytes
 from scrimp.tensors import QTensor
 from scrimp.train.qat import checkpoint, nets
 from scrimp.train.qat.augment import Augmenter
@@ -188,7 +189,7 @@ def _in_integers(program: IntegerProgram, pictures: Pictures, progress: Progress
 
 
 def _weighed(report: TrainReport, out: Path) -> TrainReport:
-    return replace(report, file_bytes=sum(file.stat().st_size for file in out.iterdir() if file.is_file()))
+    return replace(report, file_bytes=directory_bytes(out))
 
 
 def _bytes(tensor: QTensor | NDArray[np.float32]) -> int:
