@@ -45,7 +45,7 @@ def rms_norm(x, weight, eps, isa, **options):
 
 
 def swiglu(gate, up, isa, **options):
-    return run(Program.swiglu, [gate, up], isa, **options)
+    return run(lambda p, a, b: p.activation("silu", a, b), [gate, up], isa, **options)
 
 
 def rope(x, frequencies, heads, isa, **options):
