@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from scrimp.errors import Refused
 from scrimp.models import llama
@@ -41,6 +41,9 @@ _CURVES: dict[str, Curve] = {
 }
 
 
+Pooling = Literal["mean", "first"]
+
+
 @dataclass(frozen=True, slots=True)
 class BertConfig:
     """The shape of the network; ``parse`` reads and checks it."""
@@ -54,6 +57,8 @@ class BertConfig:
     types: int
     norm_eps: float
     curve: Curve
+    pooling: Pooling  #: what an embedding is: the mean of all hidden states, or the first
+    max_tokens: int  #: of a text that is embedded
 
 
 def parse(config: Mapping[str, Any]) -> BertConfig:
@@ -70,16 +75,22 @@ def parse(config: Mapping[str, Any]) -> BertConfig:
     if width % heads or width // heads % 4 or width // heads > 512:
         raise Refused(f"config: hidden_size {width:,} does not make {heads} heads.",
                       hint="a head has a multiple of 4 inputs, at most 512; the file is damaged")  # fmt: skip
+    context = integer(config, "max_position_embeddings", high=2**16, default=512)
+    embedding = config.get("sentence_embedding") or {}
+    if not isinstance(embedding, dict) or embedding.get("pooling", "mean") not in ("mean", "first"):
+        raise Refused("config: 'sentence_embedding' does not say how to pool.", hint="mean or first; the file is damaged")
     return BertConfig(
         layers=integer(config, "num_hidden_layers", high=1024),
         width=width,
         ffn=integer(config, "intermediate_size", high=MAX_INPUTS),
         heads=heads,
         vocab=integer(config, "vocab_size", high=2**22),
-        context=integer(config, "max_position_embeddings", high=2**16, default=512),
+        context=context,
         types=integer(config, "type_vocab_size", high=1024, default=2),
         norm_eps=number(config, "layer_norm_eps", low=0.0, high=1.0, default=1e-12),
         curve=_CURVES[act],
+        pooling=embedding.get("pooling", "mean"),
+        max_tokens=min(integer(embedding, "max_tokens", low=1, high=2**24, default=context), context),
     )
 
 

@@ -32,7 +32,7 @@ def logits_as_made(program: Program, context: int, read: Callable[[str], QTensor
 
     ``read`` returns a tensor of the ``program`` as it was made.
     """
-    tokens = tokens_of(program.widths[program.output], context)
+    tokens = tokens_of(program.matrices[program.ops[0].weights[0]][0], context)
     state: F32 | None = None
     for block in split(program):
         state = _through(block, tokens, state, read)

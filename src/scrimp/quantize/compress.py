@@ -196,7 +196,7 @@ def verify_reopened(store: Path, tokens: list[int], made: F32) -> None:
     try:
         verify(store)
         with open_model(store, arithmetic="int8") as model:
-            found = model.logits(tokens)
+            found = model.engine.forward(tokens, 0, all_logits=True)
     except Refused as error:
         raise GoalNotMet(error.message, hint=DAMAGED) from None
     if not np.array_equal(found, made):
