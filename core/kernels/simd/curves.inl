@@ -6,7 +6,7 @@ inline Vec silu(Vec x) { return x / (broadcast(1.0F) + exp(broadcast(0.0F) - x))
 // gelu(x) = x Phi(x) = max(x, 0) - |x| h, h = Phi(-|x|) = exp(-x^2 / 2) t P(t), t = 1 / (1 + |x| / 4); P of degree 9 is
 // the minimax polynomial for the relative error of h (reweighted least squares; 1.5e-8 with the coefficients rounded to
 // float32). Beyond 14 h rounds to 0.
-// Error: |x| h has (17 + x^2) u relative, the difference one rounding more.
+// Error: |x| h has (17 + x^2) u relative and, below the normal range, up to 2^-142; the difference one rounding more.
 inline Vec gelu(Vec x) {
   const Vec size = min(broadcast(14.0F), max(broadcast(0.0F) - x, x));
   const Vec t = broadcast(1.0F) / fma(size, broadcast(0.25F), broadcast(1.0F));

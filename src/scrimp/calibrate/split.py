@@ -38,13 +38,18 @@ class Block:
 
 def split(program: Program) -> tuple[Block, ...]:
     """The blocks of a Program in order; together they hold each of its operations once."""
+    ends: list[tuple[int, int]] = []
+    begin = 0
+    for at, buffer in borders(program):
+        if any(op.weights for op in program.ops[begin:at]):  # a norm by itself joins what follows it
+            ends.append((at, buffer))
+            begin = at
+    ends[-1] = (len(program.ops), program.output)  # or, behind the last product, what is before it
     blocks: list[Block] = []
     begin, crossing = 0, -1
-    for at, buffer in borders(program):
-        ops = program.ops[begin:at]
-        if any(op.weights for op in ops):  # a norm by itself joins what follows it
-            blocks.append(_block(program, ops, crossing, buffer))
-            begin, crossing = at, buffer
+    for at, buffer in ends:
+        blocks.append(_block(program, program.ops[begin:at], crossing, buffer))
+        begin, crossing = at, buffer
     return tuple(blocks)
 
 

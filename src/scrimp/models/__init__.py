@@ -43,6 +43,11 @@ def sees(config: Mapping[str, Any]) -> bool:
     return config.get("model_type") == cnn.MODEL_TYPE
 
 
+def encodes(config: Mapping[str, Any]) -> bool:
+    """Do texts become hidden states, and no logits?"""
+    return not sees(config) and build(config)[1].head is None
+
+
 def tensor_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Name → shape of exactly the tensors that the config's network has."""
     if sees(config):
