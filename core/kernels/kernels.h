@@ -210,8 +210,9 @@ struct Kernels {
   // only the scale is beyond f16), codes 0, so that whatever reads it is NaN.
   void (*to_codes)(const float* x, int64_t n, CacheType type, int64_t block, uint8_t* codes, uint16_t* scales,
                    int64_t scale_stride);
-  // Query heads [head_begin, head_end) of tokens [token_begin, token_end): softmax(scale * q k^T) v masked as Attention says,
-  // online softmax over blocks of positions; no T x T matrix. Query head h reads key/value head h / (heads / kv_heads).
+  // Query heads [head_begin, head_end) of tokens [token_begin, token_end): softmax(scale * q k^T) v masked as Attention
+  // says, online softmax over blocks of positions; no T x T matrix. Query head h reads key/value head h / (heads /
+  // kv_heads).
   void (*attention)(const Attention& a, int64_t head_begin, int64_t head_end, int64_t token_begin, int64_t token_end,
                     uint8_t* scratch);
   // Natural log of sum(exp(x)) over n values, and the index of the largest (first one of equals).

@@ -20,9 +20,9 @@ LookUp = Literal["token", "position", "first"]
 KINDS: dict[Kind, int] = {
     "embed": 0,  # out = row of weight 0, times a factor; ints: LOOK_UPS, which row; floats: the factor
     "rms_norm": 1,  # out = rms_norm(in) * (offset + vector 0); ints: heads, normalized one by one; floats: eps, offset
-    "linear": 2,  # out_i = weight_i in (+ vector_i); quantized once; ints: 1 for one scale a token; floats: it, if fixed
+    "linear": 2,  # out_i = weight_i in (+ vector_i); quantized once; ints: 1, one scale a token; floats: it, if fixed
     "rope": 3,  # out = rotated in; ints: heads, head_dim; floats: inverse frequencies (D/2)
-    "attention": 4,  # out = attention(q, k, v); ints: cache, heads, kv_heads, head_dim, window, causal; floats: scale, cap
+    "attention": 4,  # ints: cache, heads, kv_heads, head_dim, window or 0, causal; floats: scale, cap or 0
     "activation": 5,  # out = f(in 0) (* in 1); ints: CURVES, which f
     "add": 6,  # out = in 0 + in 1
     "hadamard": 7,  # out = in rotated (+ vector 0); ints: 1 for the inverse, stretches; floats: models/hadamard.table
@@ -153,7 +153,7 @@ class Program:
         return self._append("activation", inputs, (x.width,), ints=(CURVES[curve],))[0]
 
     def softcap(self, x: Buffer, cap: float) -> Buffer:
-        """``cap · tanh(x / cap)`` in the place of ``x``: a product that makes logits still writes where they are read."""
+        """``cap · tanh(x / cap)`` in the place of ``x``: the product that makes logits writes where they are read."""
         self.ops.append(Op("softcap", (x.index,), (x.index,), floats=(cap,)))
         return x
 

@@ -131,7 +131,9 @@ def test_hidden_states_equal_transformers(case, length, isa):
     network = transformers.BertModel(config, add_pooling_layer=False).eval().float()
     with torch.no_grad():
         for parameter in network.parameters():
-            parameter.copy_(torch.randn_like(parameter) * 1.5 / parameter.shape[-1] ** (0.5 if parameter.ndim > 1 else 0))
+            parameter.copy_(
+                torch.randn_like(parameter) * 1.5 / parameter.shape[-1] ** (0.5 if parameter.ndim > 1 else 0)
+            )
     tokens = np.random.default_rng(0).integers(0, SMALL["vocab_size"], length)
     with torch.no_grad():
         theirs = network(torch.tensor(tokens)[None]).last_hidden_state[0].numpy()

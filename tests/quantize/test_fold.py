@@ -167,7 +167,11 @@ def a_matrix_used_twice(p, x):
         (no_norm, [], ["their inputs come from 'embed', which has nothing that could be divided beforehand"]),
         (a_norm_that_is_also_added, [], ["something other than linear layers reads what a reads"]),
         (a_norm_used_twice, [], ["norm is used in more than one place"] * 2),
-        (a_factor_that_is_also_added, [("a", "b")], ["what 'activation' multiplies with is not a linear layer's output"]),
+        (
+            a_factor_that_is_also_added,
+            [("a", "b")],
+            ["what 'activation' multiplies with is not a linear layer's output"],
+        ),
         (a_gate_that_is_its_own_factor, [("a",)], ["what 'activation' multiplies with is not a linear layer's output"]),
         (a_matrix_used_twice, [], ["b is used in more than one place"] * 2),
     ],

@@ -9,7 +9,8 @@ namespace {
 // One query over positions begin .. last of the head whose rows begin at `first`, in double precision; `output` has
 // head_dim doubles. The softmax is online: whenever a score is the new peak, what was gathered before shrinks to the
 // new scale.
-void attend(const Attention& a, const float* q, int64_t first, int64_t begin, int64_t last, double* output, float* out) {
+void attend(const Attention& a, const float* q, int64_t first, int64_t begin, int64_t last, double* output,
+            float* out) {
   double peak = -INFINITY;
   double sum = 0.0;
   for (int64_t d = 0; d < a.head_dim; ++d) output[d] = 0.0;

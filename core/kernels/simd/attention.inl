@@ -1,4 +1,5 @@
-// Attention by blocks of positions with an online softmax: causal, or of all tokens of the call. Included inside the namespace of an instruction set.
+// Attention by blocks of positions with an online softmax: causal, or of all tokens of the call. Included inside the
+// namespace of an instruction set.
 //
 // For each block of positions of one key/value head, keys become a panel [d][position] and values a panel
 // [position][d] of float32, once for all queries (heads sharing the key/value head x tokens) of a query block. Scores
@@ -183,11 +184,9 @@ inline void attend_block(const Attention& a, int64_t kv_head, const QueryBlock& 
 
     // Queries [i, to) see this block, and for those from `fresh` on it is the first one.
     const int64_t i = a.causal ? block.index_of(p - a.start) : 0;
-    const int64_t to = a.window > 0 ? least(block.index_of(p + kPositions - 1 + a.window - a.start), block.count)
-                                    : block.count;
-    const int64_t fresh = p == 0         ? i
-                          : a.window > 0 ? least(block.index_of(p + a.window - 1 - a.start), to)
-                                         : to;
+    const int64_t to =
+        a.window > 0 ? least(block.index_of(p + kPositions - 1 + a.window - a.start), block.count) : block.count;
+    const int64_t fresh = p == 0 ? i : a.window > 0 ? least(block.index_of(p + a.window - 1 - a.start), to) : to;
     product(s.keys, kPositions, positions, a.head_dim, s.queries + i * a.head_dim, a.head_dim, to - i,
             s.scores + i * kPositions, kPositions, false);
     for (int64_t j = i; j < to; ++j) {

@@ -78,7 +78,9 @@ def parse(config: Mapping[str, Any]) -> BertConfig:
     context = integer(config, "max_position_embeddings", high=2**16, default=512)
     embedding = config.get("sentence_embedding") or {}
     if not isinstance(embedding, dict) or embedding.get("pooling", "mean") not in ("mean", "first"):
-        raise Refused("config: 'sentence_embedding' does not say how to pool.", hint="mean or first; the file is damaged")
+        raise Refused(
+            "config: 'sentence_embedding' does not say how to pool.", hint="mean or first; the file is damaged"
+        )
     return BertConfig(
         layers=integer(config, "num_hidden_layers", high=1024),
         width=width,
@@ -101,7 +103,7 @@ def name(layer: int, short: str) -> str:
 def tensors(c: BertConfig) -> tuple[dict[str, tuple[int, int]], dict[str, int]]:
     """Every matrix with its shape ``(N, K)`` and every vector with its length."""
     matrices = {WORDS: (c.vocab, c.width), POSITIONS: (c.context, c.width), TYPES: (c.types, c.width)}
-    sizes = {short: (c.width, c.width) for short in ("q", "k", "v", "o")}
+    sizes = dict.fromkeys(("q", "k", "v", "o"), (c.width, c.width))
     sizes |= {"up": (c.ffn, c.width), "down": (c.width, c.ffn)}
     vectors = {f"{NORM}.weight": c.width, f"{NORM}.bias": c.width}
     for i in range(c.layers):

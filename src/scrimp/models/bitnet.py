@@ -1,4 +1,6 @@
-"""BitNet b1.58 2B4T: ternary products behind norms of their own, squared ReLU. Source: Ma et al. 2025, arXiv:2504.12285.
+"""BitNet b1.58 2B4T: ternary products behind norms of their own, squared ReLU.
+
+Source: Ma et al. 2025, arXiv:2504.12285.
 
 Every product but the head was trained with inputs of 8 bits, one scale a token, so that is how it runs.
 """
@@ -31,7 +33,7 @@ def parse(config: Mapping[str, Any]) -> LlamaConfig:
     c = llama.shape(config)
     if c.heads * c.head_dim != c.width:
         raise Refused(f"config: {c.heads} heads of {c.head_dim} are not as wide as the network, {c.width:,}.",
-                      hint="the norm behind the attention has the width of the network; the file is damaged")  # fmt: skip
+                      hint="the norm behind attention has the width of the network; the file is damaged")  # fmt: skip
     return c
 
 

@@ -1,5 +1,8 @@
-"""Gemma 3, text: norms before and behind everything, local and global layers. Source: Gemma Team 2025, arXiv:2503.19786.
+"""Gemma 3, text: norms before and behind everything, local and global layers.
 
+Source: Gemma Team 2025, arXiv:2503.19786.
+
+A cap of attention scores is applied where the config names one; transformers reads that key and does not use it.
 Norms multiply with 1 + their vector. Local layers see a window and have a rotary base of their own.
 """
 
@@ -133,10 +136,12 @@ def program(c: Gemma3Config) -> Program:
             q, k, v, heads=b.heads, kv_heads=b.kv_heads, scale=c.scale, window=c.window if local else 0,
             softcap=c.attention_cap,
         )  # fmt: skip
-        x = p.add(x, norm(*p.linear(a, name(i, "o")), _norm(i, "post_attn_norm")))
+        (o,) = p.linear(a, name(i, "o"))
+        x = p.add(x, norm(o, _norm(i, "post_attn_norm")))
         h = norm(x, _norm(i, "ffn_norm"))
         h = p.activation("gelu_tanh", *p.linear(h, name(i, "gate"), name(i, "up")))
-        x = p.add(x, norm(*p.linear(h, name(i, "down")), _norm(i, "post_ffn_norm")))
+        (down,) = p.linear(h, name(i, "down"))
+        x = p.add(x, norm(down, _norm(i, "post_ffn_norm")))
     (logits,) = p.linear(norm(x, NORM), EMBEDDING if b.tied else HEAD)
     p.output = logits.index
     if c.logit_cap:

@@ -1,4 +1,4 @@
-"""Qwen3, dense: the llama block with an RMSNorm on every head of q and k. Source: Yang et al. 2025, arXiv:2505.09388."""
+"""Qwen3, dense: the llama block, heads of q and k pass an RMSNorm. Source: Yang et al. 2025, arXiv:2505.09388."""
 
 from __future__ import annotations
 

@@ -104,7 +104,8 @@ def _solve(
     why = "no tokenizer" if source.tokenizer.kind == "none" else "an encoder" if models.encodes(source.config) else ""
     if why:
         if limit is None or wish.pack:
-            raise Refused(f"The source {'is' if why == 'an encoder' else 'has'} {why}, so that no loss can be measured.",
+            verb = "is" if why == "an encoder" else "has"
+            raise Refused(f"The source {verb} {why}, so that no loss can be measured.",
                           hint="use --size without --pack, or --format")  # fmt: skip
         plan = fit(
             source, limit, overhead.file_bytes, method_name=wish.method, embedding=wish.ends, rules=wish.parsed_rules

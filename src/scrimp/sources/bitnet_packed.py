@@ -45,9 +45,7 @@ def convention(directory: Path, quantization: Mapping[str, Any]) -> Convention:
     return "online" if mode == "online" else kinds[kind]
 
 
-def unpack(
-    what: str, packed: NDArray[np.uint8], scale: NDArray[Any], kind: str, convention: Convention
-) -> QTensor:
+def unpack(what: str, packed: NDArray[np.uint8], scale: NDArray[Any], kind: str, convention: Convention) -> QTensor:
     """``packed (N/4, K)`` and the bytes of one number of ``kind`` → QTensor ``(N, K)`` with one scale.
 
     Exact, but for the one division of the convention that divides. Refused, with ``what`` it is, where it is damaged.

@@ -68,9 +68,9 @@ def to_floats(kind: BlockType, rows: U8) -> F32:
 def i2_s(raw: U8, shape: tuple[int, ...], what: str) -> QTensor:
     """The ternary type of bitnet.cpp as its x86 builds write it: all bytes of a tensor ``(N, K)`` → QTensor.
 
-    A block is 128 weights in 32 bytes: byte ``j`` holds the codes of weights ``j, j + 32, j + 64, j + 96``, the first in
-    its highest bits; 0, 1, 2 mean -1, 0, 1. Behind the blocks lies the scale of the whole tensor, a float32, filled up
-    to 32 bytes. Source: ggml-bitnet-mad.cpp of microsoft/BitNet. Refused, with ``what`` it is, where a code is 3.
+    A block is 128 weights in 32 bytes: byte ``j`` holds the codes of weights ``j, j + 32, j + 64, j + 96``, the first
+    in its highest bits; 0, 1, 2 mean -1, 0, 1. Behind the blocks lies the scale of the whole tensor, a float32, filled
+    up to 32 bytes. Source: ggml-bitnet-mad.cpp of microsoft/BitNet. Refused, with ``what`` it is, where a code is 3.
     """
     shifts = np.array([6, 4, 2, 0], np.uint8)[:, None]
     fields = (raw[:-32].reshape(-1, 1, 32) >> shifts) & np.uint8(3)

@@ -104,7 +104,9 @@ class HuggingFaceSource(Source):
             directory,
             config=config,
             tensors={
-                name: TensorInfo(name, shapes[name], "U8, four ternary a byte" if name in self._scales else t.dtype, t.nbytes)
+                name: TensorInfo(
+                    name, shapes[name], "U8, four ternary a byte" if name in self._scales else t.dtype, t.nbytes
+                )
                 for name, t in stored.items()
             },
             tokenizer=TokenizerData.huggingface(directory) if has_tokenizer else TokenizerData.none(),

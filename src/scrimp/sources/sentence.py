@@ -1,4 +1,4 @@
-"""What a sentence-transformers directory says of embeddings: how hidden states become one vector, and of how many tokens.
+"""What a sentence-transformers directory says of embeddings: how hidden states become a vector, and of how many tokens.
 
 Read from ``modules.json``, ``1_Pooling/config.json`` and ``sentence_bert_config.json``; kept in the config of the
 network as ``sentence_embedding``, so that a store has it too.

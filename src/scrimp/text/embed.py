@@ -58,7 +58,7 @@ def pool(states: F32, pooling: str) -> F32:
     """Hidden states ``(T, d)`` → a vector ``(d,)`` of length 1 (zeros stay): their mean, or the first."""
     vector = states[0] if pooling == "first" else states.mean(axis=0, dtype=np.float64)
     length = float(np.sqrt(np.square(vector, dtype=np.float64).sum()))
-    return (vector / max(length, 1e-12)).astype(np.float32)
+    return np.asarray(vector / max(length, 1e-12), np.float32)
 
 
 def _room(model: Model) -> int:

@@ -117,7 +117,7 @@ def _rms_norm(run: Run, op: Op, inputs: list[Tensor]) -> tuple[Tensor, ...]:
     vector, (eps, offset) = run.network.vectors[op.vectors[0]], op.floats
     if offset:
         vector = vector + offset
-    x = inputs[0].unflatten(-1, (op.ints[0], -1))
+    x = inputs[0].view(*inputs[0].shape[:-1], op.ints[0], -1)
     return (functional.rms_norm(x, vector.shape, vector, eps).flatten(-2),)
 
 
