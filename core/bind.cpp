@@ -20,6 +20,7 @@
 #include "bind_rounding.h"
 #include "dispatch.h"
 #include "engine.h"
+#include "op_checks.h"
 #include "packing.h"
 #include "score.h"
 
@@ -200,25 +201,10 @@ struct PyEngine {
 
 int64_t checked_vocab(const std::vector<Op>& ops, const std::vector<Matrix>& matrices) {
   for (const Op& op : ops) {
-    if (op.kind == OpKind::kEmbed) return matrices.at(static_cast<size_t>(op.weights.at(0))).rows;
+    if (op.kind == OpKind::kEmbed && op.ints.at(0) == static_cast<int64_t>(LookUp::kToken))
+      return matrices.at(static_cast<size_t>(op.weights.at(0))).rows;
   }
   return 0;
-}
-
-// Rotations and selections carry their tables with them.
-void check_side_op(const Op& op, const std::vector<Buffer>& buffers) {
-  if (op.kind != OpKind::kHadamard && op.kind != OpKind::kSelect) return;
-  const int64_t width = buffers.at(static_cast<size_t>(op.inputs.at(0))).width;
-  require(buffers.at(static_cast<size_t>(op.outputs.at(0))).width == width, "a rotation keeps the width");
-  if (op.kind == OpKind::kSelect) {
-    require(buffers.at(static_cast<size_t>(op.outputs.at(1))).width == static_cast<int64_t>(op.ints.size()),
-            "a number for every channel that is picked");
-    for (int64_t channel : op.ints) require(channel >= 0 && channel < width, "a channel is out of range");
-    return;
-  }
-  require(op.ints.size() == 2 && op.ints[1] > 0 && width % op.ints[1] == 0, "a rotation cuts its width into equals");
-  const int64_t stretch = width / op.ints[1], odd = stretch / (stretch & -stretch);
-  require(static_cast<int64_t>(op.floats.size()) == stretch + odd, "a rotation needs its signs and its mix");
 }
 
 void init_engine(PyEngine* self, const std::vector<OpTuple>& tuples,
@@ -243,8 +229,10 @@ void init_engine(PyEngine* self, const std::vector<OpTuple>& tuples,
     const auto array = nb::cast<Floats>(vector);
     plain_vectors.push_back({array.data(), static_cast<int64_t>(array.size())});
   }
-  for (const Op& op : ops)
+  for (const Op& op : ops) {
+    check_numbers(op, plain, plain_vectors, buffers, context);
     if (op.kind == OpKind::kLinear) check_activations(op, activation_block);
+  }
   std::vector<CacheShape> shapes;
   for (const auto& [heads, dim] : caches) shapes.push_back({heads, dim});
   new (self) PyEngine{matrices, nullptr, checked_vocab(ops, plain), output, buffers};

@@ -96,11 +96,28 @@ void Engine::token_work(const Op& op, size_t index, const Step& step, const View
     const int64_t width = places_[static_cast<size_t>(op.outputs[0])].width;
     const auto in = [&](size_t i) { return row(op.inputs[i], step, t); };
     switch (op.kind) {
-      case OpKind::kEmbed:
-        decode_row(matrices_[static_cast<size_t>(op.weights[0])], step.tokens[static_cast<size_t>(t)], out);
+      case OpKind::kEmbed: {
+        const auto what = static_cast<LookUp>(op.ints[0]);
+        const int64_t token = step.tokens[static_cast<size_t>(t)];
+        const int64_t looked_up = what == LookUp::kToken ? token : what == LookUp::kPosition ? view.start + t : 0;
+        decode_row(matrices_[static_cast<size_t>(op.weights[0])], looked_up, out);
+        if (const float scale = op.floats[0]; scale != 1.0F)
+          for (int64_t i = 0; i < width; ++i) out[i] *= scale;
         break;
-      case OpKind::kRmsNorm:
-        kernels_.rms_norm(in(0), vectors_[static_cast<size_t>(op.vectors[0])].data, op.floats[0], width, out);
+      }
+      case OpKind::kRmsNorm: {
+        const float* weight = vectors_[static_cast<size_t>(op.vectors[0])].data;
+        const int64_t stretch = width / op.ints[0];
+        for (int64_t i = 0; i < width; i += stretch)
+          kernels_.rms_norm(in(0) + i, weight, op.floats[1], op.floats[0], stretch, out + i);
+        break;
+      }
+      case OpKind::kLayerNorm:
+        kernels_.layer_norm(in(0), vectors_[static_cast<size_t>(op.vectors[0])].data,
+                            vectors_[static_cast<size_t>(op.vectors[1])].data, op.floats[0], width, out);
+        break;
+      case OpKind::kSoftcap:
+        kernels_.softcap(in(0), op.floats[0], width, out);
         break;
       case OpKind::kRope: {
         const Rotation& rotation = rotations_[static_cast<size_t>(rotation_of_[index])];
@@ -109,8 +126,8 @@ void Engine::token_work(const Op& op, size_t index, const Step& step, const View
         kernels_.rope(out, op.ints[0], op.ints[1], rotation.cos.data() + at, rotation.sin.data() + at);
         break;
       }
-      case OpKind::kSwiglu:
-        kernels_.swiglu(in(0), in(1), width, out);
+      case OpKind::kActivation:
+        kernels_.activation(static_cast<Curve>(op.ints[0]), in(0), op.inputs.size() > 1 ? in(1) : nullptr, width, out);
         break;
       case OpKind::kAdd:
         kernels_.add(in(0), in(1), width, out);
@@ -150,7 +167,8 @@ bool Engine::in_floats(int weight) const {
 Activations Engine::activations_of(const Op& op, const View& view) const {
   const int64_t cols = matrices_[static_cast<size_t>(op.weights[0])].cols;
   const float fixed = op.floats.empty() ? 0.0F : op.floats[0];
-  const int64_t shared = fixed > 0.0F ? cols : std::min(settings_.activation_block, cols);
+  const bool by_token = fixed > 0.0F || (!op.ints.empty() && op.ints[0] != 0);
+  const int64_t shared = by_token ? cols : std::min(settings_.activation_block, cols);
   // Products sum what a block of activations and a group of weights have in common before they scale it, so a block
   // lies in one group, and in one panel of the many-token products.
   const bool whole = (shared & (shared - 1)) == 0 && kPanelCols % shared == 0 &&
@@ -270,6 +288,9 @@ void Engine::attention(const Op& op, size_t index, const View& view, int thread)
                     .kv_heads = kv_heads,
                     .head_dim = head_dim,
                     .start = view.start,
+                    .window = op.ints[4],
+                    .causal = op.ints[5] != 0,
+                    .softcap = op.floats[1],
                     .tokens = view.rows,
                     .capacity = settings_.context,
                     .scale = op.floats[0],

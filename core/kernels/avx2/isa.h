@@ -16,8 +16,10 @@ void linear_int8(const Matrix& w, const Activations& x, int64_t tile_begin, int6
                  int64_t y_stride, uint8_t* scratch);
 void linear_f32(const Matrix& w, const float* x, int64_t x_stride, int64_t tokens, int64_t tile_begin, int64_t tile_end,
                 float* y, int64_t y_stride, uint8_t* scratch);
-void rms_norm(const float* x, const float* weight, float eps, int64_t n, float* y);
-void swiglu(const float* gate, const float* up, int64_t n, float* y);
+void rms_norm(const float* x, const float* weight, float offset, float eps, int64_t n, float* y);
+void layer_norm(const float* x, const float* weight, const float* bias, float eps, int64_t n, float* y);
+void activation(Curve curve, const float* x, const float* times, int64_t n, float* y);
+void softcap(const float* x, float cap, int64_t n, float* y);
 void add(const float* a, const float* b, int64_t n, float* y);
 void rope(float* x, int64_t heads, int64_t head_dim, const float* cos, const float* sin);
 void to_f16(const float* x, int64_t n, uint16_t* y);

@@ -45,8 +45,8 @@ class Traffic:
         if op.kind == "embed":
             return self.weight_bytes[op.weights[0]] // self.program.matrices[op.weights[0]][0]
         if op.kind == "attention":
-            _, _, kv_heads, head_dim = op.ints
-            return 2 * (position + 1) * kv_heads * row_bytes(self.kv, head_dim)
+            _, _, kv_heads, head_dim, window, _ = op.ints
+            return 2 * min(position + 1, window or position + 1) * kv_heads * row_bytes(self.kv, head_dim)
         return sum(self.weight_bytes[name] for name in (*op.weights, *filter(None, op.vectors)))
 
 
