@@ -103,3 +103,24 @@ def test_nothing_to_measure_is_a_usage_error(model, flag, capsys):
 def test_more_tokens_than_the_context_is_a_usage_error(model, capsys):
     assert main(["bench", str(model), "--prefill", "60", "--decode", "5"]) == 2
     assert "65" in capsys.readouterr().err
+
+
+def test_a_shape_needs_no_model(capsys):
+    arguments = ["bench", "--shape", "tiny:int4:g32", "--prefill", "8", "--decode", "2", "--repeat", "1", "--json"]
+    assert main(arguments) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) >= KEYS
+    assert found["model"] == "tiny:int4:g32"
+    body = 64 * 64 + 2 * 32 * 64 + 64 * 64 + 3 * 160 * 64  # q, k, v, o; gate, up, down: no padding but of 500 tokens
+    matrices = (2 * body + 512 * 64) * 9 // 16
+    row, norms, cache = 512 * 64 * 9 // 16 // 500, 5 * 64 * 4, 2 * 2 * (8 + 1 + 1) * 32 * 2
+    assert found["bytes_per_token"] == matrices + row + norms + cache
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["--shape", "big:int4"], "bitnet-2b4t"), (["--shape", "tiny"], "names no format"), ([], "give a MODEL or --shape"),
+    (["some/model", "--shape", "tiny:int4"], "One thing"),
+])  # fmt: skip
+def test_a_wrong_shape_is_a_usage_error(arguments, words, capsys):
+    assert main(["bench", *arguments]) == 2
+    assert words in capsys.readouterr().err

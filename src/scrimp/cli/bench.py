@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 
 
 def bench(
-    model: Annotated[str, typer.Argument(help="a path, a catalogue name or a hub id", metavar="MODEL")],
+    model: Annotated[
+        str | None, typer.Argument(help="a path, a catalogue name or a hub id", metavar="[MODEL]", show_default=False)
+    ] = None,
+    shape: Annotated[
+        str | None,
+        typer.Option(help="instead of a model, a known shape filled with random codes", metavar="NAME:FORMAT[,HEAD]"),
+    ] = None,
     prefill: Annotated[int, typer.Option(help="tokens of the prompt")] = 256,
     decode: Annotated[int, typer.Option(help="tokens decoded one by one after it")] = 64,
     threads: Annotated[int | None, typer.Option(min=1, help="one per core unless given")] = None,
@@ -29,7 +35,7 @@ def bench(
     from scrimp.measure.speed import measure_speed
 
     speed = measure_speed(
-        model, prefill=prefill, decode=decode, threads=threads, repeat=repeat, node=node, profile=profile,
+        model, shape=shape, prefill=prefill, decode=decode, threads=threads, repeat=repeat, node=node, profile=profile,
         kv=check_kv(kv), progress=bar.progress(),
     )  # fmt: skip
     if json:

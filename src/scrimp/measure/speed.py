@@ -15,6 +15,8 @@ from scrimp.measure.energy import TokenEnergy, energy_of
 from scrimp.measure.memory import PageFaults, page_faults, peak_bytes
 from scrimp.measure.traffic import OpCost, Traffic, op_costs
 from scrimp.progress import SILENT, Progress
+from scrimp.sources.shapes import open_shape
+from scrimp.sources.source import Source
 
 if TYPE_CHECKING:
     from scrimp.model import Model
@@ -83,8 +85,9 @@ class Speed:
 
 
 def measure_speed(
-    name: str | Path,
+    name: str | Path | None = None,
     *,
+    shape: str | None = None,
     prefill: int = 256,
     decode: int = 64,
     threads: int | None = None,
@@ -96,17 +99,22 @@ def measure_speed(
 ) -> Speed:
     """Open a model, run a prompt of ``prefill`` tokens and then ``decode`` tokens one by one, ``repeat`` times.
 
+    Instead of a model, ``shape`` names one of ``sources/shapes.py``; its random codes are made before the clock starts.
     Tokens are fixed ones: what is timed is the network, without tokenizer and sampling. The first, cold pass is not
     among the repeats.
     """
-    from scrimp.model import open_model
-
     for flag, value in (("--prefill", prefill), ("--decode", decode), ("--repeat", repeat)):
         if value < 1:
             raise UsageError(f"{flag} is {value}; at least 1 is needed.", hint=f"{flag} 1")
     check_node(node)
+    if (name is None) == (shape is None):
+        raise UsageError("One thing is measured at a time.", hint="give a MODEL or --shape NAME:FORMAT")
+    source = open_shape(shape) if shape is not None else None
+    if source is not None:
+        for tensor in source.tensors:
+            source.read(tensor)
     begin = perf_counter()
-    with open_model(name, threads=threads, context=prefill + decode, kv=kv) as model:
+    with _open(name, source, threads=threads, context=prefill + decode, kv=kv) as model:
         loaded = perf_counter()
         tokens = [(7919 * i) % model.vocab_size for i in range(prefill + decode)]
         model.step(tokens[:prefill], 0)
@@ -126,7 +134,7 @@ def measure_speed(
         ceiling = max(ceiling, _ceiling(model.threads))
         traffic = Traffic.of(model)
         return Speed(
-            model=str(name),
+            model=str(name if shape is None else shape),
             prefill=prefill,
             decode=decode,
             prefill_tokens_per_s=_rate(prefill, prefill_s),
@@ -145,6 +153,12 @@ def measure_speed(
             profile=_profile(model, traffic, tokens, prefill) if profile else (),
             notes=model.notes,
         )
+
+
+def _open(name: str | Path | None, source: Source | None, **options: Any) -> Model:
+    from scrimp.model import Model, open_model
+
+    return open_model(str(name), **options) if source is None else Model(source, **options)
 
 
 def _prefill(model: Model, tokens: list[int], prefill: int) -> float:
