@@ -77,7 +77,7 @@ class Engine {
   template <typename T>
   using Memory = std::unique_ptr<T[], Free>;
   template <typename T>
-  static Memory<T> allocate(int64_t count);  // page-aligned, not touched
+  static Memory<T> allocate(int64_t count, bool huge = false);  // page-aligned, not touched
 
   struct Cache {
     CacheShape shape;
