@@ -93,7 +93,7 @@ void unpack_trits(const Matrix& w, const Panel& panel, int64_t tile, uint8_t* ou
   const Trits trits;
   const uint8_t* from = w.plane[0] + (tile * w.vectors[0] + panel.begin / 20) * kVectorBytes;
   for (int64_t n = (panel.end - panel.begin + 19) / 20; n > 0; --n) {
-    trits.vector(from, [&](auto q, auto, __m512i codes)
+    trits.vector(from, [&](auto q, __m512i codes)
                            __attribute__((always_inline)) { _mm512_store_si512(out + q.value * stride, codes); });
     from += kVectorBytes;
     out += 5 * stride;
