@@ -2,15 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
-#include <new>
 
 #include "packing.h"
-
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
 
 namespace scrimp {
 namespace {
@@ -31,23 +25,6 @@ CacheRow cache_row(CacheType type, int64_t head_dim, int32_t block_log2) {
   if (type == CacheType::kF16 || type == CacheType::kF32) return {head_dim * (type == CacheType::kF32 ? 4 : 2), 0};
   const int64_t scales = (head_dim + (int64_t{1} << block_log2) - 1) >> block_log2;
   return {type == CacheType::kInt8 ? head_dim : (head_dim + 31) / 32 * 16, scales};
-}
-
-void Engine::Free::operator()(void* memory) const { std::free(memory); }
-
-template <typename T>
-Engine::Memory<T> Engine::allocate(int64_t count, bool huge) {
-  // Large blocks come as untouched pages: a cache for a long context costs memory only as far as it is used. What is
-  // used at once, and as a whole, is better off in huge pages.
-  const size_t bytes = static_cast<size_t>(round_up(std::max<int64_t>(count, 1) * static_cast<int64_t>(sizeof(T)), 64));
-  void* memory = nullptr;
-  constexpr size_t kHugePage = size_t{1} << 21;
-  huge = huge && bytes >= kHugePage;
-  if (posix_memalign(&memory, huge ? kHugePage : 4096, bytes) != 0) throw std::bad_alloc();
-#if defined(__linux__)
-  if (huge) madvise(memory, bytes, MADV_HUGEPAGE);  // a wish: where it is not granted, pages are small
-#endif
-  return Memory<T>(static_cast<T*>(memory));
 }
 
 Engine::Engine(std::vector<Op> ops, std::vector<Buffer> places, int64_t arena_width, int output,
