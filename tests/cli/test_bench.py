@@ -12,7 +12,7 @@ KEYS = {
     "prefill_tokens_per_s", "decode_tokens_per_s", "bytes_per_token", "decode_gb_per_s", "memory_read_gb_per_s",
     "load_ms", "first_token_ms", "rss_peak_bytes",
     "page_faults_minor", "page_faults_major", "threads", "isa", "profile",
-    "energy_modelled",
+    "energy_modelled", "cache_read_gb_per_s", "int8_gmac_per_s", "f32_gmac_per_s", "prefill_gmac_per_s",
 }  # fmt: skip
 
 
@@ -124,3 +124,14 @@ def test_a_shape_needs_no_model(capsys):
 def test_a_wrong_shape_is_a_usage_error(arguments, words, capsys):
     assert main(["bench", *arguments]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_page_shows_every_product_under_the_ceilings(model, tmp_path, capsys):
+    page = tmp_path / "bench.html"
+    assert run(model, "-o", str(page)) == 0
+    written = page.read_text(encoding="utf-8")
+    for words in ("Roofline", "int8 peak", "memory", "prefill linear gate_proj up_proj", "decode attention", "<svg"):
+        assert words in written
+    assert "http" not in written.replace("http://www.w3.org", ""), "it opens offline"
+    assert run(model, "-o", str(tmp_path / "no" / "bench.html")) != 0
+    assert "Traceback" not in capsys.readouterr().err
