@@ -2,9 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
-#include <new>
 
 #include "packing.h"
 
@@ -29,23 +27,14 @@ CacheRow cache_row(CacheType type, int64_t head_dim, int32_t block_log2) {
   return {type == CacheType::kInt8 ? head_dim : (head_dim + 31) / 32 * 16, scales};
 }
 
-void Engine::Free::operator()(void* memory) const { std::free(memory); }
-
-template <typename T>
-Engine::Memory<T> Engine::allocate(int64_t count) {
-  // Large blocks come as untouched pages: a cache for a long context costs memory only as far as it is used.
-  const size_t bytes = static_cast<size_t>(round_up(std::max<int64_t>(count, 1) * static_cast<int64_t>(sizeof(T)), 64));
-  void* memory = nullptr;
-  if (posix_memalign(&memory, 4096, bytes) != 0) throw std::bad_alloc();
-  return Memory<T>(static_cast<T*>(memory));
-}
-
 Engine::Engine(std::vector<Op> ops, std::vector<Buffer> places, int64_t arena_width, int output,
                std::vector<Matrix> matrices, std::vector<Vector> vectors, std::vector<CacheShape> caches,
                Settings settings, const Kernels& kernels)
     : ops_(std::move(ops)),
       places_(std::move(places)),
-      arena_width_(arena_width),
+      // an odd number of cache lines: the rows of a buffer, one per token, would else share few sets of the caches
+      arena_width_(round_up(arena_width, 16) / 16 % 2 == 0 ? round_up(arena_width, 16) + 16
+                                                           : round_up(arena_width, 16)),
       output_(output),
       matrices_(std::move(matrices)),
       vectors_(std::move(vectors)),
@@ -54,13 +43,13 @@ Engine::Engine(std::vector<Op> ops, std::vector<Buffer> places, int64_t arena_wi
       rotation_of_(ops_.size(), -1),
       table_of_(ops_.size(), 0),
       pieces_(ops_.size()),
-      arena_(allocate<float>(arena_width * settings.chunk)),
+      arena_(allocate<float>(arena_width_ * settings.chunk, true)),
       scratch_bytes_(static_cast<size_t>(round_up(static_cast<int64_t>(kernels.scratch_bytes), 4096))),
       scratch_(allocate<uint8_t>(static_cast<int64_t>(scratch_bytes_) * settings.threads)),
       stages_(2 * ops_.size(), settings.threads),
       seconds_(static_cast<size_t>(settings.threads), std::vector<double>(ops_.size(), 0.0)),
       pool_(settings.threads) {
-  std::memset(arena_.get(), 0, static_cast<size_t>(arena_width * settings.chunk) * sizeof(float));
+  std::memset(arena_.get(), 0, static_cast<size_t>(arena_width_ * settings.chunk) * sizeof(float));
   for (const CacheShape& shape : caches) caches_.push_back(make_cache(shape));
   int64_t widest = 0;
   for (size_t i = 0; i < ops_.size(); ++i) {
@@ -82,9 +71,9 @@ Engine::Engine(std::vector<Op> ops, std::vector<Buffer> places, int64_t arena_wi
   }
   const int64_t padded = round_up(widest + 64, 64);
   const int64_t blocks = (widest + kLeastBlock - 1) / kLeastBlock;
-  quads_ = allocate<int8_t>(padded * settings.chunk);
-  scales_ = allocate<float>(blocks * settings.chunk);
-  sums_ = allocate<int32_t>(blocks * settings.chunk);
+  quads_ = allocate<int8_t>(padded * settings.chunk, true);
+  scales_ = allocate<float>(blocks * settings.chunk, true);
+  sums_ = allocate<int32_t>(blocks * settings.chunk, true);
 }
 
 Engine::Cache Engine::make_cache(const CacheShape& shape) const {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "kernels/kernels.h"
+#include "pages.h"
 #include "pool.h"
 #include "program.h"
 #include "stages.h"
@@ -71,14 +72,6 @@ class Engine {
   const Settings& settings() const { return settings_; }
 
  private:
-  struct Free {
-    void operator()(void* memory) const;
-  };
-  template <typename T>
-  using Memory = std::unique_ptr<T[], Free>;
-  template <typename T>
-  static Memory<T> allocate(int64_t count);  // page-aligned, not touched
-
   struct Cache {
     CacheShape shape;
     int64_t row_bytes, row_scales;  // of one head and position

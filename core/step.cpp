@@ -13,8 +13,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int64_t kPrefillTiles = 2;      // tiles claimed at a time when many tokens share them
-constexpr int64_t kAttentionTokens = 16;  // query tokens claimed at a time
+constexpr int64_t kPrefillTiles[2] = {2, 8};  // tiles claimed at a time when many tokens share them, least and most
+constexpr int64_t kAttentionTokens = 16;      // query tokens claimed at a time
 
 }  // namespace
 
@@ -265,9 +265,14 @@ void Engine::linear(const Op& op, size_t index, const Step& step, const View& vi
          [&](int q, int64_t piece) { multiply(queues[static_cast<size_t>(q)][static_cast<size_t>(piece)]); });
     return;
   }
+  // Several tiles in a piece share what is known of the activations; enough pieces remain to balance the threads.
+  const auto tiles_of = [&](size_t output) {
+    const int64_t count = tile_count(matrices_[static_cast<size_t>(op.weights[output])]);
+    return std::clamp(count / (8 * settings_.threads) / 2 * 2, kPrefillTiles[0], kPrefillTiles[1]);
+  };
   const auto pieces_of = [&](size_t output) {
     const int64_t count = tile_count(matrices_[static_cast<size_t>(op.weights[output])]);
-    return (count + kPrefillTiles - 1) / kPrefillTiles;
+    return (count + tiles_of(output) - 1) / tiles_of(output);
   };
   int64_t total = 0;
   for (size_t output = 0; output < op.weights.size(); ++output) total += pieces_of(output);
@@ -275,8 +280,8 @@ void Engine::linear(const Op& op, size_t index, const Step& step, const View& vi
   work(index, thread, total, size, [&](int, int64_t piece) {
     size_t output = 0;
     for (; piece >= pieces_of(output); ++output) piece -= pieces_of(output);
-    const int64_t begin = piece * kPrefillTiles, count = tile_count(matrices_[static_cast<size_t>(op.weights[output])]);
-    multiply({static_cast<int>(output), begin, std::min(begin + kPrefillTiles, count)});
+    const int64_t tiles = tiles_of(output), count = tile_count(matrices_[static_cast<size_t>(op.weights[output])]);
+    multiply({static_cast<int>(output), piece * tiles, std::min((piece + 1) * tiles, count)});
   });
 }
 

@@ -119,6 +119,8 @@ struct Rounding {
   const uint16_t* codes;
 };
 
+constexpr int64_t kPeakOps = 1024;
+
 constexpr int64_t kGramTokens = 512;  // tokens whose products are summed in float32
 constexpr int64_t kGramCols = 64;
 constexpr int64_t kCholeskyCols = 64;  // columns of a factor that are made at a time
@@ -164,6 +166,14 @@ struct Requantizer {
 
 struct Kernels {
   const char* isa;
+
+  // What this instruction set can do at best, to hold kernels against; null where nobody measured.
+  //   read      every byte once, a multiple of 512 of them, 64-byte aligned; returns what depends on them all
+  //   int8_peak `rounds` times kPeakOps products of int8 numbers, summed in int32, all in registers
+  //   f32_peak  the same of float32 multiply-adds
+  uint64_t (*read)(const uint8_t* from, int64_t bytes);
+  int64_t (*int8_peak)(int64_t rounds);
+  int64_t (*f32_peak)(int64_t rounds);
 
   // Quantize token rows of x (row t at x + t*stride) of token blocks [block_begin, block_end) into `a`.
   //   scale = max|x| / 127 over each `scale_block` inputs, q = round-to-nearest-even(x / scale); all-zero block: scale

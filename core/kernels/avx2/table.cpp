@@ -5,6 +5,9 @@ namespace scrimp {
 
 constinit const Kernels kAvx2Kernels = {
     .isa = "avx2",
+    .read = avx2::read,
+    .int8_peak = avx2::int8_peak,
+    .f32_peak = avx2::f32_peak,
     .quantize = avx2::quantize,
     .linear_int8 = avx2::linear_int8,
     .linear_f32 = avx2::linear_f32,

@@ -11,6 +11,9 @@ namespace scrimp::avx512 {
 // caller.
 constexpr size_t kScratchBytes = 512 * 1024;
 
+uint64_t read(const uint8_t* from, int64_t bytes);
+int64_t int8_peak(int64_t rounds);
+int64_t f32_peak(int64_t rounds);
 void quantize(const float* x, int64_t stride, int64_t block_begin, int64_t block_end, const Activations& a);
 void linear_int8(const Matrix& w, const Activations& x, int64_t tile_begin, int64_t tile_end, float* y,
                  int64_t y_stride, uint8_t* scratch);

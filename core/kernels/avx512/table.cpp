@@ -5,6 +5,9 @@ namespace scrimp {
 
 constinit const Kernels kAvx512Kernels = {
     .isa = "avx512",
+    .read = avx512::read,
+    .int8_peak = avx512::int8_peak,
+    .f32_peak = avx512::f32_peak,
     .quantize = avx512::quantize,
     .linear_int8 = avx512::linear_int8,
     .linear_f32 = avx512::linear_f32,

@@ -5,6 +5,9 @@ namespace scrimp {
 
 constinit const Kernels kScalarKernels = {
     .isa = "scalar",
+    .read = scalar::read,
+    .int8_peak = scalar::int8_peak,
+    .f32_peak = scalar::f32_peak,
     .quantize = scalar::quantize,
     .linear_int8 = scalar::linear_int8,
     .linear_f32 = scalar::linear_f32,
