@@ -170,7 +170,7 @@ def measure(bench: Bench) -> dict[str, list[float]]:
         for n, k in SIZES:
             program = _linear(n, k, packing)
             counts = bench.counts(program, {"l": packing})
-            own = sum(counts.get(name, 0) for name in (*FUNCTIONS[packing], "__mulsi3"))
+            own = sum(counts.get(name, 0) for name in {*FUNCTIONS[packing], "__mulsi3"})
             seen = counts["scrimp_pixels"] + counts["model_run"]
             points.append((product_features(packing, n, k), own))
             linear.append(((1, n), sum(counts.values()) - own - seen))

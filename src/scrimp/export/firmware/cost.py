@@ -45,8 +45,6 @@ BASE = (
     "memset",
     "scrimp_pixels",
     "scrimp_requantize",
-    "scrimp_code",
-    "number",
 )
 Features = tuple[float, ...]
 

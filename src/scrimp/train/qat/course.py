@@ -108,6 +108,7 @@ def enter(recipe: Recipe, course: Course, epoch: int) -> None:
                      "float" if warming else recipe.activations)  # fmt: skip
     for name, weight in student.weights.items():
         weight.hold(recipe.frozen(name, epoch))
+    student.precision = torch.bfloat16 if recipe.schedule.precision == "bf16" else torch.float32
     course.optimizer.follow(dict(student.named_parameters()))
 
 
