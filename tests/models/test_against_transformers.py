@@ -99,7 +99,7 @@ def test_logits_equal_transformers(case, isa, monkeypatch):
         cap_scores(cap, monkeypatch)
     tokens = np.random.default_rng(0).integers(0, SMALL["vocab_size"], 150)
     ours = engine_of(network, isa).forward(tokens, 0, all_logits=True)
-    assert np.abs(ours - reference_logits(network, tokens)).max() < 1e-3
+    assert np.abs(ours - reference_logits(network, tokens)).max() < 2e-4  # found: 5e-5
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no pooling": ({"modules": MODULES[:1]}, "not a Transformer and one Pooling"),
     "no list": ({"modules": {"a": 1}}, "no list of modules"),
     "a path elsewhere": ({"modules": [MODULES[0], {**MODULES[1], "path": "../1_Pooling"}]}, "lacks the config"),
+    "the folder above": ({"modules": [MODULES[0], {**MODULES[1], "path": ".."}]}, "lacks the config"),
     "lower case": ({"limits": {"do_lower_case": True}}, "lower case"),
     "no length": ({"limits": {"max_seq_length": -1}}, "max_tokens"),
 }

@@ -125,7 +125,7 @@ def program(c: Gemma3Config) -> Program:
     def norm(x: Buffer, vector: str, heads: int = 1) -> Buffer:
         return p.rms_norm(x, vector, b.norm_eps, heads=heads, offset=1.0)
 
-    x = p.embed(EMBEDDING, scale=b.width**0.5)
+    x = p.embed(EMBEDDING, scale=b.width**0.5)  # transformers rounds it to the weights' type
     for i, local in enumerate(c.local):
         frequencies = c.local_frequencies if local else b.inverse_frequencies
         h = norm(x, _norm(i, "attn_norm"))

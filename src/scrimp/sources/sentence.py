@@ -53,7 +53,7 @@ def _pooling(directory: Path) -> str:
     if kinds[:2] != ["Transformer", "Pooling"] or len(set(kinds)) != len(kinds):
         raise Refused(f"{path} names {', '.join(kinds)[:80]}, not a Transformer and one Pooling.", hint=_HINT)
     folder = folders["Pooling"]
-    if Path(folder).name != folder or not (directory / folder / "config.json").is_file():
+    if Path(folder).name != folder or folder in ("", "..") or not (directory / folder / "config.json").is_file():
         raise Refused(f"{directory} lacks the config of its Pooling, '{folder[:40]}/config.json'.",
                       hint="the download is incomplete")  # fmt: skip
     config = read_json(directory / folder / "config.json")
