@@ -22,6 +22,7 @@
 #include "engine.h"
 #include "op_checks.h"
 #include "packing.h"
+#include "pages.h"
 #include "score.h"
 
 namespace nb = nanobind;
@@ -207,6 +208,26 @@ int64_t checked_vocab(const std::vector<Op>& ops, const std::vector<Matrix>& mat
   return 0;
 }
 
+// Few weights need no huge pages: the translations of as many small ones are remembered. And large arrays have them:
+// NumPy asks for that, from 4 MiB on.
+constexpr int64_t kWorthHugePages = 1 << 24, kLargeArray = 1 << 22;
+
+void collapse(const std::vector<Matrix>& matrices) {
+  std::vector<std::pair<uintptr_t, uintptr_t>> stretches;
+  int64_t total = 0;
+  for (const Matrix& w : matrices) {
+    for (int i = 0; i < 2; ++i) {
+      if (w.plane[i] == nullptr) continue;
+      const int64_t bytes = tile_count(w) * w.vectors[i] * kVectorBytes;
+      total += bytes;
+      if (bytes >= kLargeArray) continue;
+      const auto begin = reinterpret_cast<uintptr_t>(w.plane[i]);
+      stretches.emplace_back(begin, begin + static_cast<uintptr_t>(bytes));
+    }
+  }
+  if (total >= kWorthHugePages) collapse_into_huge_pages(std::move(stretches));
+}
+
 void init_engine(PyEngine* self, const std::vector<OpTuple>& tuples,
                  const std::vector<std::pair<int64_t, int64_t>>& places, int64_t arena, int output,
                  const std::vector<nb::object>& matrices, const std::vector<nb::object>& vectors,
@@ -235,6 +256,7 @@ void init_engine(PyEngine* self, const std::vector<OpTuple>& tuples,
   }
   std::vector<CacheShape> shapes;
   for (const auto& [heads, dim] : caches) shapes.push_back({heads, dim});
+  collapse(plain);
   new (self) PyEngine{matrices, nullptr, checked_vocab(ops, plain), output, buffers};
   self->held.insert(self->held.end(), vectors.begin(), vectors.end());
   self->engine = std::make_unique<Engine>(std::move(ops), buffers, arena, output, std::move(plain),

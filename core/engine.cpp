@@ -16,8 +16,8 @@ int64_t tile_bytes(const Matrix& w) {
          w.groups * kTileRows * scale_bytes * (w.mins ? 2 : 1);
 }
 
-constexpr int64_t kCacheSlack = 64;       // kernels may read so much past the end
-constexpr int64_t kPieceBytes = 1 << 17;  // of weights claimed at a time for one token: a few microseconds
+constexpr int64_t kCacheSlack = 64;                     // kernels may read so much past the end
+constexpr int64_t kPieceBytes[2] = {1 << 17, 1 << 19};  // of weights claimed at a time for one token, least and most
 
 }  // namespace
 
@@ -99,9 +99,10 @@ void Engine::deal_pieces(size_t index) {
     total += tile_count(w) * tile_bytes(w);
   }
   pieces_[index].resize(static_cast<size_t>(threads));
+  const int64_t piece_bytes = std::clamp(total / threads / 8, kPieceBytes[0], kPieceBytes[1]);
   for (size_t n = 0; n < op.weights.size(); ++n) {
     const Matrix& w = matrices_[static_cast<size_t>(op.weights[n])];
-    const int64_t bytes = tile_bytes(w), count = tile_count(w), few = std::max<int64_t>(1, kPieceBytes / bytes);
+    const int64_t bytes = tile_bytes(w), count = tile_count(w), few = std::max<int64_t>(1, piece_bytes / bytes);
     const auto border = [&](int64_t thread) {
       const int64_t at = total * thread / threads - before;
       return thread == threads ? count : std::clamp<int64_t>((at + bytes / 2) / bytes, 0, count);

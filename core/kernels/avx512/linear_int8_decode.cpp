@@ -52,6 +52,16 @@ Token describe(const Matrix& w, const Activations& x, uint8_t* scratch) {
   float* scale = reinterpret_cast<float*>(start + most);
   float* group_sums = scale + most;
   const int32_t zero = w.mins == nullptr ? w.zero : 0;
+  if (w.mins == nullptr && x.block < w.cols && segment == x.block) {  // all is there but for the factor
+    const __m512i minus_zero = _mm512_set1_epi32(-zero);
+    int64_t i = 0;
+    for (; i + 16 <= x.blocks; i += 16) {
+      _mm512_storeu_si512(start + i, _mm512_mullo_epi32(_mm512_loadu_si512(x.sums + i), minus_zero));
+    }
+    for (; i < x.blocks; ++i) start[i] = -zero * x.sums[i];
+    start[i] = 0;
+    return {segment, start, x.scales, nullptr};
+  }
   int64_t i = 0;
   for (int64_t g = 0; g < w.groups; ++g) {
     const int64_t end = smaller(w.cols - g * w.group, w.group) + g * w.group;
