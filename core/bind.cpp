@@ -36,6 +36,8 @@ using Any = nb::ndarray<nb::c_contig, nb::device::cpu, nb::ro>;
 using Floats = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
 using FloatsOut = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
 using Tokens = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Spans = nb::ndarray<const int64_t, nb::shape<-1, 4>, nb::c_contig, nb::device::cpu>;
+using Tables = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 template <typename T>
 using Array = nb::ndarray<nb::numpy, T>;
 
@@ -179,9 +181,10 @@ Array<float> linear(const HeldMatrix& held, nb::ndarray<const float, nb::ndim<2>
   const auto round16 = [](int64_t n) { return (n + 15) / 16 * 16; };
   auto y = make_array<float>({x.shape(0), static_cast<size_t>(w.rows)});
   Engine engine({op}, {{0, w.cols}, {0, w.rows}}, round16(w.cols), 1, {w}, {}, {},
-                {0, tokens, 1, float_arithmetic, activation_block, CacheType::kF16, kCacheBlockLog2}, pick(isa));
+                {0, 0, tokens, 1, float_arithmetic, activation_block, CacheType::kF16, kCacheBlockLog2}, pick(isa));
   const std::vector<int32_t> dummy(x.shape(0), 0);
-  Step step{dummy, 0, 0, 1, y.data(), true, {{0, const_cast<float*>(x.data())}}, {}};
+  const Span all{0, tokens, tokens, nullptr};
+  const Step step{dummy, {&all, 1}, 0, 1, y.data(), {{0, const_cast<float*>(x.data())}}, {}};
   nb::gil_scoped_release release;
   engine.run(step);
   return y;
@@ -198,6 +201,7 @@ struct PyEngine {
   int64_t vocab_rows;  // rows of the embedding
   int output;
   std::vector<Buffer> places;
+  std::vector<Span> spans;  // of the step that runs
 };
 
 int64_t checked_vocab(const std::vector<Op>& ops, const std::vector<Matrix>& matrices) {
@@ -228,14 +232,36 @@ void collapse(const std::vector<Matrix>& matrices) {
   if (total >= kWorthHugePages) collapse_into_huge_pages(std::move(stretches));
 }
 
+std::vector<CacheShape> checked_caches(const std::vector<std::pair<int64_t, int64_t>>& caches, int type,
+                                       int block_log2) {
+  require(type >= 0 && type <= 3 && block_log2 >= 5 && block_log2 <= 30, "no such cache");
+  std::vector<CacheShape> shapes;
+  for (const auto& [heads, dim] : caches) {
+    require(heads > 0 && dim > 0 && heads <= 1 << 16 && dim <= 1 << 16, "a cache has 1 … 2^16 heads and numbers");
+    shapes.push_back({heads, dim});
+  }
+  return shapes;
+}
+
+int64_t page_bytes(const std::vector<std::pair<int64_t, int64_t>>& caches, int type, int block_log2) {
+  return page_layout(checked_caches(caches, type, block_log2), static_cast<CacheType>(type), block_log2).bytes;
+}
+
+// Numbered with int32, and so many that their bytes can be counted.
+void check_pages(int64_t bytes, int64_t pages) {
+  require(pages >= 0 && pages < (int64_t{1} << 31) && bytes <= (int64_t{1} << 62) / (pages + 1),
+          "so many pages cannot be");
+}
+
 void init_engine(PyEngine* self, const std::vector<OpTuple>& tuples,
                  const std::vector<std::pair<int64_t, int64_t>>& places, int64_t arena, int output,
                  const std::vector<nb::object>& matrices, const std::vector<nb::object>& vectors,
-                 const std::vector<std::pair<int64_t, int64_t>>& caches, int64_t context, int64_t chunk, int threads,
-                 bool float_arithmetic, int64_t activation_block, int cache, int cache_block_log2,
+                 const std::vector<std::pair<int64_t, int64_t>>& caches, int64_t context, int64_t pages, int64_t chunk,
+                 int threads, bool float_arithmetic, int64_t activation_block, int cache, int cache_block_log2,
                  const std::string& isa) {
   require(context > 0 && chunk > 0 && threads > 0 && threads <= 1024, "settings out of range");
-  require(cache >= 0 && cache <= 3 && cache_block_log2 >= 5 && cache_block_log2 <= 30, "no such cache");
+  const std::vector<CacheShape> shapes = checked_caches(caches, cache, cache_block_log2);
+  check_pages(page_layout(shapes, static_cast<CacheType>(cache), cache_block_log2).bytes, pages);
   std::vector<Op> ops;
   for (const auto& [kind, in, out, weights, op_vectors, ints, floats] : tuples) {
     ops.push_back({static_cast<OpKind>(kind), in, out, weights, op_vectors, ints, floats});
@@ -254,14 +280,12 @@ void init_engine(PyEngine* self, const std::vector<OpTuple>& tuples,
     check_numbers(op, plain, plain_vectors, buffers, context);
     if (op.kind == OpKind::kLinear) check_activations(op, activation_block);
   }
-  std::vector<CacheShape> shapes;
-  for (const auto& [heads, dim] : caches) shapes.push_back({heads, dim});
   collapse(plain);
-  new (self) PyEngine{matrices, nullptr, checked_vocab(ops, plain), output, buffers};
+  new (self) PyEngine{matrices, nullptr, checked_vocab(ops, plain), output, buffers, {}};
   self->held.insert(self->held.end(), vectors.begin(), vectors.end());
   self->engine = std::make_unique<Engine>(std::move(ops), buffers, arena, output, std::move(plain),
-                                          std::move(plain_vectors), std::move(shapes),
-                                          Settings{context, chunk, threads, float_arithmetic, activation_block,
+                                          std::move(plain_vectors), shapes,
+                                          Settings{context, pages, chunk, threads, float_arithmetic, activation_block,
                                                    static_cast<CacheType>(cache), cache_block_log2},
                                           pick(isa));
 }
@@ -279,13 +303,38 @@ std::vector<Tap> checked_taps(const PyEngine& self, const std::vector<std::pair<
   return taps;
 }
 
-void run(PyEngine& self, Tokens tokens, int64_t start, int first, int last, bool all_logits,
+// Rows (sequence, start, tokens, wanted) of `spans`; a sequence is a row of `tables`, with a page for every
+// kPagePositions positions.
+int64_t check_spans(PyEngine& self, Spans spans, Tables tables, size_t tokens) {
+  const Settings& settings = self.engine->settings();
+  const auto most = static_cast<int64_t>(tokens);
+  int64_t all = 0, wanted = 0;
+  self.spans.clear();
+  for (size_t i = 0; i < spans.shape(0); ++i) {
+    const Span span{spans(i, 1), spans(i, 2), spans(i, 3), nullptr};
+    require(spans(i, 0) >= 0 && spans(i, 0) < static_cast<int64_t>(tables.shape(0)), "no such sequence");
+    require(span.tokens > 0 && span.tokens <= most, "spans must cover the tokens");
+    require(span.wanted >= 0 && span.wanted <= span.tokens, "logits are of tokens of the step");
+    require(span.start >= 0 && span.start <= settings.context - span.tokens, "positions exceed the context");
+    const int32_t* table = tables.data() + static_cast<size_t>(spans(i, 0)) * tables.shape(1);
+    const auto pages = static_cast<size_t>((span.start + span.tokens + kPagePositions - 1) / kPagePositions);
+    require(pages <= tables.shape(1), "a table is too short");
+    for (size_t p = 0; p < pages; ++p) require(table[p] >= 0 && table[p] < settings.pages, "no such page");
+    self.spans.push_back({span.start, span.tokens, span.wanted, table});
+    all += span.tokens;
+    wanted += span.wanted;
+  }
+  require(all == most, "spans must cover the tokens");
+  return wanted;
+}
+
+void run(PyEngine& self, Tokens tokens, Spans spans, Tables tables, int first, int last,
          std::optional<FloatsOut> logits, const std::vector<std::pair<int, FloatsOut>>& inputs,
          const std::vector<std::pair<int, FloatsOut>>& outputs) {
   const Engine& engine = *self.engine;
   const auto count = static_cast<int64_t>(tokens.size());
   require(count > 0 && count <= engine.settings().chunk, "tokens must fill 1 … chunk rows");
-  require(start >= 0 && start <= engine.settings().context - count, "positions exceed the context");
+  const int64_t wanted = check_spans(self, spans, tables, tokens.size());
   require(first >= 0 && first <= last && last <= static_cast<int>(engine.ops().size()), "operations out of range");
   for (size_t i = 0; i < tokens.size(); ++i)
     require(tokens(i) >= 0 && tokens(i) < self.vocab_rows, "a token is out of range");
@@ -293,23 +342,29 @@ void run(PyEngine& self, Tokens tokens, int64_t start, int first, int last, bool
   for (int i = first; i < last; ++i) {
     for (int buffer : engine.ops()[static_cast<size_t>(i)].outputs) makes_logits |= buffer == self.output;
   }
-  if (makes_logits) {
+  if (makes_logits && wanted > 0) {
     require(logits.has_value(), "logits need a place to go");
-    const size_t rows = all_logits ? tokens.size() : 1;
     const auto width = static_cast<size_t>(self.places[static_cast<size_t>(self.output)].width);
-    require(logits->ndim() == 2 && logits->shape(0) == rows && logits->shape(1) == width, "logits must be (rows, V)");
+    require(logits->ndim() == 2 && static_cast<int64_t>(logits->shape(0)) == wanted && logits->shape(1) == width,
+            "logits must be (rows, V)");
   }
-  require(all_logits || outputs.empty(), "taps want the rows of all tokens");
-  Step step{{tokens.data(), tokens.size()},
-            start,
-            first,
-            last,
-            logits ? logits->data() : nullptr,
-            all_logits,
-            checked_taps(self, inputs, tokens.size()),
-            checked_taps(self, outputs, tokens.size())};
+  require(wanted == count || outputs.empty(), "taps want the rows of all tokens");
+  const Step step{{tokens.data(), tokens.size()},
+                  self.spans,
+                  first,
+                  last,
+                  logits ? logits->data() : nullptr,
+                  checked_taps(self, inputs, tokens.size()),
+                  checked_taps(self, outputs, tokens.size())};
   nb::gil_scoped_release release;
   self.engine->run(step);
+}
+
+void copy_page(PyEngine& self, int64_t from, int64_t to) {
+  const int64_t pages = self.engine->settings().pages;
+  require(from >= 0 && from < pages && to >= 0 && to < pages && from != to, "no such page");
+  nb::gil_scoped_release release;
+  self.engine->copy_page(from, to);
 }
 
 // --- measuring -----------------------------------------------------------------------------------------------------
@@ -355,6 +410,8 @@ NB_MODULE(_core, m) {
   m.def("linear", &linear, "matrix"_a, "x"_a, "isa"_a, "float_arithmetic"_a = false, "activation_block"_a = 32,
         "input_scale"_a = 0.0F, "x (T, K) times one matrix -> (T, N), for tests and benchmarks of the kernels.");
   m.def("score", &score_rows, "logits"_a, "targets"_a, "reference"_a = nb::none(), "threads"_a = 1, "isa"_a = "scalar");
+  m.attr("PAGE_POSITIONS") = kPagePositions;
+  m.def("page_bytes", &page_bytes, "caches"_a, "cache"_a, "cache_block_log2"_a);
   bind_measuring(m);
   bind_coding(m);
   bind_integer(m);
@@ -375,11 +432,12 @@ NB_MODULE(_core, m) {
 
   nb::class_<PyEngine>(m, "Engine")
       .def("__init__", &init_engine, "ops"_a, "places"_a, "arena"_a, "output"_a, "matrices"_a, "vectors"_a, "caches"_a,
-           "context"_a, "chunk"_a, "threads"_a, "float_arithmetic"_a, "activation_block"_a, "cache"_a,
+           "context"_a, "pages"_a, "chunk"_a, "threads"_a, "float_arithmetic"_a, "activation_block"_a, "cache"_a,
            "cache_block_log2"_a, "isa"_a)
-      .def("run", &run, "tokens"_a, "start"_a, "first"_a, "last"_a, "all_logits"_a, "logits"_a.none(),
+      .def("run", &run, "tokens"_a, "spans"_a, "tables"_a, "first"_a, "last"_a, "logits"_a.none(),
            "inputs"_a = std::vector<std::pair<int, FloatsOut>>{},
            "outputs"_a = std::vector<std::pair<int, FloatsOut>>{})
+      .def("copy_page", &copy_page, "from_"_a, "to"_a)
       .def("seconds", [](const PyEngine& self) { return self.engine->seconds(); })
       .def("runs", [](const PyEngine& self) { return self.engine->runs(); })
       .def("reset_profile", [](PyEngine& self) { self.engine->reset_profile(); })

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "packing.h"
 
@@ -16,7 +17,7 @@ int64_t tile_bytes(const Matrix& w) {
          w.groups * kTileRows * scale_bytes * (w.mins ? 2 : 1);
 }
 
-constexpr int64_t kCacheSlack = 64;                     // kernels may read so much past the end
+constexpr int64_t kPageSlack = 64;                      // kernels may read so much past the end
 constexpr int64_t kPieceBytes[2] = {1 << 17, 1 << 19};  // of weights claimed at a time for one token, least and most
 
 }  // namespace
@@ -25,6 +26,19 @@ CacheRow cache_row(CacheType type, int64_t head_dim, int32_t block_log2) {
   if (type == CacheType::kF16 || type == CacheType::kF32) return {head_dim * (type == CacheType::kF32 ? 4 : 2), 0};
   const int64_t scales = (head_dim + (int64_t{1} << block_log2) - 1) >> block_log2;
   return {type == CacheType::kInt8 ? head_dim : (head_dim + 31) / 32 * 16, scales};
+}
+
+PageLayout page_layout(const std::vector<CacheShape>& caches, CacheType type, int32_t block_log2) {
+  PageLayout layout{{}, 0};
+  const auto place = [&](int64_t bytes) { return std::exchange(layout.bytes, layout.bytes + round_up(bytes, 64)); };
+  for (const auto& [heads, head_dim] : caches) {
+    const auto [bytes, scales] = cache_row(type, head_dim, block_log2);
+    const int64_t codes = heads * kPagePositions * bytes, scale_bytes = heads * kPagePositions * scales * 2;
+    const int64_t keys = place(codes), values = place(codes);
+    const int64_t key_scales = place(scale_bytes), value_scales = place(scale_bytes);
+    layout.parts.push_back({bytes, scales, keys, values, key_scales, value_scales});
+  }
+  return layout;
 }
 
 Engine::Engine(std::vector<Op> ops, std::vector<Buffer> places, int64_t arena_width, int output,
@@ -40,17 +54,22 @@ Engine::Engine(std::vector<Op> ops, std::vector<Buffer> places, int64_t arena_wi
       vectors_(std::move(vectors)),
       settings_(settings),
       kernels_(kernels),
+      caches_(std::move(caches)),
+      layout_(page_layout(caches_, settings.cache, settings.cache_block_log2)),
+      pages_(allocate<uint8_t>(settings.pages * layout_.bytes + kPageSlack)),
       rotation_of_(ops_.size(), -1),
       table_of_(ops_.size(), 0),
       pieces_(ops_.size()),
       arena_(allocate<float>(arena_width_ * settings.chunk, true)),
       scratch_bytes_(static_cast<size_t>(round_up(static_cast<int64_t>(kernels.scratch_bytes), 4096))),
       scratch_(allocate<uint8_t>(static_cast<int64_t>(scratch_bytes_) * settings.threads)),
-      stages_(2 * ops_.size(), settings.threads),
+      stages_(2 * ops_.size() + 1, settings.threads),
       seconds_(static_cast<size_t>(settings.threads), std::vector<double>(ops_.size(), 0.0)),
       pool_(settings.threads) {
   std::memset(arena_.get(), 0, static_cast<size_t>(arena_width_ * settings.chunk) * sizeof(float));
-  for (const CacheShape& shape : caches) caches_.push_back(make_cache(shape));
+  // A step allocates nothing: what grows has its room from the beginning, touched when it is needed.
+  rows_.reserve(static_cast<size_t>(settings.chunk));
+  strips_.reserve(static_cast<size_t>(settings.chunk));
   int64_t widest = 0;
   for (size_t i = 0; i < ops_.size(); ++i) {
     const Op& op = ops_[i];
@@ -59,7 +78,11 @@ Engine::Engine(std::vector<Op> ops, std::vector<Buffer> places, int64_t arena_wi
       const auto same = std::find_if(rotations_.begin(), rotations_.end(),
                                      [&](const Rotation& r) { return r.frequencies == op.floats; });
       rotation_of_[i] = static_cast<int>(same - rotations_.begin());
-      if (same == rotations_.end()) rotations_.push_back({op.floats, {}, {}, 0});
+      if (same == rotations_.end()) {
+        rotations_.push_back({op.floats, {}, {}, 0});
+        rotations_.back().cos.reserve(op.floats.size() * static_cast<size_t>(settings.context));
+        rotations_.back().sin.reserve(op.floats.size() * static_cast<size_t>(settings.context));
+      }
     }
     if (op.kind == OpKind::kHadamard) {  // one table for all that rotate alike: it stays near the core
       const auto same = std::find_if(ops_.begin(), ops_.end(), [&](const Op& o) { return o.floats == op.floats; });
@@ -76,17 +99,9 @@ Engine::Engine(std::vector<Op> ops, std::vector<Buffer> places, int64_t arena_wi
   sums_ = allocate<int32_t>(blocks * settings.chunk, true);
 }
 
-Engine::Cache Engine::make_cache(const CacheShape& shape) const {
-  const auto [row_bytes, row_scales] = cache_row(settings_.cache, shape.head_dim, settings_.cache_block_log2);
-  const int64_t rows = shape.kv_heads * settings_.context;
-  const int64_t bytes = rows * row_bytes + kCacheSlack, scales = rows * row_scales + kCacheSlack;
-  return {shape,
-          row_bytes,
-          row_scales,
-          allocate<uint8_t>(bytes),
-          allocate<uint8_t>(bytes),
-          allocate<uint16_t>(scales),
-          allocate<uint16_t>(scales)};
+void Engine::copy_page(int64_t from, int64_t to) {
+  const auto bytes = static_cast<size_t>(layout_.bytes);
+  std::memcpy(pages_.get() + static_cast<size_t>(to) * bytes, pages_.get() + static_cast<size_t>(from) * bytes, bytes);
 }
 
 // For one token: every thread gets one stretch of each product, of equal bytes, in pieces that others can take over.

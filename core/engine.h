@@ -3,6 +3,9 @@
 // The list is cut into segments, each ending in a product or an attention. A segment has two stages: the work on tokens
 // (norms, rotations, activation quantization, writing keys and values), cut by tokens; and the product or attention,
 // cut by tiles or heads. Threads claim pieces of one stage after the other (stages.h).
+//
+// A step takes tokens of several sequences. Their keys and values lie in pages of one pool; who owns which page is not
+// the engine's business (src/scrimp/engine/pages.py).
 #pragma once
 
 #include <cstdint>
@@ -29,8 +32,20 @@ struct CacheRow {
 };
 CacheRow cache_row(CacheType type, int64_t head_dim, int32_t block_log2);
 
+// Where the keys and values of each cache lie in a page, in bytes; every part begins on a line of 64.
+struct PageLayout {
+  struct Part {
+    int64_t row_bytes, row_scales;  // of one head and position
+    int64_t keys, values, key_scales, value_scales;
+  };
+  std::vector<Part> parts;
+  int64_t bytes;
+};
+PageLayout page_layout(const std::vector<CacheShape>& caches, CacheType type, int32_t block_log2);
+
 struct Settings {
-  int64_t context;  // positions the key/value cache can hold
+  int64_t context;  // positions a sequence can have
+  int64_t pages;    // of the pool, for all sequences together
   int64_t chunk;    // largest number of tokens in one run
   int threads;
   bool float_arithmetic;     // decoded weights times float activations: the reference
@@ -45,12 +60,19 @@ struct Tap {
   float* data;
 };
 
+// Consecutive tokens of one sequence.
+struct Span {
+  int64_t start;  // position of the first token
+  int64_t tokens;
+  int64_t wanted;        // logits: of so many of them, the last ones
+  const int32_t* pages;  // of the sequence, up to its last token
+};
+
 struct Step {
-  std::span<const int32_t> tokens;
-  int64_t start;    // position of the first token
+  std::span<const int32_t> tokens;  // of all spans, one after the other
+  std::span<const Span> spans;
   int first, last;  // operations [first, last)
-  float* logits;    // where the output buffer goes: [logit_rows][width]
-  bool all_logits;  // a row per token, or the last token's only (taps want all)
+  float* logits;    // where the output buffer goes: [rows that are wanted][width] (taps want all)
   std::vector<Tap> inputs, outputs;
 };
 
@@ -62,6 +84,7 @@ class Engine {
          std::vector<Vector> vectors, std::vector<CacheShape> caches, Settings settings, const Kernels& kernels);
 
   void run(const Step& step);
+  void copy_page(int64_t from, int64_t to);
 
   // Busy seconds of each operation since reset_profile(), the mean over threads: their sum is a run less its waiting.
   std::vector<double> seconds() const;
@@ -72,12 +95,6 @@ class Engine {
   const Settings& settings() const { return settings_; }
 
  private:
-  struct Cache {
-    CacheShape shape;
-    int64_t row_bytes, row_scales;  // of one head and position
-    Memory<uint8_t> keys, values;
-    Memory<uint16_t> key_scales, value_scales;
-  };
   // cos and sin of position * frequency, filled as far as positions were used.
   struct Rotation {
     std::vector<float> frequencies;
@@ -91,30 +108,39 @@ class Engine {
   struct Segment {  // operations [first, last); the last one ends it when it is a product or an attention
     int first, last;
   };
-  struct View {  // the rows that an operation works on, and the position of row 0
-    int64_t first_row, rows, start;
+  struct Row {  // what a row of the arena is
+    int32_t token;
+    int32_t span;
+    int64_t position;
+  };
+  struct Strip {  // tokens [begin, end) of a span whose first token is row `row`
+    const Span* span;
+    int64_t row, begin, end;
+
+    int64_t cost() const { return (span->start + end) * (end - begin); }  // positions looked at, nearly
   };
 
-  Cache make_cache(const CacheShape& shape) const;
   void deal_pieces(size_t index);
   void extend_rotations(int64_t positions);
+  void lay_out(const Step& step);
 
   void run_segment(const Segment& segment, const Step& step, int thread);
-  void token_work(const Op& op, size_t index, const Step& step, const View& view, int64_t block);
+  void token_work(const Op& op, size_t index, const Step& step, int64_t rows, int64_t block);
   void hadamard(const Op& op, size_t index, const float* x, int64_t width, float* y) const;
-  void prepare_linear(const Op& op, const Step& step, const View& view, int64_t block);
-  void prepare_attention(const Op& op, const View& view, int64_t block);
-  void linear(const Op& op, size_t index, const Step& step, const View& view, int thread);
-  void attention(const Op& op, size_t index, const View& view, int thread);
+  void prepare_linear(const Op& op, const Step& step, int64_t rows, int64_t block);
+  void prepare_attention(const Op& op, const Step& step, int64_t rows, int64_t block);
+  void linear(const Op& op, size_t index, const Step& step, int64_t rows, int thread);
+  void attention(const Op& op, size_t index, int thread);
+  void gather_wanted(const Step& step, int thread);
   // Claim and do pieces of operation `index` until its stage is over: `size(q)` pieces of each queue q, `total` in all.
   template <class Size, class Do>
   void work(size_t index, int thread, int64_t total, const Size& size, const Do& piece_of);
   void copy_taps(const Op& op, const Step& step);
 
-  Activations activations_of(const Op& op, const View& view) const;
+  Activations activations_of(const Op& op, int64_t rows) const;
   bool in_floats(int weight) const;
   float* row(int buffer, const Step& step, int64_t token) const;
-  View view_of(size_t index, const Step& step) const;
+  int64_t rows_of(size_t index, const Step& step) const;
   uint8_t* scratch(int thread) const { return scratch_.get() + static_cast<size_t>(thread) * scratch_bytes_; }
 
   std::vector<Op> ops_;
@@ -126,18 +152,23 @@ class Engine {
   std::vector<Vector> vectors_;
   Settings settings_;
   const Kernels& kernels_;
-  std::vector<Cache> caches_;
+  std::vector<CacheShape> caches_;
+  PageLayout layout_;
+  Memory<uint8_t> pages_;
   std::vector<Rotation> rotations_;
   std::vector<int> rotation_of_;                         // per operation
   std::vector<size_t> table_of_;                         // per operation: the first one with the same floats
   std::vector<std::vector<std::vector<Piece>>> pieces_;  // [operation][thread], for one token
+  std::vector<Row> rows_;      // of this step
+  std::vector<Strip> strips_;  // of this step, the dearest first
+  int64_t wanted_ = 0;         // rows whose logits are wanted
   Memory<float> arena_;
   Memory<int8_t> quads_;
   Memory<float> scales_;
   Memory<int32_t> sums_;
   size_t scratch_bytes_;
   Memory<uint8_t> scratch_;
-  Stages stages_;  // two per operation: 2i for the token work that it ends, 2i + 1 for itself
+  Stages stages_;  // two per operation: 2i for the token work that it ends, 2i + 1 for itself; and one to gather rows
   std::vector<std::vector<double>> seconds_;  // [thread][operation]
   int64_t runs_ = 0;
   Pool pool_;

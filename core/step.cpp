@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <functional>
 #include <tuple>
 
 #include "engine.h"
@@ -18,9 +19,31 @@ constexpr int64_t kAttentionTokens = 16;      // query tokens claimed at a time
 
 }  // namespace
 
+// What the rows of the arena are, and how the queries of the step are cut.
+void Engine::lay_out(const Step& step) {
+  rows_.clear();
+  strips_.clear();
+  wanted_ = 0;
+  int64_t end = 0;
+  for (size_t i = 0; i < step.spans.size(); ++i) {
+    const Span& span = step.spans[i];
+    const auto first = static_cast<int64_t>(rows_.size());
+    for (int64_t t = 0; t < span.tokens; ++t) {
+      rows_.push_back({step.tokens[static_cast<size_t>(first + t)], static_cast<int32_t>(i), span.start + t});
+    }
+    for (int64_t t = 0; t < span.tokens; t += kAttentionTokens) {
+      strips_.push_back({&span, first, t, std::min(t + kAttentionTokens, span.tokens)});
+    }
+    wanted_ += span.wanted;
+    end = std::max(end, span.start + span.tokens);
+  }
+  std::sort(strips_.begin(), strips_.end(), [](const Strip& a, const Strip& b) { return a.cost() > b.cost(); });
+  extend_rotations(end);
+}
+
 void Engine::run(const Step& step) {
   const auto tokens = static_cast<int64_t>(step.tokens.size());
-  extend_rotations(step.start + tokens);
+  lay_out(step);
   stages_.reset();
   for (const Tap& tap : step.inputs) {
     const int64_t width = places_[static_cast<size_t>(tap.buffer)].width;
@@ -33,47 +56,68 @@ void Engine::run(const Step& step) {
     const OpKind kind = ops_[static_cast<size_t>(i)].kind;
     return kind == OpKind::kLinear || kind == OpKind::kAttention || !step.outputs.empty() || i + 1 == step.last;
   };
-  pool_.run([&](int thread) {
+  const auto body = [&](int thread) {
+    if (step.first > last_attention_) gather_wanted(step, thread);
     for (int first = step.first, i = first; i < step.last; ++i) {
       if (!ends(i)) continue;
       run_segment({first, i + 1}, step, thread);
       first = i + 1;
+      if (i == last_attention_) gather_wanted(step, thread);
       if (step.outputs.empty()) continue;
       pool_.barrier();
       if (thread == 0) copy_taps(ops_[static_cast<size_t>(i)], step);
       pool_.barrier();
     }
-  });
+  };
+  pool_.run(std::cref(body));  // a reference: the body itself would have to be allocated
   ++runs_;
 }
 
-// After the last attention nothing looks at other tokens: when only the last token's logits are wanted, only it goes
-// on.
-Engine::View Engine::view_of(size_t index, const Step& step) const {
-  const auto tokens = static_cast<int64_t>(step.tokens.size());
-  const bool only_last = !step.all_logits && static_cast<int>(index) > last_attention_;
-  return only_last ? View{tokens - 1, 1, step.start} : View{0, tokens, step.start};
+// After the last attention nothing looks at other tokens: only those whose logits are wanted go on.
+int64_t Engine::rows_of(size_t index, const Step& step) const {
+  return static_cast<int>(index) > last_attention_ ? wanted_ : static_cast<int64_t>(step.tokens.size());
+}
+
+// They become the first rows. One thread does it, the others wait: it is a few rows, or nothing at all.
+void Engine::gather_wanted(const Step& step, int thread) {
+  const size_t stage = 2 * ops_.size();
+  if (wanted_ == static_cast<int64_t>(step.tokens.size())) return;
+  if (stages_.claim(stage, 0, 1) == 0) {
+    const auto before = Clock::now();
+    int64_t to = 0, end = 0;
+    for (const Span& span : step.spans) {
+      end += span.tokens;
+      for (int64_t from = end - span.wanted; from < end; ++from, ++to) {
+        if (from == to) continue;
+        rows_[static_cast<size_t>(to)] = rows_[static_cast<size_t>(from)];
+        std::memcpy(arena_.get() + to * arena_width_, arena_.get() + from * arena_width_,
+                    static_cast<size_t>(arena_width_) * sizeof(float));
+      }
+    }
+    const auto at = static_cast<size_t>(std::max(last_attention_, step.first));
+    seconds_[static_cast<size_t>(thread)][at] += std::chrono::duration<double>(Clock::now() - before).count();
+    stages_.finish(stage, 1);
+  }
+  stages_.wait(stage, 1);
 }
 
 float* Engine::row(int buffer, const Step& step, int64_t token) const {
   const Buffer& place = places_[static_cast<size_t>(buffer)];
-  if (buffer == output_) {
-    const bool all = step.all_logits;
-    return step.logits + (all ? token * place.width : 0);
-  }
+  if (buffer == output_) return step.logits + token * place.width;
   return arena_.get() + token * arena_width_ + place.offset;
 }
 
 void Engine::run_segment(const Segment& segment, const Step& step, int thread) {
   const auto last = static_cast<size_t>(segment.last - 1);
   const Op& end = ops_[last];
-  const View view = view_of(last, step);
+  const int64_t rows = rows_of(last, step);
   std::vector<double>& seconds = seconds_[static_cast<size_t>(thread)];
-  const int64_t blocks = (view.rows + kTokenBlock - 1) / kTokenBlock;
+  const int64_t blocks = (rows + kTokenBlock - 1) / kTokenBlock;
+  if (blocks == 0) return;
   for (int64_t block; (block = stages_.claim(2 * last, 0, blocks)) >= 0;) {
     auto before = Clock::now();
     for (auto i = static_cast<size_t>(segment.first); i <= last; ++i) {
-      token_work(ops_[i], i, step, view, block);
+      token_work(ops_[i], i, step, rows, block);
       const auto now = Clock::now();
       seconds[i] += std::chrono::duration<double>(now - before).count();
       before = now;
@@ -81,16 +125,15 @@ void Engine::run_segment(const Segment& segment, const Step& step, int thread) {
     stages_.finish(2 * last, blocks);
   }
   stages_.wait(2 * last, blocks);
-  if (end.kind == OpKind::kLinear) linear(end, last, step, view, thread);
-  if (end.kind == OpKind::kAttention) attention(end, last, view, thread);
+  if (end.kind == OpKind::kLinear) linear(end, last, step, rows, thread);
+  if (end.kind == OpKind::kAttention) attention(end, last, thread);
 }
 
 // The part of an operation that looks at one token at a time, for one block of tokens.
-void Engine::token_work(const Op& op, size_t index, const Step& step, const View& view, int64_t block) {
-  if (op.kind == OpKind::kLinear) return prepare_linear(op, step, view, block);
-  if (op.kind == OpKind::kAttention) return prepare_attention(op, view, block);
-  const int64_t begin = view.first_row + block * kTokenBlock;
-  const int64_t end = std::min(begin + kTokenBlock, view.first_row + view.rows);
+void Engine::token_work(const Op& op, size_t index, const Step& step, int64_t rows, int64_t block) {
+  if (op.kind == OpKind::kLinear) return prepare_linear(op, step, rows, block);
+  if (op.kind == OpKind::kAttention) return prepare_attention(op, step, rows, block);
+  const int64_t begin = block * kTokenBlock, end = std::min(begin + kTokenBlock, rows);
   for (int64_t t = begin; t < end; ++t) {
     float* out = row(op.outputs[0], step, t);
     const int64_t width = places_[static_cast<size_t>(op.outputs[0])].width;
@@ -98,8 +141,8 @@ void Engine::token_work(const Op& op, size_t index, const Step& step, const View
     switch (op.kind) {
       case OpKind::kEmbed: {
         const auto what = static_cast<LookUp>(op.ints[0]);
-        const int64_t token = step.tokens[static_cast<size_t>(t)];
-        const int64_t looked_up = what == LookUp::kToken ? token : what == LookUp::kPosition ? view.start + t : 0;
+        const Row& from = rows_[static_cast<size_t>(t)];
+        const int64_t looked_up = what == LookUp::kToken ? from.token : what == LookUp::kPosition ? from.position : 0;
         decode_row(matrices_[static_cast<size_t>(op.weights[0])], looked_up, out);
         if (const float scale = op.floats[0]; scale != 1.0F)
           for (int64_t i = 0; i < width; ++i) out[i] *= scale;
@@ -121,7 +164,7 @@ void Engine::token_work(const Op& op, size_t index, const Step& step, const View
         break;
       case OpKind::kRope: {
         const Rotation& rotation = rotations_[static_cast<size_t>(rotation_of_[index])];
-        const int64_t half = op.ints[1] / 2, at = (view.start + t) * half;
+        const int64_t half = op.ints[1] / 2, at = rows_[static_cast<size_t>(t)].position * half;
         if (out != in(0)) std::memcpy(out, in(0), static_cast<size_t>(width) * sizeof(float));
         kernels_.rope(out, op.ints[0], op.ints[1], rotation.cos.data() + at, rotation.sin.data() + at);
         break;
@@ -164,7 +207,7 @@ bool Engine::in_floats(int weight) const {
   return settings_.float_arithmetic || matrices_[static_cast<size_t>(weight)].element <= Element::kBf16;
 }
 
-Activations Engine::activations_of(const Op& op, const View& view) const {
+Activations Engine::activations_of(const Op& op, int64_t rows) const {
   const int64_t cols = matrices_[static_cast<size_t>(op.weights[0])].cols;
   const float fixed = op.floats.empty() ? 0.0F : op.floats[0];
   const bool by_token = fixed > 0.0F || (!op.ints.empty() && op.ints[0] != 0);
@@ -177,7 +220,7 @@ Activations Engine::activations_of(const Op& op, const View& view) const {
                        return in_floats(weight) || w.group >= cols || w.group % shared == 0;
                      });
   const int64_t block = shared == cols || whole ? shared : kLeastBlock;
-  return {.tokens = view.rows,
+  return {.tokens = rows,
           .cols = cols,
           .cols_padded = round_up(cols + 64, 64),
           .block = block,
@@ -189,32 +232,37 @@ Activations Engine::activations_of(const Op& op, const View& view) const {
           .sums = sums_.get()};
 }
 
-void Engine::prepare_linear(const Op& op, const Step& step, const View& view, int64_t block) {
+void Engine::prepare_linear(const Op& op, const Step& step, int64_t rows, int64_t block) {
   if (std::all_of(op.weights.begin(), op.weights.end(), [&](int weight) { return in_floats(weight); })) return;
-  const float* x = row(op.inputs[0], step, view.first_row);
-  kernels_.quantize(x, arena_width_, block, block + 1, activations_of(op, view));
+  const float* x = row(op.inputs[0], step, 0);
+  kernels_.quantize(x, arena_width_, block, block + 1, activations_of(op, rows));
 }
 
-// Put the keys and values of a block of tokens into the cache.
-void Engine::prepare_attention(const Op& op, const View& view, int64_t block) {
-  const Cache& cache = caches_[static_cast<size_t>(op.ints[0])];
-  const auto [kv_heads, head_dim] = cache.shape;
-  const int64_t end = std::min((block + 1) * kTokenBlock, view.rows);
-  const std::tuple<int, uint8_t*, uint16_t*> streams[] = {{op.inputs[1], cache.keys.get(), cache.key_scales.get()},
-                                                          {op.inputs[2], cache.values.get(), cache.value_scales.get()}};
-  for (const auto& [buffer, memory, scales] : streams) {
-    for (int64_t t = block * kTokenBlock; t < end; ++t) {
-      const float* from = arena_.get() + t * arena_width_ + places_[static_cast<size_t>(buffer)].offset;
+// Put the keys and values of a block of tokens into their pages.
+void Engine::prepare_attention(const Op& op, const Step& step, int64_t rows, int64_t block) {
+  const auto cache = static_cast<size_t>(op.ints[0]);
+  const auto [kv_heads, head_dim] = caches_[cache];
+  const PageLayout::Part& part = layout_.parts[cache];
+  const std::tuple<int, int64_t, int64_t> streams[] = {{op.inputs[1], part.keys, part.key_scales},
+                                                       {op.inputs[2], part.values, part.value_scales}};
+  const int64_t end = std::min((block + 1) * kTokenBlock, rows);
+  for (int64_t t = block * kTokenBlock; t < end; ++t) {
+    const Row& at = rows_[static_cast<size_t>(t)];
+    const int32_t* pages = step.spans[static_cast<size_t>(at.span)].pages;
+    uint8_t* page = pages_.get() + pages[at.position / kPagePositions] * layout_.bytes;
+    const int64_t position = at.position % kPagePositions;
+    for (const auto& [buffer, codes, scales] : streams) {
+      const float* from = row(buffer, step, t);
       for (int64_t h = 0; h < kv_heads; ++h, from += head_dim) {
-        const int64_t row = h * settings_.context + view.start + t;
-        uint8_t* to = memory + row * cache.row_bytes;
+        uint8_t* to = page + codes + (h * kPagePositions + position) * part.row_bytes;
         if (settings_.cache == CacheType::kF32) {
-          std::memcpy(to, from, static_cast<size_t>(cache.row_bytes));
+          std::memcpy(to, from, static_cast<size_t>(part.row_bytes));
         } else if (settings_.cache == CacheType::kF16) {
           kernels_.to_f16(from, head_dim, reinterpret_cast<uint16_t*>(to));
         } else {
-          kernels_.to_codes(from, head_dim, settings_.cache, int64_t{1} << settings_.cache_block_log2, to,
-                            scales + h * cache.row_scales * settings_.context + view.start + t, settings_.context);
+          auto* scale = reinterpret_cast<uint16_t*>(page + scales) + h * part.row_scales * kPagePositions + position;
+          kernels_.to_codes(from, head_dim, settings_.cache, int64_t{1} << settings_.cache_block_log2, to, scale,
+                            kPagePositions);
         }
       }
     }
@@ -236,27 +284,27 @@ void Engine::work(size_t index, int thread, int64_t total, const Size& size, con
   stages_.wait(2 * index + 1, total);
 }
 
-void Engine::linear(const Op& op, size_t index, const Step& step, const View& view, int thread) {
-  const float* x = row(op.inputs[0], step, view.first_row);
-  const Activations a = activations_of(op, view);
+void Engine::linear(const Op& op, size_t index, const Step& step, int64_t rows, int thread) {
+  const float* x = row(op.inputs[0], step, 0);
+  const Activations a = activations_of(op, rows);
   const auto multiply = [&](const Piece& piece) {
     const auto output = static_cast<size_t>(piece.output);
     const Matrix& w = matrices_[static_cast<size_t>(op.weights[output])];
-    float* y = row(op.outputs[output], step, view.first_row);
+    float* y = row(op.outputs[output], step, 0);
     const int64_t y_stride = op.outputs[output] == output_ ? w.rows : arena_width_;
     if (in_floats(op.weights[output])) {
-      kernels_.linear_f32(w, x, arena_width_, view.rows, piece.begin, piece.end, y, y_stride, scratch(thread));
+      kernels_.linear_f32(w, x, arena_width_, rows, piece.begin, piece.end, y, y_stride, scratch(thread));
     } else {
       kernels_.linear_int8(w, a, piece.begin, piece.end, y, y_stride, scratch(thread));
     }
     if (op.vectors.empty() || op.vectors[output] < 0) return;
     const Vector& bias = vectors_[static_cast<size_t>(op.vectors[output])];
     const int64_t from = piece.begin * kTileRows, until = std::min(piece.end * kTileRows, w.rows);
-    for (int64_t t = 0; t < view.rows; ++t) {
+    for (int64_t t = 0; t < rows; ++t) {
       kernels_.add(y + t * y_stride + from, bias.data + from, until - from, y + t * y_stride + from);
     }
   };
-  if (view.rows == 1) {
+  if (rows == 1) {
     const auto& queues = pieces_[index];
     int64_t total = 0;
     for (const auto& queue : queues) total += static_cast<int64_t>(queue.size());
@@ -285,42 +333,47 @@ void Engine::linear(const Op& op, size_t index, const Step& step, const View& vi
   });
 }
 
-void Engine::attention(const Op& op, size_t index, const View& view, int thread) {
-  const Cache& cache = caches_[static_cast<size_t>(op.ints[0])];
+void Engine::attention(const Op& op, size_t index, int thread) {
+  const PageLayout::Part& part = layout_.parts[static_cast<size_t>(op.ints[0])];
   const int64_t heads = op.ints[1], kv_heads = op.ints[2], head_dim = op.ints[3];
   const auto buffer = [&](int number) { return arena_.get() + places_[static_cast<size_t>(number)].offset; };
-  const Attention a{.heads = heads,
-                    .kv_heads = kv_heads,
-                    .head_dim = head_dim,
-                    .start = view.start,
-                    .window = op.ints[4],
-                    .causal = op.ints[5] != 0,
-                    .softcap = op.floats[1],
-                    .tokens = view.rows,
-                    .capacity = settings_.context,
-                    .scale = op.floats[0],
-                    .q = buffer(op.inputs[0]),
-                    .q_stride = arena_width_,
-                    .cache = settings_.cache,
-                    .row_bytes = cache.row_bytes,
-                    .row_scales = cache.row_scales,
-                    .cache_block_log2 = settings_.cache_block_log2,
-                    .keys = cache.keys.get(),
-                    .values = cache.values.get(),
-                    .key_scales = cache.key_scales.get(),
-                    .value_scales = cache.value_scales.get(),
-                    .out = buffer(op.outputs[0]),
-                    .out_stride = arena_width_};
-  // A piece is the query heads of one key head for a few tokens; late tokens see more positions, so they go first.
-  // One token has few pieces: then every query head is one, unless the key heads are enough to go round.
-  const bool by_head = view.rows == 1 && kv_heads < 2 * settings_.threads;
+  const float* q = buffer(op.inputs[0]);
+  float* out = buffer(op.outputs[0]);
+  const uint8_t* page = pages_.get();
+  // A piece is the query heads of one key head for a strip of tokens of one sequence. Where there are few of them,
+  // every query head is one.
+  const auto strips = static_cast<int64_t>(strips_.size());
+  const bool by_head = strips * kv_heads < 2 * settings_.threads;
   const int64_t together = by_head ? 1 : heads / kv_heads, groups = heads / together;
-  const int64_t strips = (view.rows + kAttentionTokens - 1) / kAttentionTokens, total = strips * groups;
-  const auto size = [&](int q) { return q == 0 ? total : 0; };
+  const int64_t total = strips * groups;
+  const auto size = [&](int queue) { return queue == 0 ? total : 0; };
   work(index, thread, total, size, [&](int, int64_t piece) {
-    const int64_t strip = strips - 1 - piece / groups, head = piece % groups * together;
-    const int64_t end = std::min((strip + 1) * kAttentionTokens, view.rows);
-    kernels_.attention(a, head, head + together, strip * kAttentionTokens, end, scratch(thread));
+    const Strip& strip = strips_[static_cast<size_t>(piece / groups)];
+    const int64_t head = piece % groups * together;
+    const Attention a{.heads = heads,
+                      .kv_heads = kv_heads,
+                      .head_dim = head_dim,
+                      .start = strip.span->start,
+                      .window = op.ints[4],
+                      .causal = op.ints[5] != 0,
+                      .softcap = op.floats[1],
+                      .tokens = strip.span->tokens,
+                      .scale = op.floats[0],
+                      .q = q + strip.row * arena_width_,
+                      .q_stride = arena_width_,
+                      .cache = settings_.cache,
+                      .row_bytes = part.row_bytes,
+                      .row_scales = part.row_scales,
+                      .cache_block_log2 = settings_.cache_block_log2,
+                      .pages = strip.span->pages,
+                      .page_bytes = layout_.bytes,
+                      .keys = page + part.keys,
+                      .values = page + part.values,
+                      .key_scales = reinterpret_cast<const uint16_t*>(page + part.key_scales),
+                      .value_scales = reinterpret_cast<const uint16_t*>(page + part.value_scales),
+                      .out = out + strip.row * arena_width_,
+                      .out_stride = arena_width_};
+    kernels_.attention(a, head, head + together, strip.begin, strip.end, scratch(thread));
   });
 }
 

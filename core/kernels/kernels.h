@@ -12,6 +12,7 @@ namespace scrimp {
 constexpr int64_t kTileRows = 16;     // rows interleaved in one tile
 constexpr int64_t kVectorBytes = 64;  // 16 rows x 4 bytes
 constexpr int64_t kTokenBlock = 12;   // tokens interleaved in one block of activations
+constexpr int64_t kPagePositions = 32;  // of a sequence, whose keys and values lie together
 constexpr int64_t kPanelCols =
     2560;  // inputs decoded at a time by the many-token products (multiple of 20, 64 and 256)
 
@@ -27,6 +28,8 @@ enum class ScaleType : int32_t { kNone = 0, kF16 = 1, kF32 = 2, kBf16 = 3 };
 //   kInt4: 16 bytes for each 32 numbers, the last ones padded. Byte j holds code j in its low and code 16 + j in its
 //          high half, each 8 more than it means; -7 .. 7.
 // A number is scale * code. Scales are float16, one for each `cache_block` numbers of a row, in a plane of their own.
+// Rows lie in pages: position p of a sequence in page pages[p / kPagePositions] of a pool, as row p % kPagePositions of
+// each head.
 enum class CacheType : int32_t { kF16 = 0, kF32 = 1, kInt8 = 2, kInt4 = 3 };
 
 // One stored weight matrix W (rows N, cols K): architecture section 4.
@@ -82,7 +85,7 @@ struct Activations {
 //   kGeluTanh: x / 2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))
 enum class Curve : int32_t { kSilu = 0, kGelu = 1, kGeluTanh = 2, kRelu2 = 3 };
 
-// The head geometry of one attention call; see `attention` below.
+// The head geometry of one attention call, of tokens of one sequence; see `attention` below.
 struct Attention {
   int64_t heads, kv_heads, head_dim;
   int64_t start;     // position of token 0 of this call; token t attends to positions 0 .. start + t
@@ -90,7 +93,6 @@ struct Attention {
   bool causal;       // if not, all tokens attend to positions 0 .. start + tokens - 1; window is 0 then
   float softcap;     // where not 0, a score s becomes softcap * tanh(s / softcap)
   int64_t tokens;    // T
-  int64_t capacity;  // positions allocated in the cache
   float scale;       // usually 1/sqrt(head_dim)
   const float* q;    // [T][q_stride], head h at h*head_dim
   int64_t q_stride;
@@ -98,9 +100,11 @@ struct Attention {
   int64_t row_bytes;           // of one head and position
   int64_t row_scales;          // ceil(head_dim / cache_block), 0 for floats
   int32_t cache_block_log2;    // a power of two, at least 32
-  const uint8_t* keys;         // [kv_heads][capacity][row_bytes], and 64 bytes more that can be read
+  const int32_t* pages;        // of the sequence, as many as the positions that are attended to need
+  int64_t page_bytes;          // from one page of the pool to the next
+  const uint8_t* keys;         // of page 0: [kv_heads][kPagePositions][row_bytes], and 64 bytes more that can be read
   const uint8_t* values;       // same
-  const uint16_t* key_scales;  // [kv_heads][row_scales][capacity] f16, and 64 more that can be read
+  const uint16_t* key_scales;  // of page 0: [kv_heads][row_scales][kPagePositions] f16
   const uint16_t* value_scales;
   float* out;  // [T][out_stride]
   int64_t out_stride;

@@ -13,6 +13,11 @@ def unpack_codes(
     planes: Sequence[NDArray[np.uint8]], widths: Sequence[int], shape: tuple[int, int]
 ) -> NDArray[np.uint8]: ...
 
+#: Positions of a sequence that lie together.
+PAGE_POSITIONS: int
+
+def page_bytes(caches: Sequence[tuple[int, int]], cache: int, cache_block_log2: int) -> int: ...
+
 RANGE_BITS: int
 HIGHEST_BYTE: int
 
@@ -143,6 +148,7 @@ class Engine:
         vectors: Sequence[NDArray[np.float32]],
         caches: Sequence[tuple[int, int]],
         context: int,
+        pages: int,
         chunk: int,
         threads: int,
         float_arithmetic: bool,
@@ -154,14 +160,15 @@ class Engine:
     def run(
         self,
         tokens: NDArray[np.int32],
-        start: int,
+        spans: NDArray[np.int64],
+        tables: NDArray[np.int32],
         first: int,
         last: int,
-        all_logits: bool,
         logits: NDArray[np.float32] | None,
         inputs: Sequence[tuple[int, NDArray[np.float32]]] = ...,
         outputs: Sequence[tuple[int, NDArray[np.float32]]] = ...,
     ) -> None: ...
+    def copy_page(self, from_: int, to: int) -> None: ...
     def seconds(self) -> list[float]: ...
     def runs(self) -> int: ...
     def reset_profile(self) -> None: ...

@@ -35,6 +35,10 @@ class GoalNotMet(ScrimpError):
     exit_code = 4
 
 
+class Full(ScrimpError):
+    """What was set aside is used up: pages of the key/value cache, or sequences. All that is open stays usable."""
+
+
 def nearest(word: str, known: list[str]) -> str:
     """``" Did you mean 'int4'?"``, or an empty string when nothing is close."""
     from difflib import get_close_matches

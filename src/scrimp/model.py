@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scrimp import models
+from scrimp import engine, models
 from scrimp.engine import ActivationBlock, Arithmetic, Engine, Kv, default_threads, pick_isa
 from scrimp.engine.activations import ACTIVATION_BLOCK, with_input_scales
 from scrimp.engine.cache import bytes_per_position, check_kv
 from scrimp.engine.float_path import as_run, decoded_notes
+from scrimp.engine.sequences import check_tokens
 from scrimp.errors import Refused, UsageError
 from scrimp.integer.model import PictureModel
 from scrimp.models.attach import attach
@@ -33,8 +34,9 @@ F32 = NDArray[np.float32]
 
 #: Positions a cache is made for unless more are asked for: memory is used only as far as positions are.
 DEFAULT_CONTEXT = 8192
-#: The engine's limit.
+#: The engine's limits.
 MAX_THREADS = 1024
+MAX_SEQUENCES = 4096
 
 
 class Model:
@@ -50,6 +52,8 @@ class Model:
         isa: str | None = None,
         kv: Kv | None = None,
         activation_block: ActivationBlock = ACTIVATION_BLOCK,
+        sequences: int = 0,
+        cache_bytes: int | None = None,
     ) -> None:
         """Without an ``arithmetic`` the model runs as it was made to: "int8-static" where it brings the ranges of its
         activations, else "int8"."""
@@ -63,6 +67,10 @@ class Model:
             )
         if threads is not None and not 1 <= threads <= MAX_THREADS:
             raise UsageError(f"{threads:,} threads are out of range.", hint=f"1 … {MAX_THREADS:,} are possible")
+        if not 0 <= sequences <= MAX_SEQUENCES:
+            raise UsageError(f"{sequences:,} sequences are out of range.", hint=f"0 … {MAX_SEQUENCES:,} are possible")
+        if cache_bytes is not None and cache_bytes < 1:
+            raise UsageError(f"A cache of {cache_bytes:,} bytes holds nothing.", hint="leave it out, or give it more")
         if kv is not None:
             check_kv(kv)
         self.source = source
@@ -86,6 +94,8 @@ class Model:
             arithmetic=self.arithmetic,
             kv=kv,
             activation_block=activation_block,
+            sequences=sequences,
+            cache_bytes=cache_bytes,
         )
 
     @property
@@ -120,15 +130,37 @@ class Model:
     def step(self, tokens: Sequence[int], start: int) -> F32:
         """Logits ``(V,)`` after ``tokens`` at positions ``start …``; earlier positions must have been run before."""
         self._check_writes()
-        self._check(tokens, start)
-        last: F32 = self.engine.forward(tokens, start)[0]
+        ids = check_tokens(tokens, start, self.context, self.vocab_size)
+        last: F32 = self.engine.forward(ids, start)[0]
         return last
 
     def logits(self, tokens: Sequence[int], start: int = 0) -> F32:
         """Logits ``(T, V)`` after each of ``tokens`` at positions ``start …``."""
         self._check_writes()
-        self._check(tokens, start)
-        return self.engine.forward(tokens, start, all_logits=True)
+        ids = check_tokens(tokens, start, self.context, self.vocab_size)
+        return self.engine.forward(ids, start, all_logits=True)
+
+    def sequence(self, tokens: Sequence[int] = ()) -> engine.Sequence:
+        """A sequence of its own, among up to ``sequences`` that the model was opened for: see :meth:`extend`.
+
+        It begins with what is known of ``tokens`` from other sequences, dropped ones too: its ``length`` says how many
+        need not be run. :class:`scrimp.errors.Full` when as many are open.
+        """
+        self._check_writes()
+        return self.engine.sequences.open(tokens)
+
+    def extend(
+        self, work: Sequence[tuple[engine.Sequence, Sequence[int]]], *, wanted: Sequence[int] | None = None
+    ) -> list[F32]:
+        """Run more tokens of several sequences together, one or many of each.
+
+        Shapes
+            an array ``(w, V)`` for each of ``work``: the logits after its last ``w`` tokens, where ``wanted`` says
+            ``w``, else after its last one.
+        Errors
+            UsageError for what cannot be run, :class:`scrimp.errors.Full` when the cache is; no sequence has changed.
+        """
+        return self.engine.sequences.extend(work, wanted=wanted)
 
     def embed(self, texts: str | Sequence[str]) -> F32:
         """Unit vectors ``(n, d)``, one for each text: nearby ones are texts of like meaning (text/embed.py)."""
@@ -165,21 +197,6 @@ class Model:
         if self.encodes:
             raise Refused(f"{self.source.path} is an encoder, which reads texts and writes none.",
                           hint="scrimp embed MODEL TEXT… makes vectors of texts")  # fmt: skip
-
-    def _check(self, tokens: Sequence[int], start: int) -> None:
-        if not len(tokens):
-            raise UsageError("There are no tokens to run.", hint="give at least one")
-        if start < 0 or start + len(tokens) > self.context:
-            raise UsageError(
-                f"{start + len(tokens):,} tokens exceed the context of {self.context:,}.",
-                hint="shorten the text, or open the model with a larger context",
-            )
-        low, high = min(tokens), max(tokens)
-        if low < 0 or high >= self.vocab_size:
-            raise UsageError(
-                f"Token {low if low < 0 else high} is not in 0 … {self.vocab_size - 1:,}.",
-                hint="is it this model's tokenizer?",
-            )
 
 
 def read_tensors(
@@ -220,16 +237,20 @@ def open_model(
     isa: str | None = None,
     kv: Kv | None = None,
     activation_block: ActivationBlock = ACTIVATION_BLOCK,
+    sequences: int = 0,
+    cache_bytes: int | None = None,
 ) -> Model:
     """Open any MODEL of the command line: a path, a catalogue name or a hub id.
 
-    ``kv`` is the format of the key/value cache: "f16" unless given, "int8" or "int4".
+    ``kv`` is the format of the key/value cache: "f16" unless given, "int8" or "int4". ``sequences``: how many of
+    :meth:`Model.sequence` can be open at once, beside that of :meth:`Model.step`; ``cache_bytes``: most that the keys
+    and values of all of them may take, instead of the whole context of each.
     """
     source = open_source(locate(str(model)), tokenizer=tokenizer)
     try:
         return Model(
             source, threads=threads, context=context, arithmetic=arithmetic, isa=isa, kv=kv,
-            activation_block=activation_block,
+            activation_block=activation_block, sequences=sequences, cache_bytes=cache_bytes,
         )  # fmt: skip
     except BaseException:
         source.close()

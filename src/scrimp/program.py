@@ -63,7 +63,7 @@ class Op:
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """Keys and values of one attention layer: ``(kv_heads, context, head_dim)`` each (formats: engine/cache.py)."""
+    """Keys and values of one attention layer: ``(kv_heads, D)`` each for a position (formats: engine/cache.py)."""
 
     kv_heads: int
     head_dim: int

@@ -74,7 +74,7 @@ inline void transpose_keys(const Rows& keys, int64_t positions, int64_t head_dim
     for (int64_t d = 0; d < head_dim; d += kLanes) {
       Vec square[kLanes];
       if (d % Rows::kPerLine == 0)
-        for (int64_t i = 0; i < kLanes; ++i) keys.prefetch(p + i + kPositions, d);
+        for (int64_t i = 0; i < kLanes; ++i) keys.prefetch(p + i, d);
       if (p + kLanes <= positions && d + kLanes <= head_dim) {
         keys.read_columns(p, d, square);
       } else {
@@ -98,7 +98,7 @@ template <class Rows>
 inline void widen_values(const Rows& values, int64_t positions, int64_t head_dim, int64_t width, float* panel) {
   for (int64_t p = 0; p < positions; ++p)
     for (int64_t d = 0; d < head_dim; d += kLanes) {
-      if (d % Rows::kPerLine == 0) values.prefetch(p + kPositions, d);
+      if (d % Rows::kPerLine == 0) values.prefetch(p, d);
       const bool whole = d + kLanes <= head_dim;
       store(panel + p * width + d, whole ? values.read(p, d) : values.read_first(p, d, head_dim - d));
     }
@@ -177,9 +177,9 @@ inline void attend_block(const Attention& a, int64_t kv_head, const QueryBlock& 
   const int64_t end = a.start + (a.causal ? block.token(block.count - 1) + 1 : a.tokens);
   for (int64_t p = first_block(a, block.token(0)); p < end; p += kPositions) {
     const int64_t positions = end - p < kPositions ? end - p : kPositions;
-    const int64_t row = kv_head * a.capacity + p;
-    transpose_keys(Rows::at(a, a.keys, a.key_scales, row, positions, s.scales), positions, a.head_dim, s.keys);
-    widen_values(Rows::at(a, a.values, a.value_scales, row, positions, value_scales), positions, a.head_dim, s.width,
+    const Stretch stretch{kv_head, p, positions, p + positions < end ? p + positions : p};
+    transpose_keys(Rows::at(a, a.keys, a.key_scales, stretch, s.scales), positions, a.head_dim, s.keys);
+    widen_values(Rows::at(a, a.values, a.value_scales, stretch, value_scales), positions, a.head_dim, s.width,
                  s.values);
 
     // Queries [i, to) see this block, and for those from `fresh` on it is the first one.

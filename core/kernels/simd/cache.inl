@@ -2,20 +2,35 @@
 
 constexpr int64_t kPositions = 32;  // read at a time: both panels in L1 (decoding is 1.2 to 1.5 times faster than with
                                     // 64)
-static_assert(kPositions % kLanes == 0);
+static_assert(kPositions % kLanes == 0 && kPagePositions % kPositions == 0);
 
-// The readers have the rows of one key/value head from one position on. `read` gives kLanes numbers from d on, all of
-// them stored; `read_first` the first `count` and then zeros; `read_columns` kLanes rows of them, transposed. Decoding
-// one token streams rows from memory in pieces too short for the hardware to run ahead of, so the next rows are asked
-// for: one line holds kPerLine numbers, and asking past the end is harmless.
+// `positions` of them from `begin` on, in one page, of one key/value head; `next` is where the block after it begins.
+struct Stretch {
+  int64_t head, begin, positions, next;
+};
+
+inline int64_t page_of(const Attention& a, int64_t position) {
+  return a.pages[position / kPagePositions] * a.page_bytes;
+}
+
+inline const uint8_t* rows_at(const Attention& a, const uint8_t* plane, int64_t head, int64_t position) {
+  return plane + page_of(a, position) + (head * kPagePositions + position % kPagePositions) * a.row_bytes;
+}
+
+// The readers have the rows of a stretch. `read` gives kLanes numbers from d on, all of them stored; `read_first` the
+// first `count` and then zeros; `read_columns` kLanes rows of them, transposed. Decoding one token streams rows from
+// memory in pieces too short for the hardware to run ahead of, so the rows of the next block are asked for: one line
+// holds kPerLine numbers, and asking past the end is harmless.
 
 struct F32Rows {
   static constexpr int64_t kPerLine = 16;
   const float* rows;
+  const float* next;
   int64_t head_dim;
 
-  static F32Rows at(const Attention& a, const uint8_t* plane, const uint16_t*, int64_t row, int64_t, float*) {
-    return {reinterpret_cast<const float*>(plane) + row * a.head_dim, a.head_dim};
+  static F32Rows at(const Attention& a, const uint8_t* plane, const uint16_t*, const Stretch& s, float*) {
+    return {reinterpret_cast<const float*>(rows_at(a, plane, s.head, s.begin)),
+            reinterpret_cast<const float*>(rows_at(a, plane, s.head, s.next)), a.head_dim};
   }
   Vec read(int64_t p, int64_t d) const { return load(rows + p * head_dim + d); }
   Vec read_first(int64_t p, int64_t d, int64_t count) const {
@@ -26,16 +41,18 @@ struct F32Rows {
     for (int64_t i = 0; i < kLanes; ++i) square[i] = read(p + i, d);
     transpose(square);
   }
-  void prefetch(int64_t p, int64_t d) const { __builtin_prefetch(rows + p * head_dim + d); }
+  void prefetch(int64_t p, int64_t d) const { __builtin_prefetch(next + p * head_dim + d); }
 };
 
 struct F16Rows {
   static constexpr int64_t kPerLine = 32;
   const uint16_t* rows;
+  const uint16_t* next;
   int64_t head_dim;
 
-  static F16Rows at(const Attention& a, const uint8_t* plane, const uint16_t*, int64_t row, int64_t, float*) {
-    return {reinterpret_cast<const uint16_t*>(plane) + row * a.head_dim, a.head_dim};
+  static F16Rows at(const Attention& a, const uint8_t* plane, const uint16_t*, const Stretch& s, float*) {
+    return {reinterpret_cast<const uint16_t*>(rows_at(a, plane, s.head, s.begin)),
+            reinterpret_cast<const uint16_t*>(rows_at(a, plane, s.head, s.next)), a.head_dim};
   }
   Vec read(int64_t p, int64_t d) const { return load_f16(rows + p * head_dim + d); }
   Vec read_first(int64_t p, int64_t d, int64_t count) const {
@@ -46,31 +63,31 @@ struct F16Rows {
     for (int64_t i = 0; i < kLanes; ++i) square[i] = read(p + i, d);
     transpose(square);
   }
-  void prefetch(int64_t p, int64_t d) const { __builtin_prefetch(rows + p * head_dim + d); }
+  void prefetch(int64_t p, int64_t d) const { __builtin_prefetch(next + p * head_dim + d); }
 };
 
-// Scales of `positions` rows from `position` on as float32, [row_scales][kPositions]; up to kLanes - 1 more are read.
-inline const float* widen_scales(const Attention& a, const uint16_t* scales, int64_t row, int64_t positions,
-                                 float* wide) {
-  const int64_t head = row / a.capacity;
-  const uint16_t* from = scales + head * a.row_scales * a.capacity + row % a.capacity;
+// Scales of a stretch as float32, [row_scales][kPositions]; up to kLanes - 1 more are read, of the same page.
+inline const float* widen_scales(const Attention& a, const uint16_t* scales, const Stretch& s, float* wide) {
+  const uint16_t* from =
+      scales + page_of(a, s.begin) / 2 + s.head * a.row_scales * kPagePositions + s.begin % kPagePositions;
   for (int64_t i = 0; i < a.row_scales; ++i)
-    for (int64_t p = 0; p < positions; p += kLanes)
-      store(wide + i * kPositions + p, load_f16(from + i * a.capacity + p));
+    for (int64_t p = 0; p < s.positions; p += kLanes)
+      store(wide + i * kPositions + p, load_f16(from + i * kPagePositions + p));
   return wide;
 }
 
 struct Int8Rows {
   static constexpr int64_t kPerLine = 64;
   const uint8_t* rows;
+  const uint8_t* next;
   const float* scales;
   int64_t row_bytes;
   int32_t block_log2;
 
-  static Int8Rows at(const Attention& a, const uint8_t* plane, const uint16_t* scales, int64_t row, int64_t positions,
-                     float* wide) {
-    const float* found = widen_scales(a, scales, row, positions, wide);
-    return {plane + row * a.row_bytes, found, a.row_bytes, a.cache_block_log2};
+  static Int8Rows at(const Attention& a, const uint8_t* plane, const uint16_t* scales, const Stretch& s, float* wide) {
+    const float* found = widen_scales(a, scales, s, wide);
+    return {rows_at(a, plane, s.head, s.begin), rows_at(a, plane, s.head, s.next), found, a.row_bytes,
+            a.cache_block_log2};
   }
   Vec read(int64_t p, int64_t d) const {
     return load_int8(rows + p * row_bytes + d) * broadcast(scales[(d >> block_log2) * kPositions + p]);
@@ -84,20 +101,21 @@ struct Int8Rows {
 #pragma GCC unroll 16
     for (int64_t i = 0; i < kLanes; ++i) square[i] = square[i] * scale;
   }
-  void prefetch(int64_t p, int64_t d) const { __builtin_prefetch(rows + p * row_bytes + d); }
+  void prefetch(int64_t p, int64_t d) const { __builtin_prefetch(next + p * row_bytes + d); }
 };
 
 struct Int4Rows {
   static constexpr int64_t kPerLine = 128;
   const uint8_t* rows;
+  const uint8_t* next;
   const float* scales;
   int64_t row_bytes;
   int32_t block_log2;
 
-  static Int4Rows at(const Attention& a, const uint8_t* plane, const uint16_t* scales, int64_t row, int64_t positions,
-                     float* wide) {
-    const float* found = widen_scales(a, scales, row, positions, wide);
-    return {plane + row * a.row_bytes, found, a.row_bytes, a.cache_block_log2};
+  static Int4Rows at(const Attention& a, const uint8_t* plane, const uint16_t* scales, const Stretch& s, float* wide) {
+    const float* found = widen_scales(a, scales, s, wide);
+    return {rows_at(a, plane, s.head, s.begin), rows_at(a, plane, s.head, s.next), found, a.row_bytes,
+            a.cache_block_log2};
   }
   Vec read(int64_t p, int64_t d) const {
     const uint8_t* from = rows + p * row_bytes + d / 32 * 16 + d % 16;
@@ -112,7 +130,7 @@ struct Int4Rows {
 #pragma GCC unroll 16
     for (int64_t i = 0; i < kLanes; ++i) square[i] = square[i] * scale;
   }
-  void prefetch(int64_t p, int64_t d) const { __builtin_prefetch(rows + p * row_bytes + d / 2); }
+  void prefetch(int64_t p, int64_t d) const { __builtin_prefetch(next + p * row_bytes + d / 2); }
 };
 
 inline Vec numbers(const float* x, int64_t count) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from scrimp import _core
 from scrimp.errors import UsageError, nearest
 from scrimp.program import Program
 
@@ -39,6 +40,12 @@ def row_bytes(kv: Kv, head_dim: int) -> int:
     scales: int = 2 * -(-head_dim // (1 << BLOCK_LOG2))
     codes = head_dim if kv == "int8" else 16 * -(-head_dim // 32)
     return scales + codes
+
+
+def page_bytes(program: Program, kv: Kv) -> int:
+    """Bytes of a page: so many positions of all layers, every part of it on a line of 64 bytes."""
+    caches = [(cache.kv_heads, cache.head_dim) for cache in program.caches]
+    return _core.page_bytes(caches, KV_NUMBERS[kv], BLOCK_LOG2)
 
 
 def bytes_per_position(program: Program, kv: Kv) -> int:

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from scrimp import _core
 from scrimp.engine.activations import ACTIVATION_BLOCK, ActivationBlock, block_inputs
-from scrimp.engine.cache import BLOCK_LOG2, KV_NUMBERS, Kv
+from scrimp.engine.cache import BLOCK_LOG2, KV_NUMBERS, Kv, page_bytes
+from scrimp.engine.pages import Pages, pages_for
+from scrimp.engine.sequences import Run, Sequences
 from scrimp.program import KINDS, Op, Program, offsets
 from scrimp.tensors import QTensor
 
@@ -55,13 +57,14 @@ def core_matrix(tensor: QTensor) -> _core.Matrix:
 
 
 class Engine:
-    """Runs one Program with one key/value cache.
+    """Runs one Program: a sequence whose positions the caller chooses, and up to ``sequences`` more that share pages.
 
     ``arithmetic="f32"`` multiplies decoded weights with float32 activations: the reference that losses are measured
     against. ``"int8"`` quantizes activations per token and block of ``activation_block`` inputs, and is what a user
     runs; with ``"int8-static"`` the Program brings a scale for the inputs of every product
     (:func:`scrimp.engine.activations.with_input_scales`), and what is larger saturates.
-    ``kv`` is the format of the cache; without one float32 in reference arithmetic, else float16.
+    ``kv`` is the format of the cache; without one float32 in reference arithmetic, else float16. It has pages for the
+    whole context of every sequence, or as many as ``cache_bytes`` holds; memory is used only as far as positions are.
     """
 
     def __init__(
@@ -77,6 +80,8 @@ class Engine:
         chunk: int = CHUNK,
         kv: Kv | None = None,
         activation_block: ActivationBlock = ACTIVATION_BLOCK,
+        sequences: int = 0,
+        cache_bytes: int | None = None,
     ) -> None:
         self.program, self.context, self.threads, self.isa = program, context, threads, isa
         self.chunk = min(chunk, context) if program.causal else context  # what sees all runs whole
@@ -86,6 +91,12 @@ class Engine:
         matrix_index = {name: i for i, name in enumerate(matrices)}
         vector_index = {name: i for i, name in enumerate(vectors)}
         places, arena = offsets(program)
+        size = page_bytes(program, self.kv)
+        count = (sequences + 1) * pages_for(context)
+        if cache_bytes is not None and size:
+            count = min(count, cache_bytes // size)
+        self.pages = Pages(count, size)
+        self._own: list[int] = []  # pages of the sequence whose positions the caller chooses
         self._core = _core.Engine(
             ops=[_tuple(op, matrix_index, vector_index) for op in program.ops],
             places=list(zip(places, program.widths, strict=True)),
@@ -95,6 +106,7 @@ class Engine:
             vectors=[np.ascontiguousarray(vector, np.float32) for vector in vectors.values()],
             caches=[(cache.kv_heads, cache.head_dim) for cache in program.caches],
             context=context,
+            pages=count,
             chunk=self.chunk,
             threads=threads,
             float_arithmetic=arithmetic == "f32",
@@ -102,6 +114,11 @@ class Engine:
             cache=KV_NUMBERS[self.kv],
             cache_block_log2=BLOCK_LOG2,
             isa=isa,
+        )
+        core, last = self._core, len(program.ops)  # not self: what refers to itself lives until it is looked for
+        self._run_all: Run = lambda tokens, spans, tables, logits: core.run(tokens, spans, tables, 0, last, logits)
+        self.sequences = Sequences(
+            sequences, context, self.vocab, self.chunk, self.pages, self._run_all, core.copy_page
         )
 
     def forward(self, tokens: Sequence[int] | NDArray[np.int32], start: int, *, all_logits: bool = False) -> F32:
@@ -112,12 +129,21 @@ class Engine:
         """
         ids = np.ascontiguousarray(tokens, np.int32)
         out = np.empty((ids.size if all_logits else 1, self.vocab), np.float32)
-        last = len(self.program.ops)
-        for at in range(0, ids.size, self.chunk):
-            piece = ids[at : at + self.chunk]
-            rows = out[at : at + piece.size] if all_logits else out
-            self._core.run(piece, start + at, 0, last, all_logits, rows)
+        with self.sequences.lock:
+            for at in range(0, ids.size, self.chunk):
+                piece = ids[at : at + self.chunk]
+                wanted = piece.size if all_logits else int(at + piece.size == ids.size)
+                rows = out[at : at + piece.size] if all_logits else out[:wanted]
+                self._run_all(piece, self._span(start + at, piece.size, wanted), self.sequences.tables, rows)
         return out
+
+    def _span(self, start: int, tokens: int, wanted: int) -> NDArray[np.int64]:
+        """Of the sequence whose positions the caller chooses; it has pages for them from now on."""
+        own, row = self._own, self.sequences.count
+        while len(own) < pages_for(min(start + tokens, self.context)):
+            own.append(self.pages.take(None))
+            self.sequences.tables[row, len(own) - 1] = own[-1]
+        return np.array([(row, start, tokens, wanted)], np.int64)
 
     def run(
         self,
@@ -142,7 +168,9 @@ class Engine:
             logits = found.get(self.program.output)
             logits = np.empty((ids.size, self.vocab), np.float32) if logits is None else logits
         given = [(buffer, np.ascontiguousarray(array, np.float32)) for buffer, array in (inputs or {}).items()]
-        self._core.run(ids, start, first, last, True, logits, given, list(taps.items()))
+        with self.sequences.lock:
+            span = self._span(start, ids.size, ids.size)
+            self._core.run(ids, span, self.sequences.tables, first, last, logits, given, list(taps.items()))
         return found
 
     def profile(self) -> list[OpTime]:
