@@ -42,8 +42,10 @@ SHAPES: dict[str, dict[str, Any]] = {
     "llama-3.2-3b": _llama(3072, 8192, 28, 24, 8, 128256, context=131072, theta=5e5),
     "llama-3.1-8b": _llama(4096, 14336, 32, 32, 8, 128256, tied=False, context=131072, theta=5e5),
     "tinyllama-1.1b": _llama(2048, 5632, 22, 32, 4, 32000, tied=False, context=2048),
-    # the products and the attention of BitNet b1.58 2B4T; its norms inside a layer are not there
-    "bitnet-2b4t": _llama(2560, 6912, 30, 20, 5, 128256, context=4096, theta=5e5),
+    "bitnet-2b4t": _llama(2560, 6912, 30, 20, 5, 128256, context=4096, theta=5e5, model_type="bitnet"),
+    "qwen3-0.6b": _llama(
+        1024, 3072, 28, 16, 8, 151936, context=40960, theta=1e6, model_type="qwen3", head_dim=128, rms_norm_eps=1e-6
+    ),
 }
 
 #: Of the embedding and the head when the rest has fewer than 4 bits, as such networks are published.
