@@ -7,7 +7,6 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
-#include <cfloat>
 #include <stdexcept>
 #include <string>
 #include <tuple>
@@ -17,12 +16,12 @@
 #include "bind_coding.h"
 #include "bind_integer.h"
 #include "bind_measuring.h"
+#include "bind_memory.h"
 #include "bind_rounding.h"
 #include "dispatch.h"
 #include "engine.h"
 #include "op_checks.h"
 #include "packing.h"
-#include "pages.h"
 #include "score.h"
 
 namespace nb = nanobind;
@@ -163,12 +162,6 @@ Array<float> decode_rows(const HeldMatrix& held, int64_t begin, int64_t end) {
   return out;
 }
 
-void check_activations(const Op& op, int64_t block) {
-  require(block >= kLeastBlock && block % kLeastBlock == 0, "a block of activations is a multiple of 32 inputs");
-  for (float scale : op.floats)
-    require(scale >= FLT_MIN && scale <= FLT_MAX / 127.0F, "an activation scale is no positive number");
-}
-
 // One product by itself, for the kernel tests and benchmarks: x (T, K) -> y (T, N).
 Array<float> linear(const HeldMatrix& held, nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu> x,
                     const std::string& isa, bool float_arithmetic, int64_t activation_block, float input_scale) {
@@ -210,47 +203,6 @@ int64_t checked_vocab(const std::vector<Op>& ops, const std::vector<Matrix>& mat
       return matrices.at(static_cast<size_t>(op.weights.at(0))).rows;
   }
   return 0;
-}
-
-// Few weights need no huge pages: the translations of as many small ones are remembered. And large arrays have them:
-// NumPy asks for that, from 4 MiB on.
-constexpr int64_t kWorthHugePages = 1 << 24, kLargeArray = 1 << 22;
-
-void collapse(const std::vector<Matrix>& matrices) {
-  std::vector<std::pair<uintptr_t, uintptr_t>> stretches;
-  int64_t total = 0;
-  for (const Matrix& w : matrices) {
-    for (int i = 0; i < 2; ++i) {
-      if (w.plane[i] == nullptr) continue;
-      const int64_t bytes = tile_count(w) * w.vectors[i] * kVectorBytes;
-      total += bytes;
-      if (bytes >= kLargeArray) continue;
-      const auto begin = reinterpret_cast<uintptr_t>(w.plane[i]);
-      stretches.emplace_back(begin, begin + static_cast<uintptr_t>(bytes));
-    }
-  }
-  if (total >= kWorthHugePages) collapse_into_huge_pages(std::move(stretches));
-}
-
-std::vector<CacheShape> checked_caches(const std::vector<std::pair<int64_t, int64_t>>& caches, int type,
-                                       int block_log2) {
-  require(type >= 0 && type <= 3 && block_log2 >= 5 && block_log2 <= 30, "no such cache");
-  std::vector<CacheShape> shapes;
-  for (const auto& [heads, dim] : caches) {
-    require(heads > 0 && dim > 0 && heads <= 1 << 16 && dim <= 1 << 16, "a cache has 1 … 2^16 heads and numbers");
-    shapes.push_back({heads, dim});
-  }
-  return shapes;
-}
-
-int64_t page_bytes(const std::vector<std::pair<int64_t, int64_t>>& caches, int type, int block_log2) {
-  return page_layout(checked_caches(caches, type, block_log2), static_cast<CacheType>(type), block_log2).bytes;
-}
-
-// Numbered with int32, and so many that their bytes can be counted.
-void check_pages(int64_t bytes, int64_t pages) {
-  require(pages >= 0 && pages < (int64_t{1} << 31) && bytes <= (int64_t{1} << 62) / (pages + 1),
-          "so many pages cannot be");
 }
 
 void init_engine(PyEngine* self, const std::vector<OpTuple>& tuples,

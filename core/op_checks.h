@@ -1,9 +1,11 @@
 // What Python hands over as operations, checked before the engine reads it without looking.
 #pragma once
 
+#include <cfloat>
 #include <vector>
 
 #include "bind_checks.h"
+#include "engine.h"
 #include "kernels/kernels.h"
 #include "program.h"
 
@@ -53,6 +55,12 @@ inline void check_numbers(const Op& op, const std::vector<Matrix>& matrices, con
     default:
       break;
   }
+}
+
+inline void check_activations(const Op& op, int64_t block) {
+  require(block >= kLeastBlock && block % kLeastBlock == 0, "a block of activations is a multiple of 32 inputs");
+  for (float scale : op.floats)
+    require(scale >= FLT_MIN && scale <= FLT_MAX / 127.0F, "an activation scale is no positive number");
 }
 
 // Rotations and selections carry their tables with them.

@@ -9,9 +9,9 @@
 
 namespace scrimp {
 
-constexpr int64_t kTileRows = 16;     // rows interleaved in one tile
-constexpr int64_t kVectorBytes = 64;  // 16 rows x 4 bytes
-constexpr int64_t kTokenBlock = 12;   // tokens interleaved in one block of activations
+constexpr int64_t kTileRows = 16;       // rows interleaved in one tile
+constexpr int64_t kVectorBytes = 64;    // 16 rows x 4 bytes
+constexpr int64_t kTokenBlock = 12;     // tokens interleaved in one block of activations
 constexpr int64_t kPagePositions = 32;  // of a sequence, whose keys and values lie together
 constexpr int64_t kPanelCols =
     2560;  // inputs decoded at a time by the many-token products (multiple of 20, 64 and 256)
@@ -88,13 +88,13 @@ enum class Curve : int32_t { kSilu = 0, kGelu = 1, kGeluTanh = 2, kRelu2 = 3 };
 // The head geometry of one attention call, of tokens of one sequence; see `attention` below.
 struct Attention {
   int64_t heads, kv_heads, head_dim;
-  int64_t start;     // position of token 0 of this call; token t attends to positions 0 .. start + t
-  int64_t window;    // where not 0, to the last `window` of these only
-  bool causal;       // if not, all tokens attend to positions 0 .. start + tokens - 1; window is 0 then
-  float softcap;     // where not 0, a score s becomes softcap * tanh(s / softcap)
-  int64_t tokens;    // T
-  float scale;       // usually 1/sqrt(head_dim)
-  const float* q;    // [T][q_stride], head h at h*head_dim
+  int64_t start;   // position of token 0 of this call; token t attends to positions 0 .. start + t
+  int64_t window;  // where not 0, to the last `window` of these only
+  bool causal;     // if not, all tokens attend to positions 0 .. start + tokens - 1; window is 0 then
+  float softcap;   // where not 0, a score s becomes softcap * tanh(s / softcap)
+  int64_t tokens;  // T
+  float scale;     // usually 1/sqrt(head_dim)
+  const float* q;  // [T][q_stride], head h at h*head_dim
   int64_t q_stride;
   CacheType cache;
   int64_t row_bytes;           // of one head and position

@@ -53,8 +53,8 @@ class Traffic:
     def macs_of(self, op: Op, position: int) -> int:
         """Multiply-adds of one operation for the token at ``position``: of products and attention, nothing else."""
         if op.kind == "attention":
-            _, heads, _, head_dim = op.ints
-            return 2 * (position + 1) * heads * head_dim
+            _, heads, _, head_dim, window, _ = op.ints
+            return 2 * min(position + 1, window or position + 1) * heads * head_dim
         return sum(prod(self.program.matrices[name]) for name in op.weights) if op.kind == "linear" else 0
 
     def macs_of_prompt(self, op: Op, tokens: int) -> int:
