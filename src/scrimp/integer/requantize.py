@@ -15,7 +15,6 @@ from scrimp.errors import Refused
 from scrimp.integer.program import INT32_HIGH, INT32_LOW, Requantize
 from scrimp.integer.weights import F64
 
-
 #: A multiplier has no more bits: codes have eight, a chip stores multipliers in two bytes, and one without a product
 #: takes time for each of their bits.
 _MULTIPLIER = (1 << 16) - 1

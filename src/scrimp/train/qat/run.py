@@ -93,9 +93,7 @@ def train(
         return _train(job, out, fresh, progress, told)
 
 
-def _train(
-    job: Job, out: Path, fresh: bool, progress: Progress, told: Callable[[int, Epoch], None]
-) -> TrainReport:
+def _train(job: Job, out: Path, fresh: bool, progress: Progress, told: Callable[[int, Epoch], None]) -> TrainReport:
     recipe, path = job.recipe, checkpoint.checkpoint_of(out)
     if fresh:
         path.unlink(missing_ok=True)
