@@ -144,6 +144,9 @@ def _others() -> Iterator[IntegerProgram]:
         (10, 1, 12, 5, 1),
         (6, 4, 4, 5, 4),
         (7, 12, 2, 1, 1),
+        (12, 4, 4, 3, 4),
+        (9, 6, 12, 3, 2),
+        (12, 1, 16, 3, 1),
     ):
         image, made = Image(side, side, channels), Image(side, side, n)
         yield _before_linear(

@@ -1,5 +1,6 @@
 """The network that is committed, as ``scrimp train`` wrote it: the logits it had then."""
 
+import json
 import tomllib
 
 import drawn_digits
@@ -11,7 +12,6 @@ from scrimp import _core
 from scrimp.integer.lower import lower
 from scrimp.integer.reference import run
 from scrimp.store.net import open_net
-from scrimp.store.open import open_store
 
 RECIPE = drawn_digits.EXAMPLE.parents[1] / "recipes" / f"{drawn_digits.EXAMPLE.name}.toml"
 
@@ -33,5 +33,5 @@ def test_so_does_the_engine(isa, recorded):
 
 
 def test_it_came_from_its_recipe():
-    with open_store(drawn_digits.EXAMPLE) as store:
-        assert store.provenance["recipe"] == tomllib.loads(RECIPE.read_text())
+    said = json.loads((drawn_digits.EXAMPLE / "scrimp.json").read_text())
+    assert said["source"]["recipe"] == tomllib.loads(RECIPE.read_text())

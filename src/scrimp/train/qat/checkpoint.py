@@ -38,7 +38,7 @@ def checkpoint_of(out: Path) -> Path:
 
 @contextmanager
 def alone(out: Path) -> Iterator[None]:
-    """Nothing else trains ``out`` meanwhile, or two would overwrite each other's checkpoints: ScrimpError."""
+    """Nothing else trains ``out`` meanwhile: two would replace each other's checkpoints. ScrimpError where one does."""
     path, held = out.parent / f".{out.name}.lock", f"Another scrimp is training {out}."
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:

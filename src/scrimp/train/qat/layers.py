@@ -34,9 +34,8 @@ class QConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         node = self.node
-        kernels = (
-            self.weight().to(x.dtype).view(node.outputs, node.kernel, node.kernel, self.channels).permute(0, 3, 1, 2)
-        )
+        weight = self.weight().to(x.dtype)
+        kernels = weight.view(node.outputs, node.kernel, node.kernel, self.channels).permute(0, 3, 1, 2)
         return functional.conv2d(x, kernels, None, node.stride, node.padding, 1, node.groups)
 
 
