@@ -1,5 +1,9 @@
 #include "engine.h"
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
@@ -20,6 +24,7 @@ int64_t tile_bytes(const Matrix& w) {
 }
 
 constexpr int64_t kPageSlack = 64;        // kernels may read so much past the end
+constexpr size_t kHugePage = 1 << 21;
 constexpr int64_t kPieceBytes = 1 << 17;  // of weights claimed at a time for one token: a few microseconds
 
 }  // namespace
@@ -32,7 +37,7 @@ CacheRow cache_row(CacheType type, int64_t head_dim, int32_t block_log2) {
 
 PageLayout page_layout(const std::vector<CacheShape>& caches, CacheType type, int32_t block_log2) {
   PageLayout layout{{}, 0};
-  const auto place = [&](int64_t bytes) { return std::exchange(layout.bytes, layout.bytes + round_up(bytes, 64)); };
+  const auto place = [&](int64_t size) { return std::exchange(layout.bytes, layout.bytes + round_up(size, 64)); };
   for (const auto& [heads, head_dim] : caches) {
     const auto [bytes, scales] = cache_row(type, head_dim, block_log2);
     const int64_t codes = heads * kPagePositions * bytes, scale_bytes = heads * kPagePositions * scales * 2;
@@ -50,7 +55,10 @@ Engine::Memory<T> Engine::allocate(int64_t count) {
   // Large blocks come as untouched pages: a cache for a long context costs memory only as far as it is used.
   const size_t bytes = static_cast<size_t>(round_up(std::max<int64_t>(count, 1) * static_cast<int64_t>(sizeof(T)), 64));
   void* memory = nullptr;
-  if (posix_memalign(&memory, 4096, bytes) != 0) throw std::bad_alloc();
+  if (posix_memalign(&memory, bytes < kHugePage ? 4096 : kHugePage, bytes) != 0) throw std::bad_alloc();
+#if defined(__linux__)
+  if (bytes >= kHugePage) madvise(memory, bytes, MADV_HUGEPAGE);  // fewer address translations, where it is granted
+#endif
   return Memory<T>(static_cast<T*>(memory));
 }
 
@@ -111,8 +119,8 @@ Engine::Engine(std::vector<Op> ops, std::vector<Buffer> places, int64_t arena_wi
 }
 
 void Engine::copy_page(int64_t from, int64_t to) {
-  const auto bytes = static_cast<size_t>(layout_.bytes);
-  std::memcpy(pages_.get() + static_cast<size_t>(to) * bytes, pages_.get() + static_cast<size_t>(from) * bytes, bytes);
+  std::memcpy(pages_.get() + to * layout_.bytes, pages_.get() + from * layout_.bytes,
+              static_cast<size_t>(layout_.bytes));
 }
 
 // For one token: every thread gets one stretch of each product, of equal bytes, in pieces that others can take over.

@@ -17,6 +17,7 @@ from scrimp.measure.traffic import OpCost, Traffic, op_costs
 from scrimp.progress import SILENT, Progress
 
 if TYPE_CHECKING:
+    from scrimp.measure.batch import BatchSpeed
     from scrimp.model import Model
 
 #: Bytes streamed to find the memory ceiling: far more than any cache holds.
@@ -31,6 +32,9 @@ class Rate:
     min: float
     max: float
     n: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class Speed:
     kv_bytes_per_token: int = 0
     profile: tuple[OpCost, ...] = ()
     notes: tuple[str, ...] = ()  #: what was decoded to float32 to run
+    batches: tuple[BatchSpeed, ...] = ()
 
     @property
     def decode_gb_per_s(self) -> float:
@@ -71,8 +76,9 @@ class Speed:
         document = asdict(self)
         faults = document.pop("page_faults")
         profile = document.pop("profile")
-        del document["energy"]
+        del document["energy"], document["batches"]
         return document | {
+            "sequences": [batch.to_json() for batch in self.batches],
             "decode_gb_per_s": self.decode_gb_per_s,
             "page_faults_minor": faults["minor"],
             "page_faults_major": faults["major"],
@@ -92,13 +98,15 @@ def measure_speed(
     node: str = "45nm",
     kv: Kv = "f16",
     profile: bool = False,
+    sequences: tuple[int, ...] = (),
     progress: Progress = SILENT,
 ) -> Speed:
     """Open a model, run a prompt of ``prefill`` tokens and then ``decode`` tokens one by one, ``repeat`` times.
 
     Tokens are fixed ones: what is timed is the network, without tokenizer and sampling. The first, cold pass is not
-    among the repeats.
+    among the repeats. ``sequences``: how many decode together, each number measured beside the others.
     """
+    from scrimp.measure.batch import batch_speeds
     from scrimp.model import open_model
 
     for flag, value in (("--prefill", prefill), ("--decode", decode), ("--repeat", repeat)):
@@ -106,7 +114,8 @@ def measure_speed(
             raise UsageError(f"{flag} is {value}; at least 1 is needed.", hint=f"{flag} 1")
     check_node(node)
     begin = perf_counter()
-    with open_model(name, threads=threads, context=prefill + decode, kv=kv) as model:
+    with open_model(name, threads=threads, context=prefill + decode, kv=kv,
+                    sequences=max(sequences, default=0)) as model:  # fmt: skip
         loaded = perf_counter()
         tokens = [(7919 * i) % model.vocab_size for i in range(prefill + decode)]
         model.step(tokens[:prefill], 0)
@@ -129,8 +138,8 @@ def measure_speed(
             model=str(name),
             prefill=prefill,
             decode=decode,
-            prefill_tokens_per_s=_rate(prefill, prefill_s),
-            decode_tokens_per_s=_rate(decode, decode_s),
+            prefill_tokens_per_s=rate_of(prefill, prefill_s),
+            decode_tokens_per_s=rate_of(decode, decode_s),
             bytes_per_token=traffic.bytes_per_token(prefill + decode // 2),
             memory_read_gb_per_s=ceiling,
             load_ms=1000 * (loaded - begin),
@@ -144,7 +153,10 @@ def measure_speed(
             kv_bytes_per_token=model.kv_bytes_per_token,
             profile=_profile(model, traffic, tokens, prefill) if profile else (),
             notes=model.notes,
-        )
+            batches=batch_speeds(
+                model, sequences, traffic, prefill=prefill, decode=decode, repeat=repeat, progress=progress
+            ) if sequences else (),
+        )  # fmt: skip
 
 
 def _prefill(model: Model, tokens: list[int], prefill: int) -> float:
@@ -166,7 +178,8 @@ def _ceiling(threads: int) -> float:
     return float(median(_core.read_bandwidth(CEILING_BYTES, threads, 5)))
 
 
-def _rate(tokens: int, seconds: list[float]) -> Rate:
+def rate_of(tokens: int, seconds: list[float]) -> Rate:
+    """Of so many tokens each time."""
     rates = [tokens / s for s in seconds]
     return Rate(median(rates), min(rates), max(rates), len(rates))
 
