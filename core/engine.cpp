@@ -30,7 +30,7 @@ CacheRow cache_row(CacheType type, int64_t head_dim, int32_t block_log2) {
 
 PageLayout page_layout(const std::vector<CacheShape>& caches, CacheType type, int32_t block_log2) {
   PageLayout layout{{}, 0};
-  const auto place = [&](int64_t bytes) { return std::exchange(layout.bytes, layout.bytes + round_up(bytes, 64)); };
+  const auto place = [&](int64_t size) { return std::exchange(layout.bytes, layout.bytes + round_up(size, 64)); };
   for (const auto& [heads, head_dim] : caches) {
     const auto [bytes, scales] = cache_row(type, head_dim, block_log2);
     const int64_t codes = heads * kPagePositions * bytes, scale_bytes = heads * kPagePositions * scales * 2;
@@ -56,7 +56,7 @@ Engine::Engine(std::vector<Op> ops, std::vector<Buffer> places, int64_t arena_wi
       kernels_(kernels),
       caches_(std::move(caches)),
       layout_(page_layout(caches_, settings.cache, settings.cache_block_log2)),
-      pages_(allocate<uint8_t>(settings.pages * layout_.bytes + kPageSlack)),
+      pages_(allocate<uint8_t>(settings.pages * layout_.bytes + kPageSlack, true)),
       rotation_of_(ops_.size(), -1),
       table_of_(ops_.size(), 0),
       pieces_(ops_.size()),
@@ -100,8 +100,8 @@ Engine::Engine(std::vector<Op> ops, std::vector<Buffer> places, int64_t arena_wi
 }
 
 void Engine::copy_page(int64_t from, int64_t to) {
-  const auto bytes = static_cast<size_t>(layout_.bytes);
-  std::memcpy(pages_.get() + static_cast<size_t>(to) * bytes, pages_.get() + static_cast<size_t>(from) * bytes, bytes);
+  std::memcpy(pages_.get() + to * layout_.bytes, pages_.get() + from * layout_.bytes,
+              static_cast<size_t>(layout_.bytes));
 }
 
 // For one token: every thread gets one stretch of each product, of equal bytes, in pieces that others can take over.

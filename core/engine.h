@@ -32,7 +32,7 @@ struct CacheRow {
 };
 CacheRow cache_row(CacheType type, int64_t head_dim, int32_t block_log2);
 
-// Where the keys and values of each cache lie in a page, in bytes; every part begins on a line of 64.
+// Where the keys and values of each layer lie in a page, in bytes; each begins on a line of 64.
 struct PageLayout {
   struct Part {
     int64_t row_bytes, row_scales;  // of one head and position

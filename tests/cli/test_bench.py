@@ -135,3 +135,26 @@ def test_a_page_shows_every_product_under_the_ceilings(model, tmp_path, capsys):
     assert "http" not in written.replace("http://www.w3.org", ""), "it opens offline"
     assert run(model, "-o", str(tmp_path / "no" / "bench.html")) != 0
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_sequences_that_decode_together(model, capsys):
+    assert run(model, "--sequences", "1,3", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    one, three = found["sequences"]
+    assert (one["sequences"], three["sequences"]) == (1, 3)
+    for batch in (one, three):
+        rate = batch["decode_tokens_per_s"]
+        assert 0 < rate["min"] <= rate["median"] <= rate["max"]
+        assert batch["step_ms"] == pytest.approx(1000 * batch["sequences"] / rate["median"], rel=1e-9)
+        assert batch["page_faults_minor"] >= 0
+    assert one["bytes_per_step"] == found["bytes_per_token"]
+    cache = 2 * 2 * 8 * (16 + 8 // 2 + 1) * 2
+    assert three["bytes_per_step"] - one["bytes_per_step"] == 2 * cache, "weights are read once"
+    assert run(model, "--sequences", "2") == 0
+    assert "sequences" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("counts", ["", "0", "1,,2", "-1", "1.5", "300", "x", "9" * 30])
+def test_what_is_no_number_of_sequences_is_refused(model, counts, capsys):
+    assert run(model, "--sequences", counts) == 2
+    assert "no numbers of sequences" in capsys.readouterr().err

@@ -68,11 +68,14 @@ struct F16Rows {
 
 // Scales of a stretch as float32, [row_scales][kPositions]; up to kLanes - 1 more are read, of the same page.
 inline const float* widen_scales(const Attention& a, const uint16_t* scales, const Stretch& s, float* wide) {
-  const uint16_t* from =
-      scales + page_of(a, s.begin) / 2 + s.head * a.row_scales * kPagePositions + s.begin % kPagePositions;
-  for (int64_t i = 0; i < a.row_scales; ++i)
+  const int64_t head = s.head * a.row_scales * kPagePositions;
+  const uint16_t* from = scales + page_of(a, s.begin) / 2 + head + s.begin % kPagePositions;
+  const uint16_t* next = scales + page_of(a, s.next) / 2 + head + s.next % kPagePositions;
+  for (int64_t i = 0; i < a.row_scales; ++i) {
+    __builtin_prefetch(next + i * kPagePositions);
     for (int64_t p = 0; p < s.positions; p += kLanes)
       store(wide + i * kPositions + p, load_f16(from + i * kPagePositions + p));
+  }
   return wide;
 }
 

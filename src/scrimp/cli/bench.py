@@ -27,6 +27,9 @@ def bench(
     repeat: Annotated[int, typer.Option(help="how often; the median is reported")] = 5,
     node: Annotated[str, typer.Option(help="of the modelled energy: 45nm or 7nm")] = "45nm",
     profile: Annotated[bool, typer.Option("--profile", help="time and bytes of every sort of operation")] = False,
+    sequences: Annotated[
+        str | None, typer.Option(help="so many sequences that decode together: 1,2,4,8,16", metavar="N,N,…")
+    ] = None,
     kv: Kv = "f16",
     out: Annotated[
         Path | None, typer.Option("-o", help="write a page: the roofline with every operation, one HTML file")
@@ -36,6 +39,7 @@ def bench(
     """How fast a model reads a prompt and writes tokens, and how near that is to what the memory allows."""
     from scrimp.cli import bar, output
     from scrimp.engine.cache import check_kv
+    from scrimp.measure.batch import parse_counts
     from scrimp.measure.speed import measure_speed
 
     if out is not None:
@@ -43,7 +47,7 @@ def bench(
     speed = measure_speed(
         model, shape=shape, prefill=prefill, decode=decode, threads=threads, repeat=repeat, node=node,
         profile=profile or out is not None,
-        kv=check_kv(kv), progress=bar.progress(),
+        kv=check_kv(kv), sequences=parse_counts(sequences) if sequences is not None else (), progress=bar.progress(),
     )  # fmt: skip
     if out is not None:
         from scrimp.measure.bench_page import page
@@ -56,6 +60,11 @@ def bench(
         return
     output.print_table(("measured", "median", "min … max"), lines(speed), title=speed.model)
     output.notes(speed.notes)
+    if speed.batches:
+        print()
+        output.print_table(
+            ("sequences", "tokens/s", "× the first", "ms per step", "GB/s", "faults"), batch_lines(speed)
+        )
     if profile:
         print()
         output.print_table(("operation", "calls", "ms", "%", "MB", "GB/s", "GMAC/s"), profile_lines(speed))
@@ -97,6 +106,22 @@ def lines(speed: Speed) -> list[tuple[str, str, str]]:
             f"{speed.energy.compute_mj:.2g} compute + {speed.energy.memory_mj:.3g} memory",
         ),
         ("threads, instruction set", f"{speed.threads}, {speed.isa}", ""),
+    ]
+
+
+def batch_lines(speed: Speed) -> list[tuple[str, ...]]:
+    """What several sequences decode together, as rows."""
+    first = speed.batches[0].decode_tokens_per_s.median
+    return [
+        (
+            str(batch.sequences),
+            f"{batch.decode_tokens_per_s.median:.1f}  ({_spread(batch.decode_tokens_per_s)})",
+            f"{batch.decode_tokens_per_s.median / first:.2f}",
+            f"{batch.step_ms:.2f}",
+            f"{batch.bytes_per_step / batch.step_ms / 1e6:.1f}",
+            f"{batch.page_faults.minor:,} minor, {batch.page_faults.major:,} major",
+        )
+        for batch in speed.batches
     ]
 
 

@@ -19,6 +19,7 @@ from scrimp.sources.shapes import open_shape
 from scrimp.sources.source import Source
 
 if TYPE_CHECKING:
+    from scrimp.measure.batch import BatchSpeed
     from scrimp.model import Model
 
 #: Bytes streamed to find the memory ceiling: far more than any cache holds; and of a thread's own cache.
@@ -33,6 +34,9 @@ class Rate:
     min: float
     max: float
     n: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,7 @@ class Speed:
     kv_bytes_per_token: int = 0
     profile: tuple[OpCost, ...] = ()
     notes: tuple[str, ...] = ()  #: what was decoded to float32 to run
+    batches: tuple[BatchSpeed, ...] = ()
 
     @property
     def decode_gb_per_s(self) -> float:
@@ -110,8 +115,9 @@ class Speed:
         document = asdict(self)
         faults, profile, ceilings = (document.pop(key) for key in ("page_faults", "profile", "ceilings"))
         document |= ceilings
-        del document["energy"]
+        del document["energy"], document["batches"]
         return document | {
+            "sequences": [batch.to_json() for batch in self.batches],
             "decode_gb_per_s": self.decode_gb_per_s,
             "prefill_gmac_per_s": self.prefill_gmac_per_s,
             "decode_outside_products": self.decode_outside_products,
@@ -134,14 +140,17 @@ def measure_speed(
     node: str = "45nm",
     kv: Kv = "f16",
     profile: bool = False,
+    sequences: tuple[int, ...] = (),
     progress: Progress = SILENT,
 ) -> Speed:
     """Open a model, run a prompt of ``prefill`` tokens and then ``decode`` tokens one by one, ``repeat`` times.
 
     Instead of a model, ``shape`` names one of ``sources/shapes.py``; its random codes are made before the clock starts.
     Tokens are fixed ones: what is timed is the network, without tokenizer and sampling. The first, cold pass is not
-    among the repeats.
+    among the repeats. ``sequences``: how many decode together, each number measured beside the others.
     """
+    from scrimp.measure.batch import batch_speeds
+
     for flag, value in (("--prefill", prefill), ("--decode", decode), ("--repeat", repeat)):
         if value < 1:
             raise UsageError(f"{flag} is {value}; at least 1 is needed.", hint=f"{flag} 1")
@@ -153,7 +162,8 @@ def measure_speed(
         for tensor in source.tensors:
             source.read(tensor)
     begin = perf_counter()
-    with _open(name, source, threads=threads, context=prefill + decode, kv=kv) as model:
+    with _open(name, source, threads=threads, context=prefill + decode, kv=kv,
+               sequences=max(sequences, default=0)) as model:  # fmt: skip
         loaded = perf_counter()
         tokens = [(7919 * i) % model.vocab_size for i in range(prefill + decode)]
         model.step(tokens[:prefill], 0)
@@ -176,8 +186,8 @@ def measure_speed(
             model=str(name if shape is None else shape),
             prefill=prefill,
             decode=decode,
-            prefill_tokens_per_s=_rate(prefill, prefill_s),
-            decode_tokens_per_s=_rate(decode, decode_s),
+            prefill_tokens_per_s=rate_of(prefill, prefill_s),
+            decode_tokens_per_s=rate_of(decode, decode_s),
             bytes_per_token=traffic.bytes_per_token(prefill + decode // 2),
             prefill_macs=sum(traffic.macs_of_prompt(op, prefill) for op in model.program.ops if op.kind == "linear"),
             ceilings=ceilings,
@@ -192,7 +202,10 @@ def measure_speed(
             kv_bytes_per_token=model.kv_bytes_per_token,
             profile=_profile(model, traffic, tokens, prefill) if profile else (),
             notes=model.notes,
-        )
+            batches=batch_speeds(
+                model, sequences, traffic, prefill=prefill, decode=decode, repeat=repeat, progress=progress
+            ) if sequences else (),
+        )  # fmt: skip
 
 
 def _open(name: str | Path | None, source: Source | None, **options: Any) -> Model:
@@ -228,7 +241,8 @@ def measure_ceilings(threads: int, isa: str) -> Ceilings:
     )
 
 
-def _rate(tokens: int, seconds: list[float]) -> Rate:
+def rate_of(tokens: int, seconds: list[float]) -> Rate:
+    """Of so many tokens each time."""
     rates = [tokens / s for s in seconds]
     return Rate(median(rates), min(rates), max(rates), len(rates))
 
