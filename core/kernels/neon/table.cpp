@@ -8,12 +8,17 @@ namespace {
 constexpr Kernels with_products(const char* isa, decltype(Kernels::linear_int8) linear_int8) {
   return {
       .isa = isa,
+      .read = neon::read,
+      .int8_peak = nullptr,
+      .f32_peak = neon::f32_peak,
       .quantize = neon::quantize,
       .linear_int8 = linear_int8,
       .linear_f32 = neon::linear_f32,
       .scratch_bytes = neon::kScratchBytes,
       .rms_norm = neon::rms_norm,
-      .swiglu = neon::swiglu,
+      .layer_norm = neon::layer_norm,
+      .activation = neon::activation,
+      .softcap = neon::softcap,
       .add = neon::add,
       .rope = neon::rope,
       .to_f16 = neon::to_f16,

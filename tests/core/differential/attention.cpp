@@ -1,15 +1,19 @@
 // Attention within the bound that tests/core/test_attention.py derives, and rows of the cache bit for bit.
+#include <numeric>
+
 #include "check.h"
 #include "kernels/scalar/cache.h"
 
 namespace scrimp {
 namespace {
 
+// Pages of a pool, in a shuffled order, with the keys and values of one sequence.
 struct Cache {
   CacheType type;
-  int64_t kv_heads, head_dim, capacity, row_bytes, row_scales;
-  Guarded<uint8_t> keys, values;
-  Guarded<uint16_t> key_scales, value_scales;
+  int64_t kv_heads, head_dim, positions, row_bytes, row_scales;
+  int64_t codes, page_bytes;  // of the keys in a page; of all
+  std::vector<int32_t> pages;
+  Guarded<uint8_t> memory;
 
   static int64_t bytes_of(CacheType type, int64_t head_dim) {
     if (type == CacheType::kF32) return 4 * head_dim;
@@ -17,27 +21,38 @@ struct Cache {
     return type == CacheType::kInt8 ? head_dim : (head_dim + 31) / 32 * 16;
   }
 
-  Cache(CacheType t, int64_t heads, int64_t dim, int64_t positions)
+  Cache(Check& c, CacheType t, int64_t heads, int64_t dim, int64_t count)
       : type(t),
         kv_heads(heads),
         head_dim(dim),
-        capacity(positions),
+        positions(count),
         row_bytes(bytes_of(t, dim)),
         row_scales(t == CacheType::kInt8 || t == CacheType::kInt4 ? (dim + 31) / 32 : 0),
-        keys(heads * positions * row_bytes, 64),
-        values(heads * positions * row_bytes, 64),
-        key_scales(heads * row_scales * positions, 64),
-        value_scales(heads * row_scales * positions, 64) {}
+        codes(heads * kPagePositions * row_bytes),
+        page_bytes(2 * codes + 4 * heads * row_scales * kPagePositions),
+        pages(static_cast<size_t>((count - 1) / kPagePositions + 1)),
+        memory(static_cast<int64_t>(pages.size()) * page_bytes + 64, 64) {
+    std::iota(pages.begin(), pages.end(), 0);
+    for (size_t i = pages.size(); i > 1; --i)
+      std::swap(pages[i - 1], pages[static_cast<size_t>(c.random.below(static_cast<int64_t>(i)))]);
+  }
 
-  void store(const float* x, int64_t head, int64_t position, Guarded<uint8_t>& plane, Guarded<uint16_t>& scales) {
-    uint8_t* to = plane.data() + (head * capacity + position) * row_bytes;
+  uint8_t* keys() { return memory.data(); }
+  uint8_t* values() { return memory.data() + codes; }
+  uint16_t* key_scales() { return reinterpret_cast<uint16_t*>(memory.data() + 2 * codes); }
+  uint16_t* value_scales() { return key_scales() + kv_heads * row_scales * kPagePositions; }
+
+  void store(const float* x, int64_t head, int64_t position, uint8_t* plane, uint16_t* scales) {
+    const int64_t page = pages[static_cast<size_t>(position / kPagePositions)] * page_bytes;
+    const int64_t row = position % kPagePositions;
+    uint8_t* to = plane + page + (head * kPagePositions + row) * row_bytes;
     if (type == CacheType::kF32)
       std::memcpy(to, x, static_cast<size_t>(row_bytes));
     else if (type == CacheType::kF16)
       kScalarKernels.to_f16(x, head_dim, reinterpret_cast<uint16_t*>(to));
     else
-      kScalarKernels.to_codes(x, head_dim, type, 32, to, scales.data() + head * row_scales * capacity + position,
-                              capacity);
+      kScalarKernels.to_codes(x, head_dim, type, 32, to, scales + page / 2 + head * row_scales * kPagePositions + row,
+                              kPagePositions);
   }
 };
 
@@ -46,26 +61,31 @@ void compare(Check& c, const Attention& a, const float* got, const float* exact)
   const int64_t share = a.heads / a.kv_heads;
   for (int64_t t = 0; t < a.tokens; ++t) {
     for (int64_t h = 0; h < a.heads; ++h) {
-      const int64_t first = h / share * a.capacity, seen = a.start + t + 1;
+      const int64_t last = a.start + (a.causal ? t : a.tokens - 1);
+      const int64_t begin = a.window > 0 ? std::max<int64_t>(0, last - a.window + 1) : 0, seen = last + 1 - begin;
       std::vector<double> s(static_cast<size_t>(seen)), e(s);
       double top = -INFINITY, most = 0;
       for (int64_t p = 0; p < seen; ++p) {
         double dot = 0, size = 0;
         for (int64_t d = 0; d < a.head_dim; ++d) {
           const double term = static_cast<double>(a.q[t * a.q_stride + h * a.head_dim + d]) *
-                              static_cast<double>(scalar::cached(a, a.keys, a.key_scales, first + p, d));
+                              static_cast<double>(scalar::cached(a, a.keys, a.key_scales, h / share, begin + p, d));
           dot += term;
           size += std::fabs(term);
         }
         const auto i = static_cast<size_t>(p);
         s[i] = dot * static_cast<double>(a.scale);
         e[i] = gamma_of(a.head_dim + 1) * static_cast<double>(a.scale) * size;
+        if (const double cap = static_cast<double>(a.softcap); cap > 0) {
+          s[i] = cap * std::tanh(s[i] / cap);
+          e[i] += 9 * kUnit * cap;
+        }
         top = std::max(top, s[i]);
         most = std::max(most, e[i]);
       }
       double total = 0, lost = 0;
       std::vector<double> wr(s);
-      const int64_t blocks = (seen - 1) / 32 + 1;
+      const int64_t blocks = last / 32 - begin / 32 + 1;
       for (size_t p = 0; p < s.size(); ++p) {
         const double weight = std::exp(s[p] - top), below = top - s[p];
         wr[p] = weight * std::expm1(e[p] + kUnit * (below + e[p] + most) + gamma_of(6 * blocks + 33));
@@ -75,7 +95,8 @@ void compare(Check& c, const Attention& a, const float* got, const float* exact)
       for (int64_t d = 0; d < a.head_dim; ++d) {
         double size = 0, largest = 0;
         for (int64_t p = 0; p < seen; ++p) {
-          const double v = std::fabs(static_cast<double>(scalar::cached(a, a.values, a.value_scales, first + p, d)));
+          const double v =
+              std::fabs(static_cast<double>(scalar::cached(a, a.values, a.value_scales, h / share, begin + p, d)));
           size += wr[static_cast<size_t>(p)] / total * v;
           largest = std::max(largest, v);
         }
@@ -94,25 +115,28 @@ void compare(Check& c, const Attention& a, const float* got, const float* exact)
 void one_case(Check& c, CacheType type, int64_t head_dim, int64_t share) {
   const int64_t kv_heads = c.random.from(1, 2), heads = share * kv_heads;
   const int64_t start = c.random.one_of<int64_t>({0, 1, 31, 32, 33, 70}), tokens = c.random.from(1, 20);
-  Cache cache(type, kv_heads, head_dim, start + tokens + c.random.below(3));
+  Cache cache(c, type, kv_heads, head_dim, start + tokens + c.random.below(3));
   std::vector<float> row(static_cast<size_t>(head_dim));
   for (int64_t h = 0; h < kv_heads; ++h) {
-    for (int64_t p = 0; p < cache.capacity; ++p) {
+    for (int64_t p = 0; p < cache.positions; ++p) {
       c.random.fill(row);
-      cache.store(row.data(), h, p, cache.keys, cache.key_scales);
+      cache.store(row.data(), h, p, cache.keys(), cache.key_scales());
       c.random.fill(row);
-      cache.store(row.data(), h, p, cache.values, cache.value_scales);
+      cache.store(row.data(), h, p, cache.values(), cache.value_scales());
     }
   }
   const int64_t stride = heads * head_dim;
+  const bool causal = c.random.below(4) > 0;
   Guarded<float> q(tokens * stride), got(tokens * stride), apart(tokens * stride), exact(tokens * stride);
   c.random.fill(q, 2);
   Attention a{.heads = heads,
               .kv_heads = kv_heads,
               .head_dim = head_dim,
               .start = start,
+              .window = causal ? c.random.one_of<int64_t>({0, 0, 1, 7, 40}) : 0,
+              .causal = causal,
+              .softcap = c.random.one_of({0.0F, 0.0F, 2.0F}),
               .tokens = tokens,
-              .capacity = cache.capacity,
               .scale = static_cast<float>(1 / std::sqrt(static_cast<double>(head_dim))),
               .q = q.data(),
               .q_stride = stride,
@@ -120,10 +144,12 @@ void one_case(Check& c, CacheType type, int64_t head_dim, int64_t share) {
               .row_bytes = cache.row_bytes,
               .row_scales = cache.row_scales,
               .cache_block_log2 = 5,
-              .keys = cache.keys.data(),
-              .values = cache.values.data(),
-              .key_scales = cache.key_scales.data(),
-              .value_scales = cache.value_scales.data(),
+              .pages = cache.pages.data(),
+              .page_bytes = cache.page_bytes,
+              .keys = cache.keys(),
+              .values = cache.values(),
+              .key_scales = cache.key_scales(),
+              .value_scales = cache.value_scales(),
               .out = got.data(),
               .out_stride = stride};
   c.kernels.attention(a, 0, heads, 0, tokens, c.scratch());

@@ -23,7 +23,7 @@ void check_norm(Check& c, int64_t n) {
   const auto x = guarded(row_of(c, n, size)), weight = guarded(row_of(c, n));
   Guarded<float> y(n);
   const float eps = c.random.one_of({0.0F, 1e-5F, 1.0F});
-  c.kernels.rms_norm(x.data(), weight.data(), eps, n, y.data());
+  c.kernels.rms_norm(x.data(), weight.data(), 0.0F, eps, n, y.data());
   double squares = 0;
   for (float value : std::vector<float>(x.data(), x.data() + n)) squares += double{value} * double{value};
   const double root = std::sqrt(squares / static_cast<double>(n) + double{eps});
@@ -38,11 +38,43 @@ void check_norm(Check& c, int64_t n) {
 void check_swiglu(Check& c, int64_t n) {
   const auto gate = guarded(row_of(c, n, c.random.one_of({1.0, 5.0, 40.0, 1e-30}))), up = guarded(row_of(c, n));
   Guarded<float> y(n);
-  c.kernels.swiglu(gate.data(), up.data(), n, y.data());
+  c.kernels.activation(Curve::kSilu, gate.data(), up.data(), n, y.data());
   for (int64_t i = 0; i < n; ++i) {
     const double g = double{gate[i]}, exact = g / (1 + std::exp(-g)) * double{up[i]};
     const double bound = (g < -88.7 ? 1 + gamma_of(7) : gamma_of(7)) * std::fabs(exact);
     c.within("swiglu", y[i], exact, bound + (std::fabs(double{up[i]}) + 1) * kTiniest, "gate " + std::to_string(g));
+  }
+}
+
+// What no bound is derived for here: as the scalar kernel in double precision, within what curves.inl promises.
+void check_curves(Check& c, int64_t n) {
+  auto x = guarded(row_of(c, n, c.random.one_of({1.0, 4.0}))), w = guarded(row_of(c, n)),
+             b = guarded(row_of(c, n));
+  Guarded<float> got(n), exact(n);
+  for (Curve curve : {Curve::kGelu, Curve::kGeluTanh, Curve::kRelu2}) {
+    c.kernels.activation(curve, x.data(), nullptr, n, got.data());
+    kScalarKernels.activation(curve, x.data(), nullptr, n, exact.data());
+    for (int64_t i = 0; i < n; ++i) {
+      const double v = double{x[i]}, bound = gamma_of(20 + static_cast<int64_t>(v * v) * 2) * std::fabs(v);
+      c.within("activation", got[i], exact[i], bound + kTiniest, "x " + std::to_string(v));
+    }
+  }
+  std::copy(x.begin(), x.end(), got.begin());
+  std::copy(x.begin(), x.end(), exact.begin());
+  c.kernels.softcap(got.data(), 3.0F, n, got.data());
+  kScalarKernels.softcap(exact.data(), 3.0F, n, exact.data());
+  for (int64_t i = 0; i < n; ++i) c.within("softcap", got[i], exact[i], 10 * kUnit * 3, std::to_string(x[i]));
+  c.kernels.layer_norm(x.data(), w.data(), b.data(), 1e-5F, n, got.data());
+  kScalarKernels.layer_norm(x.data(), w.data(), b.data(), 1e-5F, n, exact.data());
+  double mean = 0, squares = 0;
+  for (float v : x) mean += double{v} / static_cast<double>(n);
+  for (float v : x) squares += (double{v} - mean) * (double{v} - mean);
+  const double sd = std::sqrt(squares / static_cast<double>(n) + 1e-5);
+  for (int64_t i = 0; i < n; ++i) {
+    const double normal = std::fabs(double{x[i]} - mean) / sd;
+    const double bound = (5 * kUnit * normal + 2 * kUnit * std::fabs(mean) / sd) * std::fabs(double{w[i]}) +
+                         2 * kUnit * std::fabs(double{exact[i]});
+    c.within("layer_norm", got[i], exact[i], bound, std::to_string(n));
   }
 }
 
@@ -109,6 +141,7 @@ void check_rows(Check& c) {
     const int64_t width = n < 36 ? n : c.random.from(36, 1600);
     check_norm(c, width);
     check_swiglu(c, width);
+    check_curves(c, width);
     check_exact_rows(c, width);
     check_scores(c, width);
   }
