@@ -23,7 +23,7 @@ int64_t tile_bytes(const Matrix& w) {
          w.groups * kTileRows * scale_bytes * (w.mins ? 2 : 1);
 }
 
-constexpr int64_t kPageSlack = 64;        // kernels may read so much past the end
+constexpr int64_t kPageSlack = 64;  // kernels may read so much past the end
 constexpr size_t kHugePage = 1 << 21;
 constexpr int64_t kPieceBytes = 1 << 17;  // of weights claimed at a time for one token: a few microseconds
 

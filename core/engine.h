@@ -166,9 +166,9 @@ class Engine {
   std::vector<int> rotation_of_;                         // per operation
   std::vector<size_t> table_of_;                         // per operation: the first one with the same floats
   std::vector<std::vector<std::vector<Piece>>> pieces_;  // [operation][thread], for one token
-  std::vector<Row> rows_;      // of this step
-  std::vector<Strip> strips_;  // of this step, the dearest first
-  int64_t wanted_ = 0;         // rows whose logits are wanted
+  std::vector<Row> rows_;                                // of this step
+  std::vector<Strip> strips_;                            // of this step, the dearest first
+  int64_t wanted_ = 0;                                   // rows whose logits are wanted
   Memory<float> arena_;
   Memory<int8_t> quads_;
   Memory<float> scales_;

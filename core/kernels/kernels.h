@@ -12,9 +12,10 @@ namespace scrimp {
 constexpr int64_t kTileRows = 16;     // rows interleaved in one tile
 constexpr int64_t kVectorBytes = 64;  // 16 rows x 4 bytes
 constexpr int64_t kTokenBlock = 12;   // tokens interleaved in one block of activations
-constexpr int64_t kPagePositions = 64;  // of a sequence, whose keys and values lie together
 constexpr int64_t kPanelCols =
     2560;  // inputs decoded at a time by the many-token products (multiple of 20, 64 and 256)
+
+constexpr int64_t kPagePositions = 64;  // of a sequence, whose keys and values lie together
 
 // How the codes of a matrix are stored. `bits` in Matrix tells the width of kInt.
 enum class Element : int32_t { kF32 = 0, kF16 = 1, kBf16 = 2, kInt = 3, kTernary = 4, kBinary = 5 };
@@ -83,10 +84,10 @@ struct Activations {
 // The head geometry of one attention call, of tokens of one sequence; see `attention` below.
 struct Attention {
   int64_t heads, kv_heads, head_dim;
-  int64_t start;     // position of token 0 of this call; token t attends to positions 0 .. start + t
-  int64_t tokens;    // T
-  float scale;       // usually 1/sqrt(head_dim)
-  const float* q;    // [T][q_stride], head h at h*head_dim
+  int64_t start;   // position of token 0 of this call; token t attends to positions 0 .. start + t
+  int64_t tokens;  // T
+  float scale;     // usually 1/sqrt(head_dim)
+  const float* q;  // [T][q_stride], head h at h*head_dim
   int64_t q_stride;
   CacheType cache;
   int64_t row_bytes;           // of one head and position
