@@ -16,6 +16,8 @@ constexpr int64_t kPagePositions = 64;  // of a sequence, whose keys and values 
 constexpr int64_t kPanelCols =
     2560;  // inputs decoded at a time by the many-token products (multiple of 20, 64 and 256)
 
+constexpr int64_t kPagePositions = 64;  // of a sequence, whose keys and values lie together
+
 // How the codes of a matrix are stored. `bits` in Matrix tells the width of kInt.
 enum class Element : int32_t { kF32 = 0, kF16 = 1, kBf16 = 2, kInt = 3, kTernary = 4, kBinary = 5 };
 
