@@ -9,10 +9,9 @@
 
 namespace scrimp {
 
-constexpr int64_t kTileRows = 16;       // rows interleaved in one tile
-constexpr int64_t kVectorBytes = 64;    // 16 rows x 4 bytes
-constexpr int64_t kTokenBlock = 12;     // tokens interleaved in one block of activations
-constexpr int64_t kPagePositions = 64;  // of a sequence, whose keys and values lie together
+constexpr int64_t kTileRows = 16;     // rows interleaved in one tile
+constexpr int64_t kVectorBytes = 64;  // 16 rows x 4 bytes
+constexpr int64_t kTokenBlock = 12;   // tokens interleaved in one block of activations
 constexpr int64_t kPanelCols =
     2560;  // inputs decoded at a time by the many-token products (multiple of 20, 64 and 256)
 
