@@ -26,9 +26,9 @@ PROCESSORS = {
     "cortex-a76": ["scalar", "neon", "neon_dotprod"],
     "max": ["scalar", "neon", "neon_dotprod", "neon_i8mm"],
 }
-KERNELS = {"activation", "add", "attention", "attention_pieces", "cholesky", "divergence", "gram", "integer_product", "layer_norm", "linear_f32",
-           "linear_int8", "linear_int8_exact", "log_sum_exp", "quantize", "requantize", "rms_norm", "rope", "softcap", "sweep",
-           "swiglu", "to_codes", "to_f16", "weighted_sums"}  # fmt: skip
+KERNELS = {"activation", "add", "attention", "attention_pieces", "cholesky", "divergence", "gram", "integer_product",
+           "layer_norm", "linear_f32", "linear_int8", "linear_int8_exact", "log_sum_exp", "quantize", "requantize",
+           "rms_norm", "rope", "softcap", "sweep", "swiglu", "to_codes", "to_f16", "weighted_sums"}  # fmt: skip
 
 
 def own_flags():

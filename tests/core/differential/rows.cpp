@@ -48,8 +48,7 @@ void check_swiglu(Check& c, int64_t n) {
 
 // What no bound is derived for here: as the scalar kernel in double precision, within what curves.inl promises.
 void check_curves(Check& c, int64_t n) {
-  auto x = guarded(row_of(c, n, c.random.one_of({1.0, 4.0}))), w = guarded(row_of(c, n)),
-             b = guarded(row_of(c, n));
+  auto x = guarded(row_of(c, n, c.random.one_of({1.0, 4.0}))), w = guarded(row_of(c, n)), b = guarded(row_of(c, n));
   Guarded<float> got(n), exact(n);
   for (Curve curve : {Curve::kGelu, Curve::kGeluTanh, Curve::kRelu2}) {
     c.kernels.activation(curve, x.data(), nullptr, n, got.data());
