@@ -5,6 +5,7 @@ Buffers end where memory ends, so a kernel that reads or writes too far is caugh
 the wheel is compiled and runs ten times as many cases.
 """
 
+import fcntl
 import hashlib
 import os
 import re
@@ -49,6 +50,14 @@ def compiled(source, to):
     return to
 
 
+def built(out):
+    largest_first = sorted(sources(), key=lambda path: -path.stat().st_size)
+    with ThreadPoolExecutor(2) as pool:
+        objects = pool.map(lambda path: compiled(path, out / f"{path.parent.name}_{path.stem}.o"), largest_first)
+    subprocess.run([COMPILER, "-static", *objects, "-o", out / "differential"], check=True)
+    return out / "differential"
+
+
 @pytest.fixture(scope="module")
 def program(request, tmp_path_factory):
     """The compiled comparison, kept until a source changes."""
@@ -60,17 +69,12 @@ def program(request, tmp_path_factory):
     for path in [*sources(), *texts]:
         seen.update(path.read_bytes())
     kept = Path(request.config.cache.mkdir("aarch64")) / seen.hexdigest()[:16]
-    if not kept.exists():
-        out = tmp_path_factory.mktemp("aarch64")
-        largest_first = sorted(sources(), key=lambda path: -path.stat().st_size)
-        with ThreadPoolExecutor(2) as pool:
-            objects = list(
-                pool.map(lambda path: compiled(path, out / f"{path.parent.name}_{path.stem}.o"), largest_first)
-            )
-        subprocess.run([COMPILER, "-static", *objects, "-o", out / "differential"], check=True)
-        for old in kept.parent.iterdir():
-            old.unlink()
-        shutil.move(out / "differential", kept)
+    with (kept.parent / "lock").open("w") as lock:  # one worker of pytest compiles, the others wait
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            for old in kept.parent.glob("????????????????"):
+                old.unlink()
+            shutil.move(built(tmp_path_factory.mktemp("aarch64")), kept)
     return kept
 
 

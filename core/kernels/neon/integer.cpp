@@ -1,4 +1,5 @@
 #include <arm_neon.h>
+#include <string.h>
 
 #include "kernels/neon/isa.h"
 
@@ -37,14 +38,15 @@ inline Sixteen add(Sixteen a, Sixteen b) {
 
 // total + both products of the pair at `inputs` and of each pair of w
 inline Sixteen add_products(Sixteen total, Pairs w, const int16_t* inputs) {
-  const int16x4_t x = vset_lane_s16(inputs[1], vdup_n_s16(inputs[0]), 1);
+  int32_t pair;
+  memcpy(&pair, inputs, sizeof pair);
+  const int16x4_t x = vreinterpret_s16_s32(vdup_n_s32(pair));
   for (int i = 0; i < 2; ++i) {
-    for (int part = 0; part < 2; ++part) {
-      const int16x8_t of = w.v[i].val[part];
-      const int16x4_t one = part == 0 ? vdup_lane_s16(x, 0) : vdup_lane_s16(x, 1);
-      total.v[2 * i] = vmlal_s16(total.v[2 * i], vget_low_s16(of), one);
-      total.v[2 * i + 1] = vmlal_high_s16(total.v[2 * i + 1], of, vcombine_s16(one, one));
-    }
+    const int16x8_t one = w.v[i].val[0], other = w.v[i].val[1];
+    total.v[2 * i] = vmlal_lane_s16(total.v[2 * i], vget_low_s16(one), x, 0);
+    total.v[2 * i] = vmlal_lane_s16(total.v[2 * i], vget_low_s16(other), x, 1);
+    total.v[2 * i + 1] = vmlal_high_lane_s16(total.v[2 * i + 1], one, x, 0);
+    total.v[2 * i + 1] = vmlal_high_lane_s16(total.v[2 * i + 1], other, x, 1);
   }
   return total;
 }

@@ -105,10 +105,12 @@ SCRIMP_INLINE Floats tile_of_trits(const Matrix& w, const Pieces& token, int64_t
     each<8>([&](auto n) __attribute__((always_inline)) {
       constexpr int kFirst = n.value * 5;
       const int8x16_t inputs[2] = {vld1q_s8(x + 4 * kFirst), vld1q_s8(x + 4 * kFirst + 16)};
+      Dot sum = out.sum;  // a value, not memory: else GCC stores each product
       trits(p + n.value * kVectorBytes, [&](auto r, auto t, uint8x16_t codes) __attribute__((always_inline)) {
         constexpr int kLane = t.value % 4;  // of `inputs`, which begin with the first quad of the vector
-        out.sum.template add_apart<r.value, (kFirst + t.value) % 8, kMostTrit, kLane>(codes, inputs[t.value / 4]);
+        sum.template add_apart<r.value, (kFirst + t.value) % 8, kMostTrit, kLane>(codes, inputs[t.value / 4]);
       });
+      out.sum = sum;
       if constexpr (kFirst / 8 != (kFirst + 5) / 8) boundary();
     });
     p += 8 * kVectorBytes;

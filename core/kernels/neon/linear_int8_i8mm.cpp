@@ -57,6 +57,11 @@ struct Block {
         rows[r.value] = vreinterpretq_s8_u8(vld1q_u8(codes + 16 * r.value));
       });
       each<kPairs>([&](auto p) __attribute__((always_inline)) {
+        // Not before the pair before the last one is done: GCC 12 otherwise has all pairs in registers and spills sums.
+        if constexpr (p.value >= 2) {
+          constexpr int kDone = p.value - 2;
+          asm("" : "+r"(x), "+w"(found[0][kDone]), "+w"(found[1][kDone]), "+w"(found[2][kDone]), "+w"(found[3][kDone]));
+        }
         const int8x16_t inputs = vld1q_s8(x + 16 * p.value);
         each<2 * kRows>([&](auto r) __attribute__((always_inline)) {
           found[r.value][p.value] = vmmlaq_s32(found[r.value][p.value], rows[r.value], inputs);

@@ -160,7 +160,7 @@ SCRIMP_INLINE void trits(const uint8_t* p, F f) {
     const uint8x16_t rest = vmlsq_u8(bytes, quotient, vdupq_n_u8(27));
     each<5>([&](auto t) __attribute__((always_inline)) {
       if constexpr (t.value < 3)
-        f(i, t, vqtbl2q_u8({{vld1q_u8(kTrits[t.value]), vld1q_u8(kTrits[t.value] + 16)}}, rest));
+        f(i, t, vqtbl2q_u8(vld1q_u8_x2(kTrits[t.value]), rest));
       else
         f(i, t, vqtbl1q_u8(vld1q_u8(kTrits[t.value]), quotient));
     });
