@@ -37,6 +37,17 @@ def test_the_longest_beginning_is_found():
     assert pages.find([9]) == pages.find([]) == ([], 0)
 
 
+def test_a_text_of_thousands_of_pages_is_forgotten_at_once():
+    pages = Pages(5000)
+    chain = filled(pages, *[[i] * PAGE for i in range(5000)])
+    release(pages, chain[1:])
+    pages.cut(chain[0], PAGE - 1)
+    assert pages.find([0] * PAGE + [1] * PAGE) == (chain[:1], PAGE - 1)
+    assert pages.available == 4999
+    pages.release(chain[0])
+    assert len({pages.take(ROOT) for _ in range(5000)}) == 5000
+
+
 def test_pages_of_the_tree_are_kept_until_they_are_needed_the_ends_first():
     pages = Pages(4)
     old, new = (

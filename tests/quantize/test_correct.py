@@ -7,8 +7,10 @@ from tests.cli.tiny_model import write_tiny_model
 
 import scrimp
 from scrimp.errors import GoalNotMet
-from scrimp.quantize import correct
+from scrimp.quantize import correct, job, sensitivity
 from scrimp.quantize.correct import stored_divergence
+from scrimp.quantize.job import prepare
+from scrimp.quantize.wish import Wish
 from scrimp.sources import open_source
 
 
@@ -28,6 +30,18 @@ def test_the_store_loses_no_more_than_was_asked_for(model, tmp_path, goal):
     with open_source(model) as source:
         assert 0 < stored_divergence(source, tmp_path / "out") <= goal
     assert any("measured on a text that calibrated nothing" in note for note in report.notes)
+
+
+def test_sensitivities_measured_on_another_text_are_measured_again(model, tmp_path, monkeypatch):
+    def kept():
+        with prepare(model, Wish(kl=0.01)).source:
+            return {path.name for path in (tmp_path / "cache" / "sensitivities").iterdir()}
+
+    first = kept()
+    assert len(first) == 1
+    assert kept() == first
+    monkeypatch.setattr(job, "probe_windows", lambda source: sensitivity.probe_windows(source) + 1)
+    assert kept() > first
 
 
 def test_a_store_that_misses_is_made_again_for_less(model, tmp_path, monkeypatch):

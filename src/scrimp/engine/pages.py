@@ -147,13 +147,15 @@ class Pages:
 
     def _forget(self, page: int) -> None:
         """Out of the tree, with all that follows. Nobody uses them: who uses a page uses all before it."""
-        assert page not in self._users, "a page in use is never forgotten"
-        for after in list(self._after.pop(page, ())):
-            self._forget(after)
-        before = self._nodes.pop(page).before
+        before = self._nodes[page].before
         if before in self._after:
             del self._after[before][page]
             if not self._after[before]:
                 del self._after[before]
-        self._spare.pop(page, None)
-        self._free.append(page)
+        going = [page]
+        for one in going:  # it grows: a long text is a chain of thousands of pages
+            assert one not in self._users, "a page in use is never forgotten"
+            going.extend(self._after.pop(one, ()))
+            del self._nodes[one]
+            self._spare.pop(one, None)
+        self._free.extend(reversed(going))

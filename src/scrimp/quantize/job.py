@@ -112,10 +112,12 @@ def _solve(
         )
         return plan, (f"{why}, so nothing was measured: one format for the whole body",), None
     surveyed = _survey(source, wish, progress) if wish.pack else None
+    windows = probe_windows(source)
+    remembered = _remembered(source, "sensitivities", Calibration(windows, ()).identity)
     spender = Spender(
-        source, probe_windows(source), overhead.file_bytes if surveyed is None else overhead.around_packed,
+        source, windows, overhead.file_bytes if surveyed is None else overhead.around_packed,
         method_name=wish.method, embedding=wish.ends, rules=wish.parsed_rules,
-        remembered=_remembered(source, "sensitivities"), surveyed=surveyed, progress=progress,
+        remembered=remembered, surveyed=surveyed, progress=progress,
     )  # fmt: skip
     if limit is not None:
         spent = spender.within(limit)
@@ -139,8 +141,8 @@ def _survey(source: Source, wish: Wish, progress: Progress) -> dict[str, Surveye
     return found
 
 
-def _remembered(source: Source, kind: str, identity: str = "") -> Path:
-    """Where measurements of this very source are kept."""
+def _remembered(source: Source, kind: str, identity: str) -> Path:
+    """Where measurements of this very source are kept, made on the tokens that have this ``identity``."""
     shapes = {name: info.shape for name, info in source.tensors.items()}
     return cache_directory() / kind / f"{documents.fingerprint(source, plans.Plan(shapes, {}), identity)}.json"
 

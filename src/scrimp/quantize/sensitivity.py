@@ -156,7 +156,7 @@ def probe_windows(source: Source, text: str | None = None) -> NDArray[np.int32]:
     count = min(WINDOWS, len(tokens) // body)
     if count == 0:
         raise Refused(
-            f"The calibration text that ships with scrimp has {len(tokens):,} tokens for this model: not {body:,}.",
+            f"The text that ships with scrimp has {len(tokens):,} tokens for this model, fewer than {body:,}.",
             hint="use --format: without text no sensitivity can be measured",
         )
     begins = [at * (len(tokens) - body) // max(1, count - 1) for at in range(count)]

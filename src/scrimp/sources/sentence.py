@@ -43,9 +43,9 @@ def _pooling(directory: Path) -> str:
     path = directory / MODULES
     check_regular(path)
     try:
-        modules = json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size < 100_000 else None
-        kinds = [str(module["type"]).rpartition(".")[2] for module in modules]  # type: ignore[union-attr]
-        folders = {kind: str(module.get("path", "")) for kind, module in zip(kinds, modules, strict=True)}  # type: ignore[arg-type]
+        modules: Any = json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size < 100_000 else None
+        kinds = [str(module["type"]).rpartition(".")[2] for module in modules]
+        folders = {kind: str(module.get("path", "")) for kind, module in zip(kinds, modules, strict=True)}
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
         raise Refused(f"{path} is no list of modules.", hint="the file is damaged") from None
     if other := [kind for kind in kinds if kind not in _KNOWN]:

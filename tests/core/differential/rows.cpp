@@ -46,7 +46,7 @@ void check_swiglu(Check& c, int64_t n) {
   }
 }
 
-// What no bound is derived for here: as the scalar kernel in double precision, within what curves.inl promises.
+// As the scalar kernel in double precision makes them, within what curves.inl and pointwise.inl promise.
 void check_curves(Check& c, int64_t n) {
   auto x = guarded(row_of(c, n, c.random.one_of({1.0, 4.0}))), w = guarded(row_of(c, n)), b = guarded(row_of(c, n));
   Guarded<float> got(n), exact(n);
