@@ -3,7 +3,7 @@
     python bench/beside_llama_quantize.py ../shared/data/text/wikitext2_valid.txt [--ours METHOD] [--work DIR]
 
 Both start from the model's weights decoded to float32, written as a GGUF for llama.cpp. Its importance matrix is made
-from the text that calibrates ours: what ships with scrimp, without the part that losses are measured on. What it writes
+from the text that calibrates ours, all of it. What it writes
 is read by scrimp, and all models are evaluated in float32 arithmetic, so that only the weights differ; ours is measured
 also as it runs, with int8 activations.
 
@@ -26,11 +26,9 @@ from typing import Any
 import numpy as np
 
 import scrimp
-from scrimp.calibrate.windows import RESERVED
 from scrimp.engine import Arithmetic
 from scrimp.measure.evaluate import Evaluation, evaluate_all
-from scrimp.measure.windows import default_text
-from scrimp.model import Model
+from scrimp.measure.windows import calibration_text
 from scrimp.sources.pull import locate
 
 TYPES = ("Q4_K_M", "Q3_K_M", "Q2_K", "IQ3_XXS", "IQ2_M")
@@ -90,20 +88,13 @@ def write_float_gguf(source: Path, out: Path) -> None:
     out.with_suffix(".new").replace(out)
 
 
-def calibration_text(model: Model) -> str:
-    """What calibrates ours: the shipped text from token ``RESERVED`` on."""
-    tokens = model.tokenizer.encode(default_text(), add_bos=False)
-    return model.tokenizer.decode(tokens[RESERVED:])
-
-
 def theirs(original: Path, work: Path, binaries: Path, threads: int, chunks: int) -> dict[str, Path]:
     """What llama.cpp makes of the model: type → GGUF; ``chunks`` windows of the text for its importance matrix."""
     floats, matrix, text = work / "f32.gguf", work / "imatrix.gguf", work / "calibration.txt"
     if not floats.exists():
         write_float_gguf(original, floats)
     if not matrix.exists():
-        with scrimp.open(original) as model:
-            text.write_text(calibration_text(model), encoding="utf-8")
+        text.write_text(calibration_text(), encoding="utf-8")
         new = work / "imatrix.new.gguf"
         run([str(binaries / "llama-imatrix"), "-m", str(floats), "-f", str(text), "-o", str(new), "-c", str(WINDOW),
              "-b", str(WINDOW), "-t", str(threads), "--no-ppl", "--chunks", str(chunks)])  # fmt: skip

@@ -7,7 +7,6 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
-#include <cfloat>
 #include <stdexcept>
 #include <string>
 #include <tuple>
@@ -17,9 +16,11 @@
 #include "bind_coding.h"
 #include "bind_integer.h"
 #include "bind_measuring.h"
+#include "bind_memory.h"
 #include "bind_rounding.h"
 #include "dispatch.h"
 #include "engine.h"
+#include "op_checks.h"
 #include "packing.h"
 #include "score.h"
 
@@ -161,12 +162,6 @@ Array<float> decode_rows(const HeldMatrix& held, int64_t begin, int64_t end) {
   return out;
 }
 
-void check_activations(const Op& op, int64_t block) {
-  require(block >= kLeastBlock && block % kLeastBlock == 0, "a block of activations is a multiple of 32 inputs");
-  for (float scale : op.floats)
-    require(scale >= FLT_MIN && scale <= FLT_MAX / 127.0F, "an activation scale is no positive number");
-}
-
 // One product by itself, for the kernel tests and benchmarks: x (T, K) -> y (T, N).
 Array<float> linear(const HeldMatrix& held, nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu> x,
                     const std::string& isa, bool float_arithmetic, int64_t activation_block, float input_scale) {
@@ -204,46 +199,10 @@ struct PyEngine {
 
 int64_t checked_vocab(const std::vector<Op>& ops, const std::vector<Matrix>& matrices) {
   for (const Op& op : ops) {
-    if (op.kind == OpKind::kEmbed) return matrices.at(static_cast<size_t>(op.weights.at(0))).rows;
+    if (op.kind == OpKind::kEmbed && op.ints.at(0) == static_cast<int64_t>(LookUp::kToken))
+      return matrices.at(static_cast<size_t>(op.weights.at(0))).rows;
   }
   return 0;
-}
-
-// Rotations and selections carry their tables with them.
-void check_side_op(const Op& op, const std::vector<Buffer>& buffers) {
-  if (op.kind != OpKind::kHadamard && op.kind != OpKind::kSelect) return;
-  const int64_t width = buffers.at(static_cast<size_t>(op.inputs.at(0))).width;
-  require(buffers.at(static_cast<size_t>(op.outputs.at(0))).width == width, "a rotation keeps the width");
-  if (op.kind == OpKind::kSelect) {
-    require(buffers.at(static_cast<size_t>(op.outputs.at(1))).width == static_cast<int64_t>(op.ints.size()),
-            "a number for every channel that is picked");
-    for (int64_t channel : op.ints) require(channel >= 0 && channel < width, "a channel is out of range");
-    return;
-  }
-  require(op.ints.size() == 2 && op.ints[1] > 0 && width % op.ints[1] == 0, "a rotation cuts its width into equals");
-  const int64_t stretch = width / op.ints[1], odd = stretch / (stretch & -stretch);
-  require(static_cast<int64_t>(op.floats.size()) == stretch + odd, "a rotation needs its signs and its mix");
-}
-
-std::vector<CacheShape> checked_caches(const std::vector<std::pair<int64_t, int64_t>>& caches, int type,
-                                       int block_log2) {
-  require(type >= 0 && type <= 3 && block_log2 >= 5 && block_log2 <= 30, "no such cache");
-  std::vector<CacheShape> shapes;
-  for (const auto& [heads, dim] : caches) {
-    require(heads > 0 && dim > 0 && heads <= 1 << 16 && dim <= 1 << 16, "a cache has 1 … 2^16 heads and numbers");
-    shapes.push_back({heads, dim});
-  }
-  return shapes;
-}
-
-int64_t page_bytes(const std::vector<std::pair<int64_t, int64_t>>& caches, int type, int block_log2) {
-  return page_layout(checked_caches(caches, type, block_log2), static_cast<CacheType>(type), block_log2).bytes;
-}
-
-// Numbered with int32, and so many that their bytes can be counted.
-void check_pages(int64_t bytes, int64_t pages) {
-  require(pages >= 0 && pages < (int64_t{1} << 31) && bytes <= (int64_t{1} << 62) / (pages + 1),
-          "so many pages cannot be");
 }
 
 void init_engine(PyEngine* self, const std::vector<OpTuple>& tuples,
@@ -269,8 +228,11 @@ void init_engine(PyEngine* self, const std::vector<OpTuple>& tuples,
     const auto array = nb::cast<Floats>(vector);
     plain_vectors.push_back({array.data(), static_cast<int64_t>(array.size())});
   }
-  for (const Op& op : ops)
+  for (const Op& op : ops) {
+    check_numbers(op, plain, plain_vectors, buffers, context);
     if (op.kind == OpKind::kLinear) check_activations(op, activation_block);
+  }
+  collapse(plain);
   new (self) PyEngine{matrices, nullptr, checked_vocab(ops, plain), output, buffers, {}};
   self->held.insert(self->held.end(), vectors.begin(), vectors.end());
   self->engine = std::make_unique<Engine>(std::move(ops), buffers, arena, output, std::move(plain),

@@ -1,14 +1,16 @@
 // Measuring the machine, and a last word where it fails, for Python, beside bind.cpp.
 #include "bind_measuring.h"
 
+#include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 #include <signal.h>
 #include <unistd.h>
 
+#include <string>
 #include <vector>
 
 #include "bind_checks.h"
-#include "score.h"
+#include "ceilings.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -16,11 +18,25 @@ using namespace nb::literals;
 namespace scrimp {
 namespace {
 
-std::vector<double> bandwidth(int64_t bytes, int threads, int repeats) {
-  require(bytes >= 4096 && threads > 0 && threads <= 1024 && repeats > 0, "settings out of range");
+std::vector<double> bandwidth(int64_t bytes, int threads, int repeats, int64_t least, const std::string& isa) {
+  require(bytes / 512 >= threads && threads > 0 && threads <= 1024 && repeats > 0 && least >= 0 && least <= 1 << 30,
+          "settings out of range");
+  const Kernels& kernels = pick(isa.empty() ? available_isas().back() : isa);
+  const Kernels& reader = kernels.read != nullptr ? kernels : kScalarKernels;
   std::vector<double> out(static_cast<size_t>(repeats));
   nb::gil_scoped_release release;
-  read_bandwidth(bytes, threads, repeats, out.data());
+  read_bandwidth(reader, bytes, least, threads, repeats, out.data());
+  return out;
+}
+
+std::vector<double> measure_peak(const std::string& numbers, int threads, int repeats, const std::string& isa) {
+  require((numbers == "int8" || numbers == "f32") && threads > 0 && threads <= 1024 && repeats > 0,
+          "settings out of range");
+  const Kernels& kernels = pick(isa);
+  const auto kernel = numbers == "int8" ? kernels.int8_peak : kernels.f32_peak;
+  std::vector<double> out(static_cast<size_t>(kernel == nullptr ? 0 : repeats));
+  nb::gil_scoped_release release;
+  if (kernel != nullptr) peak(kernel, threads, repeats, out.data());
   return out;
 }
 
@@ -43,7 +59,10 @@ void explain_bus_errors() {
 void bind_measuring(nb::module_& m) {
   m.def("explain_bus_errors", &explain_bus_errors,
         "From now on a file that shrinks under a mapping ends the process in words.");
-  m.def("read_bandwidth", &bandwidth, "bytes"_a, "threads"_a, "repeats"_a = 5);
+  m.def("read_bandwidth", &bandwidth, "bytes"_a, "threads"_a, "repeats"_a = 5, "least"_a = 0, "isa"_a = "",
+        "GB/s of plain reading, one figure per repeat; each thread reads its part until it has read `least` bytes.");
+  m.def("peak", &measure_peak, "numbers"_a, "threads"_a, "repeats"_a, "isa"_a,
+        "G multiply-adds a second of int8 or f32 in registers, one figure per repeat; none where it is not known.");
 }
 
 }  // namespace scrimp

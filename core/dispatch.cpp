@@ -2,6 +2,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 
 namespace scrimp {
@@ -48,6 +50,31 @@ bool has_avx512() {
          (cpu().leaf7_ecx & kVbmi);
 }
 
+#elif defined(__aarch64__)
+
+// Advanced SIMD itself is part of every such processor. What the compiler may use anyway is there, too.
+#if defined(__linux__)
+bool kernel_reports(unsigned long type, unsigned long bit) { return (getauxval(type) & bit) != 0; }
+#else
+bool kernel_reports(unsigned long, unsigned long) { return false; }
+#endif
+
+bool has_dotprod() {
+#if defined(__ARM_FEATURE_DOTPROD)
+  return true;
+#else
+  return kernel_reports(16, 1UL << 20);  // AT_HWCAP, HWCAP_ASIMDDP
+#endif
+}
+
+bool has_i8mm() {
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+  return has_dotprod();
+#else
+  return has_dotprod() && kernel_reports(26, 1UL << 13);  // AT_HWCAP2, HWCAP2_I8MM
+#endif
+}
+
 #endif
 
 std::vector<std::string> find_isas() {
@@ -55,6 +82,10 @@ std::vector<std::string> find_isas() {
 #if defined(__x86_64__)
   if (has_avx2()) isas.emplace_back("avx2");
   if (has_avx512()) isas.emplace_back("avx512");
+#elif defined(__aarch64__)
+  isas.emplace_back("neon");
+  if (has_dotprod()) isas.emplace_back("neon_dotprod");
+  if (has_i8mm()) isas.emplace_back("neon_i8mm");
 #endif
   return isas;
 }
@@ -73,6 +104,10 @@ const Kernels* kernels_for(const std::string& isa) {
 #if defined(__x86_64__)
     if (isa == "avx2") return &kAvx2Kernels;
     if (isa == "avx512") return &kAvx512Kernels;
+#elif defined(__aarch64__)
+    if (isa == "neon") return &kNeonKernels;
+    if (isa == "neon_dotprod") return &kNeonDotprodKernels;
+    if (isa == "neon_i8mm") return &kNeonI8mmKernels;
 #endif
   }
   return nullptr;
@@ -96,6 +131,10 @@ std::vector<std::string> cpu_features() {
   add(c.leaf71_eax & (1u << 5), "avx512_bf16");
   add(c.saves_ymm, "os_saves_ymm");
   add(c.saves_zmm, "os_saves_zmm");
+#elif defined(__aarch64__)
+  features.emplace_back("asimd");
+  if (has_dotprod()) features.emplace_back("asimddp");
+  if (has_i8mm()) features.emplace_back("i8mm");
 #endif
   return features;
 }

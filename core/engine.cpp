@@ -1,14 +1,8 @@
 #include "engine.h"
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
-#include <new>
 #include <utility>
 
 #include "packing.h"
@@ -23,9 +17,8 @@ int64_t tile_bytes(const Matrix& w) {
          w.groups * kTileRows * scale_bytes * (w.mins ? 2 : 1);
 }
 
-constexpr int64_t kPageSlack = 64;  // kernels may read so much past the end
-constexpr size_t kHugePage = 1 << 21;
-constexpr int64_t kPieceBytes = 1 << 17;  // of weights claimed at a time for one token: a few microseconds
+constexpr int64_t kPageSlack = 64;                      // kernels may read so much past the end
+constexpr int64_t kPieceBytes[2] = {1 << 17, 1 << 19};  // of weights claimed at a time for one token, least and most
 
 }  // namespace
 
@@ -50,26 +43,14 @@ PageLayout page_layout(const std::vector<CacheShape>& caches, CacheType type, in
   return layout;
 }
 
-void Engine::Free::operator()(void* memory) const { std::free(memory); }
-
-template <typename T>
-Engine::Memory<T> Engine::allocate(int64_t count) {
-  // Large blocks come as untouched pages: a cache for a long context costs memory only as far as it is used.
-  const size_t bytes = static_cast<size_t>(round_up(std::max<int64_t>(count, 1) * static_cast<int64_t>(sizeof(T)), 64));
-  void* memory = nullptr;
-  if (posix_memalign(&memory, bytes < kHugePage ? 4096 : kHugePage, bytes) != 0) throw std::bad_alloc();
-#if defined(__linux__)
-  if (bytes >= kHugePage) madvise(memory, bytes, MADV_HUGEPAGE);  // fewer address translations, where it is granted
-#endif
-  return Memory<T>(static_cast<T*>(memory));
-}
-
 Engine::Engine(std::vector<Op> ops, std::vector<Buffer> places, int64_t arena_width, int output,
                std::vector<Matrix> matrices, std::vector<Vector> vectors, std::vector<CacheShape> caches,
                Settings settings, const Kernels& kernels)
     : ops_(std::move(ops)),
       places_(std::move(places)),
-      arena_width_(arena_width),
+      // an odd number of cache lines: the rows of a buffer, one per token, would else share few sets of the caches
+      arena_width_(round_up(arena_width, 16) / 16 % 2 == 0 ? round_up(arena_width, 16) + 16
+                                                           : round_up(arena_width, 16)),
       output_(output),
       matrices_(std::move(matrices)),
       vectors_(std::move(vectors)),
@@ -77,17 +58,17 @@ Engine::Engine(std::vector<Op> ops, std::vector<Buffer> places, int64_t arena_wi
       kernels_(kernels),
       caches_(std::move(caches)),
       layout_(page_layout(caches_, settings.cache, settings.cache_block_log2)),
-      pages_(allocate<uint8_t>(settings.pages * layout_.bytes + kPageSlack)),
+      pages_(allocate<uint8_t>(settings.pages * layout_.bytes + kPageSlack, true)),
       rotation_of_(ops_.size(), -1),
       table_of_(ops_.size(), 0),
       pieces_(ops_.size()),
-      arena_(allocate<float>(arena_width * settings.chunk)),
+      arena_(allocate<float>(arena_width_ * settings.chunk, true)),
       scratch_bytes_(static_cast<size_t>(round_up(static_cast<int64_t>(kernels.scratch_bytes), 4096))),
       scratch_(allocate<uint8_t>(static_cast<int64_t>(scratch_bytes_) * settings.threads)),
       stages_(2 * ops_.size() + 1, settings.threads),
       seconds_(static_cast<size_t>(settings.threads), std::vector<double>(ops_.size(), 0.0)),
       pool_(settings.threads) {
-  std::memset(arena_.get(), 0, static_cast<size_t>(arena_width * settings.chunk) * sizeof(float));
+  std::memset(arena_.get(), 0, static_cast<size_t>(arena_width_ * settings.chunk) * sizeof(float));
   // A step allocates nothing: what grows has its room from the beginning, touched when it is needed.
   rows_.reserve(static_cast<size_t>(settings.chunk));
   strips_.reserve(static_cast<size_t>(settings.chunk));
@@ -115,9 +96,9 @@ Engine::Engine(std::vector<Op> ops, std::vector<Buffer> places, int64_t arena_wi
   }
   const int64_t padded = round_up(widest + 64, 64);
   const int64_t blocks = (widest + kLeastBlock - 1) / kLeastBlock;
-  quads_ = allocate<int8_t>(padded * settings.chunk);
-  scales_ = allocate<float>(blocks * settings.chunk);
-  sums_ = allocate<int32_t>(blocks * settings.chunk);
+  quads_ = allocate<int8_t>(padded * settings.chunk, true);
+  scales_ = allocate<float>(blocks * settings.chunk, true);
+  sums_ = allocate<int32_t>(blocks * settings.chunk, true);
 }
 
 void Engine::copy_page(int64_t from, int64_t to) {
@@ -135,9 +116,10 @@ void Engine::deal_pieces(size_t index) {
     total += tile_count(w) * tile_bytes(w);
   }
   pieces_[index].resize(static_cast<size_t>(threads));
+  const int64_t piece_bytes = std::clamp(total / threads / 8, kPieceBytes[0], kPieceBytes[1]);
   for (size_t n = 0; n < op.weights.size(); ++n) {
     const Matrix& w = matrices_[static_cast<size_t>(op.weights[n])];
-    const int64_t bytes = tile_bytes(w), count = tile_count(w), few = std::max<int64_t>(1, kPieceBytes / bytes);
+    const int64_t bytes = tile_bytes(w), count = tile_count(w), few = std::max<int64_t>(1, piece_bytes / bytes);
     const auto border = [&](int64_t thread) {
       const int64_t at = total * thread / threads - before;
       return thread == threads ? count : std::clamp<int64_t>((at + bytes / 2) / bytes, 0, count);

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "kernels/kernels.h"
+#include "pages.h"
 #include "pool.h"
 #include "program.h"
 #include "stages.h"
@@ -96,14 +97,6 @@ class Engine {
   const Settings& settings() const { return settings_; }
 
  private:
-  struct Free {
-    void operator()(void* memory) const;
-  };
-  template <typename T>
-  using Memory = std::unique_ptr<T[], Free>;
-  template <typename T>
-  static Memory<T> allocate(int64_t count);  // page-aligned, not touched
-
   // cos and sin of position * frequency, filled as far as positions were used.
   struct Rotation {
     std::vector<float> frequencies;

@@ -13,11 +13,16 @@ enum class OpKind : int {
   kLinear = 2,
   kRope = 3,
   kAttention = 4,
-  kSwiglu = 5,
+  kActivation = 5,
   kAdd = 6,
   kHadamard = 7,
-  kSelect = 8
+  kSelect = 8,
+  kLayerNorm = 9,
+  kSoftcap = 10
 };
+
+// What an embedding looks up.
+enum class LookUp : int64_t { kToken = 0, kPosition = 1, kFirst = 2 };
 
 struct Op {
   OpKind kind;

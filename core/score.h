@@ -18,8 +18,4 @@ struct Scores {           // one value per row
 void score(const float* logits, const float* reference, const int32_t* targets, int64_t rows, int64_t vocab,
            const Scores& out, Pool& pool, const Kernels& kernels);
 
-// GB/s of plain reading: `threads` threads each stream their part of `bytes` bytes `repeats` times; one figure per
-// repeat.
-void read_bandwidth(int64_t bytes, int threads, int repeats, double* gb_per_s);
-
 }  // namespace scrimp

@@ -14,8 +14,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int64_t kPrefillTiles = 2;      // tiles claimed at a time when many tokens share them
-constexpr int64_t kAttentionTokens = 16;  // query tokens claimed at a time
+constexpr int64_t kPrefillTiles[2] = {2, 8};  // tiles claimed at a time when many tokens share them, least and most
+constexpr int64_t kAttentionTokens = 16;      // query tokens claimed at a time
 
 }  // namespace
 
@@ -139,11 +139,28 @@ void Engine::token_work(const Op& op, size_t index, const Step& step, int64_t ro
     const int64_t width = places_[static_cast<size_t>(op.outputs[0])].width;
     const auto in = [&](size_t i) { return row(op.inputs[i], step, t); };
     switch (op.kind) {
-      case OpKind::kEmbed:
-        decode_row(matrices_[static_cast<size_t>(op.weights[0])], rows_[static_cast<size_t>(t)].token, out);
+      case OpKind::kEmbed: {
+        const auto what = static_cast<LookUp>(op.ints[0]);
+        const Row& from = rows_[static_cast<size_t>(t)];
+        const int64_t looked_up = what == LookUp::kToken ? from.token : what == LookUp::kPosition ? from.position : 0;
+        decode_row(matrices_[static_cast<size_t>(op.weights[0])], looked_up, out);
+        if (const float scale = op.floats[0]; scale != 1.0F)
+          for (int64_t i = 0; i < width; ++i) out[i] *= scale;
         break;
-      case OpKind::kRmsNorm:
-        kernels_.rms_norm(in(0), vectors_[static_cast<size_t>(op.vectors[0])].data, op.floats[0], width, out);
+      }
+      case OpKind::kRmsNorm: {
+        const float* weight = vectors_[static_cast<size_t>(op.vectors[0])].data;
+        const int64_t stretch = width / op.ints[0];
+        for (int64_t i = 0; i < width; i += stretch)
+          kernels_.rms_norm(in(0) + i, weight, op.floats[1], op.floats[0], stretch, out + i);
+        break;
+      }
+      case OpKind::kLayerNorm:
+        kernels_.layer_norm(in(0), vectors_[static_cast<size_t>(op.vectors[0])].data,
+                            vectors_[static_cast<size_t>(op.vectors[1])].data, op.floats[0], width, out);
+        break;
+      case OpKind::kSoftcap:
+        kernels_.softcap(in(0), op.floats[0], width, out);
         break;
       case OpKind::kRope: {
         const Rotation& rotation = rotations_[static_cast<size_t>(rotation_of_[index])];
@@ -152,8 +169,8 @@ void Engine::token_work(const Op& op, size_t index, const Step& step, int64_t ro
         kernels_.rope(out, op.ints[0], op.ints[1], rotation.cos.data() + at, rotation.sin.data() + at);
         break;
       }
-      case OpKind::kSwiglu:
-        kernels_.swiglu(in(0), in(1), width, out);
+      case OpKind::kActivation:
+        kernels_.activation(static_cast<Curve>(op.ints[0]), in(0), op.inputs.size() > 1 ? in(1) : nullptr, width, out);
         break;
       case OpKind::kAdd:
         kernels_.add(in(0), in(1), width, out);
@@ -193,7 +210,8 @@ bool Engine::in_floats(int weight) const {
 Activations Engine::activations_of(const Op& op, int64_t rows) const {
   const int64_t cols = matrices_[static_cast<size_t>(op.weights[0])].cols;
   const float fixed = op.floats.empty() ? 0.0F : op.floats[0];
-  const int64_t shared = fixed > 0.0F ? cols : std::min(settings_.activation_block, cols);
+  const bool by_token = fixed > 0.0F || (!op.ints.empty() && op.ints[0] != 0);
+  const int64_t shared = by_token ? cols : std::min(settings_.activation_block, cols);
   // Products sum what a block of activations and a group of weights have in common before they scale it, so a block
   // lies in one group, and in one panel of the many-token products.
   const bool whole = (shared & (shared - 1)) == 0 && kPanelCols % shared == 0 &&
@@ -295,9 +313,14 @@ void Engine::linear(const Op& op, size_t index, const Step& step, int64_t rows, 
          [&](int q, int64_t piece) { multiply(queues[static_cast<size_t>(q)][static_cast<size_t>(piece)]); });
     return;
   }
+  // Several tiles in a piece share what is known of the activations; enough pieces remain to balance the threads.
+  const auto tiles_of = [&](size_t output) {
+    const int64_t count = tile_count(matrices_[static_cast<size_t>(op.weights[output])]);
+    return std::clamp(count / (8 * settings_.threads) / 2 * 2, kPrefillTiles[0], kPrefillTiles[1]);
+  };
   const auto pieces_of = [&](size_t output) {
     const int64_t count = tile_count(matrices_[static_cast<size_t>(op.weights[output])]);
-    return (count + kPrefillTiles - 1) / kPrefillTiles;
+    return (count + tiles_of(output) - 1) / tiles_of(output);
   };
   int64_t total = 0;
   for (size_t output = 0; output < op.weights.size(); ++output) total += pieces_of(output);
@@ -305,8 +328,8 @@ void Engine::linear(const Op& op, size_t index, const Step& step, int64_t rows, 
   work(index, thread, total, size, [&](int, int64_t piece) {
     size_t output = 0;
     for (; piece >= pieces_of(output); ++output) piece -= pieces_of(output);
-    const int64_t begin = piece * kPrefillTiles, count = tile_count(matrices_[static_cast<size_t>(op.weights[output])]);
-    multiply({static_cast<int>(output), begin, std::min(begin + kPrefillTiles, count)});
+    const int64_t tiles = tiles_of(output), count = tile_count(matrices_[static_cast<size_t>(op.weights[output])]);
+    multiply({static_cast<int>(output), piece * tiles, std::min((piece + 1) * tiles, count)});
   });
 }
 
@@ -331,6 +354,9 @@ void Engine::attention(const Op& op, size_t index, int thread) {
                       .kv_heads = kv_heads,
                       .head_dim = head_dim,
                       .start = strip.span->start,
+                      .window = op.ints[4],
+                      .causal = op.ints[5] != 0,
+                      .softcap = op.floats[1],
                       .tokens = strip.span->tokens,
                       .scale = op.floats[0],
                       .q = q + strip.row * arena_width_,

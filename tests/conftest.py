@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-ALL_ISAS = ("scalar", "avx2", "avx512")
+ARM = platform.machine() in ("aarch64", "arm64")
+ALL_ISAS = ("scalar", "neon", "neon_dotprod", "neon_i8mm") if ARM else ("scalar", "avx2", "avx512")
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

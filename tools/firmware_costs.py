@@ -144,6 +144,9 @@ def _others() -> Iterator[IntegerProgram]:
         (10, 1, 12, 5, 1),
         (6, 4, 4, 5, 4),
         (7, 12, 2, 1, 1),
+        (12, 4, 4, 3, 4),
+        (9, 6, 12, 3, 2),
+        (12, 1, 16, 3, 1),
     ):
         image, made = Image(side, side, channels), Image(side, side, n)
         yield _before_linear(
@@ -170,7 +173,7 @@ def measure(bench: Bench) -> dict[str, list[float]]:
         for n, k in SIZES:
             program = _linear(n, k, packing)
             counts = bench.counts(program, {"l": packing})
-            own = sum(counts.get(name, 0) for name in (*FUNCTIONS[packing], "__mulsi3"))
+            own = sum(counts.get(name, 0) for name in {*FUNCTIONS[packing], "__mulsi3"})
             seen = counts["scrimp_pixels"] + counts["model_run"]
             points.append((product_features(packing, n, k), own))
             linear.append(((1, n), sum(counts.values()) - own - seen))

@@ -81,10 +81,18 @@ struct Activations {
   int32_t* sums;
 };
 
+// The functions of `activation`, numbered as ACTIVATIONS in program.py.
+//   kSilu: x / (1 + exp(-x))   kGelu: x Phi(x), Phi the normal distribution   kRelu2: max(x, 0)^2
+//   kGeluTanh: x / 2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))
+enum class Curve : int32_t { kSilu = 0, kGelu = 1, kGeluTanh = 2, kRelu2 = 3 };
+
 // The head geometry of one attention call, of tokens of one sequence; see `attention` below.
 struct Attention {
   int64_t heads, kv_heads, head_dim;
   int64_t start;   // position of token 0 of this call; token t attends to positions 0 .. start + t
+  int64_t window;  // where not 0, to the last `window` of these only
+  bool causal;     // if not, all tokens attend to positions 0 .. start + tokens - 1; window is 0 then
+  float softcap;   // where not 0, a score s becomes softcap * tanh(s / softcap)
   int64_t tokens;  // T
   float scale;     // usually 1/sqrt(head_dim)
   const float* q;  // [T][q_stride], head h at h*head_dim
@@ -116,6 +124,8 @@ struct Rounding {
   const float* numbers;
   const uint16_t* codes;
 };
+
+constexpr int64_t kPeakOps = 1024;
 
 constexpr int64_t kGramTokens = 512;  // tokens whose products are summed in float32
 constexpr int64_t kGramCols = 64;
@@ -163,6 +173,14 @@ struct Requantizer {
 struct Kernels {
   const char* isa;
 
+  // What this instruction set can do at best, to hold kernels against; null where nobody measured.
+  //   read      every byte once, a multiple of 512 of them, 64-byte aligned; returns what depends on them all
+  //   int8_peak `rounds` times kPeakOps products of int8 numbers, summed in int32, all in registers
+  //   f32_peak  the same of float32 multiply-adds
+  uint64_t (*read)(const uint8_t* from, int64_t bytes);
+  int64_t (*int8_peak)(int64_t rounds);
+  int64_t (*f32_peak)(int64_t rounds);
+
   // Quantize token rows of x (row t at x + t*stride) of token blocks [block_begin, block_end) into `a`.
   //   scale = max|x| / 127 over each `scale_block` inputs, q = round-to-nearest-even(x / scale); all-zero block: scale
   //   0, q 0.
@@ -186,10 +204,14 @@ struct Kernels {
 
   size_t scratch_bytes;
 
-  // y = x * weight / sqrt(mean(x^2) + eps)   for one row of n values. x == y allowed.
-  void (*rms_norm)(const float* x, const float* weight, float eps, int64_t n, float* y);
-  // y = silu(gate) * up
-  void (*swiglu)(const float* gate, const float* up, int64_t n, float* y);
+  // y = x * (offset + weight) / sqrt(mean(x^2) + eps)   for one row of n values. x == y allowed.
+  void (*rms_norm)(const float* x, const float* weight, float offset, float eps, int64_t n, float* y);
+  // y = (x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps) * weight + bias   for one row of n values. x == y allowed.
+  void (*layer_norm)(const float* x, const float* weight, const float* bias, float eps, int64_t n, float* y);
+  // y = curve(x) * times, or curve(x) where times is null
+  void (*activation)(Curve curve, const float* x, const float* times, int64_t n, float* y);
+  // y = cap * tanh(x / cap). x == y allowed.
+  void (*softcap)(const float* x, float cap, int64_t n, float* y);
   void (*add)(const float* a, const float* b, int64_t n, float* y);
   // Rotate one row of `heads` heads in place, two halves per head (Hugging Face order):
   //   (a, b) = (x[i], x[i + D/2]) -> (a cos_i - b sin_i, b cos_i + a sin_i)
@@ -204,8 +226,9 @@ struct Kernels {
   // only the scale is beyond f16), codes 0, so that whatever reads it is NaN.
   void (*to_codes)(const float* x, int64_t n, CacheType type, int64_t block, uint8_t* codes, uint16_t* scales,
                    int64_t scale_stride);
-  // Query heads [head_begin, head_end) of tokens [token_begin, token_end): softmax(scale * q k^T) v with a causal mask,
-  // online softmax over blocks of positions; no T x T matrix. Query head h reads key/value head h / (heads / kv_heads).
+  // Query heads [head_begin, head_end) of tokens [token_begin, token_end): softmax(scale * q k^T) v masked as Attention
+  // says, online softmax over blocks of positions; no T x T matrix. Query head h reads key/value head h / (heads /
+  // kv_heads).
   void (*attention)(const Attention& a, int64_t head_begin, int64_t head_end, int64_t token_begin, int64_t token_end,
                     uint8_t* scratch);
   // Natural log of sum(exp(x)) over n values, and the index of the largest (first one of equals).
@@ -256,6 +279,10 @@ extern const Kernels kScalarKernels;
 #if defined(__x86_64__)
 extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512Kernels;
+#elif defined(__aarch64__)
+extern const Kernels kNeonKernels;
+extern const Kernels kNeonDotprodKernels;
+extern const Kernels kNeonI8mmKernels;
 #endif
 
 }  // namespace scrimp

@@ -57,10 +57,10 @@ class Model:
     ) -> None:
         """Without an ``arithmetic`` the model runs as it was made to: "int8-static" where it brings the ranges of its
         activations, else "int8"."""
-        parsed, plain = models.build(source.config)
+        self.parsed, plain = models.build(source.config)
         shapes = {name: info.shape for name, info in source.tensors.items()}
         self.program = attach(plain, shapes, lambda name: np.asarray(source.read(name), np.float32))
-        longest: int = parsed.context
+        longest: int = self.parsed.context
         if context is not None and not 1 <= context <= longest:
             raise UsageError(
                 f"A context of {context:,} is out of range.", hint=f"this model was made for 1 … {longest:,}"
@@ -120,7 +120,12 @@ class Model:
 
     @property
     def vocab_size(self) -> int:
-        return self.engine.vocab
+        return self.parsed.vocab if self.encodes else self.engine.vocab
+
+    @property
+    def encodes(self) -> bool:
+        """Do texts become vectors, and no further text?"""
+        return self.program.head is None
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -130,12 +135,14 @@ class Model:
 
     def step(self, tokens: Sequence[int], start: int) -> F32:
         """Logits ``(V,)`` after ``tokens`` at positions ``start …``; earlier positions must have been run before."""
+        self._check_writes()
         ids = check_tokens(tokens, start, self.context, self.vocab_size)
         last: F32 = self.engine.forward(ids, start)[0]
         return last
 
     def logits(self, tokens: Sequence[int], start: int = 0) -> F32:
         """Logits ``(T, V)`` after each of ``tokens`` at positions ``start …``."""
+        self._check_writes()
         ids = check_tokens(tokens, start, self.context, self.vocab_size)
         return self.engine.forward(ids, start, all_logits=True)
 
@@ -145,6 +152,7 @@ class Model:
         It begins with what is known of ``tokens`` from other sequences, dropped ones too: its ``length`` says how many
         need not be run. :class:`scrimp.errors.Full` when as many are open.
         """
+        self._check_writes()
         return self.engine.sequences.open(tokens)
 
     def extend(
@@ -160,6 +168,12 @@ class Model:
         """
         return self.engine.sequences.extend(work, wanted=wanted)
 
+    def embed(self, texts: str | Sequence[str]) -> F32:
+        """Unit vectors ``(n, d)``, one for each text: nearby ones are texts of like meaning (text/embed.py)."""
+        from scrimp.text.embed import embed
+
+        return embed(self, [texts] if isinstance(texts, str) else texts)
+
     def generate(self, prompt: str | Sequence[dict[str, str]], *, raw: bool = False, **options: Any) -> Iterator[str]:
         """The reply to a prompt or chat messages, piece by piece; options as in :func:`scrimp.text.prompt.reply`."""
         for piece in self.pieces(prompt, raw=raw, **options):
@@ -170,6 +184,7 @@ class Model:
         """As :meth:`generate`, with tokens, timings and the reason of the end."""
         from scrimp.text.prompt import prompt_tokens, reply
 
+        self._check_writes()
         tokens = prompt_tokens(self.tokenizer, prompt, raw=raw, context=self.context)
         return reply(self.step, tokens, self.tokenizer, self.context, **options)
 
@@ -183,6 +198,11 @@ class Model:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _check_writes(self) -> None:
+        if self.encodes:
+            raise Refused(f"{self.source.path} is an encoder, which reads texts and writes none.",
+                          hint="scrimp embed MODEL TEXT… makes vectors of texts")  # fmt: skip
 
 
 def read_tensors(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from networks import WORDS
 
-from scrimp.calibrate.windows import LENGTH, RESERVED, read
+from scrimp.calibrate.windows import LENGTH, read
 from scrimp.cli.main import main
 from scrimp.errors import UsageError
 from scrimp.measure.windows import cut
@@ -47,23 +47,16 @@ def test_windows_are_no_longer_than_the_network_can_read():
     assert read(Letters(), 10**6, LONG, windows=2).windows.shape == (2, LENGTH)
 
 
-def test_the_shipped_text_leaves_its_beginning_to_the_loss():
-    from scrimp.measure.windows import default_text
+def test_the_shipped_text_is_not_the_one_that_losses_are_measured_on():
+    from scrimp.measure.windows import calibration_text, default_text
 
-    tokens = Letters().encode(default_text())
+    tokens = Letters().encode(calibration_text())
     calibration = read(Letters(), 512)
-    assert calibration.windows[0].tolist() == tokens[RESERVED : RESERVED + 512]
-    assert any("without its first 8,192 tokens" in note for note in calibration.notes)
-    assert any("sees what calibrated it" in note for note in calibration.notes)
-
-
-def test_a_shipped_text_that_is_too_short_is_used_whole_and_said_so(monkeypatch):
-    from scrimp.calibrate import windows
-
-    monkeypatch.setattr(windows, "default_text", lambda: LONG[:RESERVED])
-    calibration = read(Letters(), 512)
-    assert len(calibration.windows) == RESERVED // 512
-    assert any("both see the same tokens" in note for note in calibration.notes)
+    assert calibration.windows[0].tolist() == tokens[:512]
+    assert "the calibration text that ships with scrimp" in calibration.notes[0]
+    lines = [{line for line in text.splitlines() if len(line) > 40} for text in (calibration_text(), default_text())]
+    assert len(lines[0]) > 500
+    assert not lines[0] & lines[1]
 
 
 def test_fewer_windows_than_asked_for_are_said():

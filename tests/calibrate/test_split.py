@@ -23,7 +23,7 @@ def program(request):
 def test_a_layer_is_two_blocks_between_an_embedding_and_a_head(program):
     kinds = [[op.kind for op in block.program.ops[block.first :]] for block in split(program)]
     attention = ["rms_norm", "linear", "rope", "rope", "attention", "linear", "add"]
-    ffn = ["rms_norm", "linear", "swiglu", "linear", "add"]
+    ffn = ["rms_norm", "linear", "activation", "linear", "add"]
     assert kinds == [["embed"], *[attention, ffn] * CONFIG["num_hidden_layers"], ["rms_norm"]]
 
 

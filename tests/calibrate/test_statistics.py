@@ -40,9 +40,9 @@ def walked(source, **options):
     return found
 
 
-def whole_inputs(source):
+def whole_inputs(source, arithmetic="int8"):
     """Every matrix → its inputs ``(T, K)`` in float64, tapped from the whole network."""
-    model = Model(source, arithmetic="f32", context=32)
+    model = Model(source, arithmetic=arithmetic, context=32, kv="f32")
     linears = [op for op in model.program.ops if op.kind == "linear"]
     taps = [
         model.engine.run(window, 0, 0, len(model.program.ops), outputs=[op.inputs[0] for op in linears])
@@ -65,7 +65,7 @@ def assert_describes(statistics, x, tolerance):
 
 
 def test_block_by_block_equals_the_whole_network(source):
-    found, inputs = walked(source), whole_inputs(source)
+    found, inputs = walked(source), whole_inputs(source, "f32")
     assert set(found) == set(inputs)
     for name, x in inputs.items():
         assert_describes(found[name], x, TOKENS_AT_ONCE * 2**-24)

@@ -12,7 +12,7 @@ KEYS = {
     "prefill_tokens_per_s", "decode_tokens_per_s", "bytes_per_token", "decode_gb_per_s", "memory_read_gb_per_s",
     "load_ms", "first_token_ms", "rss_peak_bytes",
     "page_faults_minor", "page_faults_major", "threads", "isa", "profile",
-    "energy_modelled",
+    "energy_modelled", "cache_read_gb_per_s", "int8_gmac_per_s", "f32_gmac_per_s", "prefill_gmac_per_s",
 }  # fmt: skip
 
 
@@ -103,6 +103,38 @@ def test_nothing_to_measure_is_a_usage_error(model, flag, capsys):
 def test_more_tokens_than_the_context_is_a_usage_error(model, capsys):
     assert main(["bench", str(model), "--prefill", "60", "--decode", "5"]) == 2
     assert "65" in capsys.readouterr().err
+
+
+def test_a_shape_needs_no_model(capsys):
+    arguments = ["bench", "--shape", "tiny:int4:g32", "--prefill", "8", "--decode", "2", "--repeat", "1", "--json"]
+    assert main(arguments) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) >= KEYS
+    assert found["model"] == "tiny:int4:g32"
+    body = 64 * 64 + 2 * 32 * 64 + 64 * 64 + 3 * 160 * 64  # q, k, v, o; gate, up, down: no padding but of 500 tokens
+    matrices = (2 * body + 512 * 64) * 9 // 16
+    row, norms, cache = 512 * 64 * 9 // 16 // 500, 5 * 64 * 4, 2 * 2 * (8 + 1 + 1) * 32 * 2
+    assert found["bytes_per_token"] == matrices + row + norms + cache
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["--shape", "big:int4"], "bitnet-2b4t"), (["--shape", "tiny"], "names no format"), ([], "give a MODEL or --shape"),
+    (["some/model", "--shape", "tiny:int4"], "One thing"),
+])  # fmt: skip
+def test_a_wrong_shape_is_a_usage_error(arguments, words, capsys):
+    assert main(["bench", *arguments]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_page_shows_every_product_under_the_ceilings(model, tmp_path, capsys):
+    page = tmp_path / "bench.html"
+    assert run(model, "-o", str(page)) == 0
+    written = page.read_text(encoding="utf-8")
+    for words in ("Roofline", "int8 peak", "memory", "prefill linear gate_proj up_proj", "decode attention", "<svg"):
+        assert words in written
+    assert "http" not in written.replace("http://www.w3.org", ""), "it opens offline"
+    assert run(model, "-o", str(tmp_path / "no" / "bench.html")) != 0
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_sequences_that_decode_together(model, capsys):

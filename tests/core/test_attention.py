@@ -33,6 +33,9 @@ class Shape:
     head_dim: int
     share: int = 1  # query heads per key head
     kv_heads: int = 2
+    window: int = 0
+    causal: bool = True
+    softcap: float = 0.0
 
     @property
     def heads(self):
@@ -48,7 +51,8 @@ def attention_engine(shape, isa, *, kv="f16", threads=1):
     sides = {"query": (1, shape.heads * shape.head_dim), "key": (1, shape.kv_heads * shape.head_dim)}
     program = Program(sides, {})
     q, k, v = (program.embed(name) for name in ("query", "key", "key"))
-    program.attention(q, k, v, heads=shape.heads, kv_heads=shape.kv_heads, scale=shape.scale)
+    program.attention(q, k, v, heads=shape.heads, kv_heads=shape.kv_heads, scale=shape.scale, window=shape.window,
+                      causal=shape.causal, softcap=shape.softcap)  # fmt: skip
     program.output = program.embed("query").index
     tables = {name: from_floats(parse("f32"), np.zeros(side, np.float32)) for name, side in sides.items()}
     return Engine(program, tables, {}, context=CONTEXT, threads=threads, isa=isa, kv=kv, chunk=128)
@@ -89,6 +93,9 @@ def exact_and_bound(shape, qkv, positions, kv="f16"):
 
         |o' / l' - o / l| <= (sum w r |v| + |o / l| sum w r) / (1 - sum w r).
 
+    A window takes positions away, a cap bends scores (adding 9 u cap to e, its slope is at most 1), and what is not
+    causal sees all positions.
+
     Below the normal range each of the fewer than 2^9 roundings of a weight adds up to 2^-149 instead; l' >= 1.
     """
     at = np.asarray(positions)
@@ -98,9 +105,13 @@ def exact_and_bound(shape, qkv, positions, kv="f16"):
         cached(x[:length], kv, shape.head_dim).astype(np.float64).reshape(length, shape.kv_heads, 1, -1)
         .transpose(1, 2, 0, 3) for x in qkv[1:]
     )  # fmt: skip
-    seen = np.arange(length) <= at[:, None]
-    s = np.where(seen, shape.scale * (q @ k.swapaxes(2, 3)), -np.inf)
+    behind = at[:, None] - np.arange(length)
+    seen = (behind >= 0) & (behind < (shape.window or length)) if shape.causal else np.ones_like(behind, bool)
+    s = shape.scale * (q @ k.swapaxes(2, 3))
     e = np.where(seen, gamma(shape.head_dim + 1) * shape.scale * (np.abs(q) @ np.abs(k).swapaxes(2, 3)), 0)
+    if cap := shape.softcap:
+        s, e = cap * np.tanh(s / cap), e + 9 * UNIT * cap
+    s = np.where(seen, s, -np.inf)
     below = np.where(seen, s.max(axis=3, keepdims=True) - s, 0)
     w = np.where(seen, np.exp(-below), 0)
     w /= w.sum(axis=3, keepdims=True)
@@ -208,3 +219,65 @@ def test_what_an_earlier_run_left_behind_is_never_read(kv, isa):
     in_pieces(engine, tuple(np.full_like(x, np.nan) for x in qkv), 0, 100, 50)
     assert np.array_equal(in_pieces(engine, qkv, 0, 100, 7), clean)
     assert np.all(np.isfinite(clean))
+
+
+WINDOWS = (1, 2, 31, 32, 33, 64, 100)
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_a_window_is_within_the_bound(window, isa):
+    shape = Shape(20, 3, window=window)
+    qkv = sequence(shape, 200)
+    exact, bound = exact_and_bound(shape, qkv, np.arange(200))
+    for piece in (1, 7, 120):
+        error = np.abs(in_pieces(attention_engine(shape, isa), qkv, 0, 200, piece) - exact)
+        assert np.all(error <= bound), f"{piece} at a time: {np.max(error / bound):.2f} bounds"
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_a_window_has_the_same_bits_however_queries_are_split(window, isa):
+    shape = Shape(64, 8, kv_heads=1, window=window, softcap=4.0)
+    qkv = sequence(shape, 150)
+    one_by_one = in_pieces(attention_engine(shape, isa), qkv, 0, 150, 1)
+    for piece, threads in ((120, 1), (17, 2), (40, 3)):
+        engine = attention_engine(shape, isa, threads=threads)
+        assert np.array_equal(in_pieces(engine, qkv, 0, 150, piece), one_by_one), f"{piece} at a time on {threads}"
+
+
+@pytest.mark.parametrize("window", [1, 32, 50])
+def test_what_left_the_window_changes_no_bit(window, isa):
+    shape = Shape(20, 2, window=window)
+    q, k, v = sequence(shape, 120)
+    before = in_pieces(attention_engine(shape, isa), (q, k, v), 0, 120, 50)
+    k, v = k.copy(), v.copy()
+    k[:10] *= -60
+    v[:10] = 6e4
+    after = in_pieces(attention_engine(shape, isa), (q, k, v), 0, 120, 50)
+    assert np.array_equal(after[10 + window - 1 :], before[10 + window - 1 :])
+    assert np.any(after[10 + window - 2] != before[10 + window - 2])
+
+
+def test_a_window_wider_than_the_text_is_none(isa):
+    qkv = sequence(Shape(20, 3), 100)
+    plain = in_pieces(attention_engine(Shape(20, 3), isa), qkv, 0, 100, 33)
+    assert np.array_equal(in_pieces(attention_engine(Shape(20, 3, window=100), isa), qkv, 0, 100, 33), plain)
+
+
+@pytest.mark.parametrize("softcap", [0.7, 5.0, 50.0])
+def test_capped_scores_are_within_the_bound(softcap, isa):
+    shape = Shape(64, 2, softcap=softcap)
+    qkv = sequence(shape, 90)
+    exact, bound = exact_and_bound(shape, qkv, np.arange(90))
+    error = np.abs(in_pieces(attention_engine(shape, isa), qkv, 0, 90, 50) - exact)
+    assert np.all(error <= bound), f"{np.max(error / bound):.2f} bounds"
+
+
+@pytest.mark.parametrize("length", [1, 16, 17, 31, 32, 33, 120])
+def test_a_whole_text_is_within_the_bound(length, isa):
+    """Every token sees all tokens, whichever thread and strip it falls to."""
+    shape = Shape(32, 3, causal=False)
+    qkv = sequence(shape, length)
+    exact, bound = exact_and_bound(shape, qkv, np.arange(length))
+    one = attend(attention_engine(shape, isa), qkv, 0, length)
+    assert np.all(np.abs(one - exact) <= bound)
+    assert np.array_equal(attend(attention_engine(shape, isa, threads=3), qkv, 0, length), one)

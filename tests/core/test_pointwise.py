@@ -4,13 +4,16 @@ Oracles are float64 (or exact) NumPy. u = 2^-24 is the relative error of one flo
 them; a result below the normal range may be off by a further 2^-149 for every rounding there.
 """
 
+from dataclasses import replace
+from math import erfc
+
 import numpy as np
 import pytest
 
 from scrimp import tensors
 from scrimp.engine import Engine
 from scrimp.formats import parse
-from scrimp.program import Program
+from scrimp.program import Op, Program
 from scrimp.tensors import from_codes, from_floats
 
 UNIT, TINIEST = 2.0**-24, 2.0**-149
@@ -45,7 +48,7 @@ def rms_norm(x, weight, eps, isa, **options):
 
 
 def swiglu(gate, up, isa, **options):
-    return run(Program.swiglu, [gate, up], isa, **options)
+    return run(lambda p, a, b: p.activation("silu", a, b), [gate, up], isa, **options)
 
 
 def rope(x, frequencies, heads, isa, **options):
@@ -130,6 +133,124 @@ def test_addition_is_exactly_rounded(isa):
     huge = np.array([[1e18, -1e18, 3e38, 2.0**-149, 0]], np.float32)
     other = np.array([[1e18, 1e18, -3e38, 2.0**-149, 0]], np.float32)
     assert np.array_equal(run(Program.add, [huge, other], isa), huge + other)
+
+
+def activation(curve, x, isa, times=None):
+    inputs = [x] if times is None else [x, times]
+    return run(lambda p, *buffers: p.activation(curve, *buffers), inputs, isa)
+
+
+def exact_and_roundings(curve, x):
+    """In float64, and how many u of itself float32 may be off, as core/kernels/simd/curves.inl says."""
+    wide = x.astype(np.float64)
+    above = np.maximum(wide, 0)
+    if curve == "relu2":
+        return above**2, 1, 0
+    with np.errstate(over="ignore"):
+        if curve == "gelu_tanh":
+            z = (2 / np.pi) ** 0.5 * (wide + 0.044715 * wide**3)
+            return wide / (1 + np.exp(-2 * z)), 8 + 6 * np.abs(z), 0
+    tail = np.abs(wide) * np.vectorize(erfc)(np.abs(wide) / 2**0.5) / 2
+    return above - tail, 1, (17 + wide**2) * tail
+
+
+@pytest.mark.parametrize("curve", ["gelu", "gelu_tanh", "relu2"])
+def test_activations_are_within_their_bounds(curve, isa):
+    sizes = np.geomspace(1e-30, 1e15, 900)
+    whole = np.concatenate([np.linspace(-20, 20, 20001), sizes, -sizes])[None].astype(np.float32)
+    for x in (*(rows(width, scale=3) for width in WIDTHS), whole):
+        exact, relative, absolute = exact_and_roundings(curve, x)
+        bound = UNIT * (relative * np.abs(exact) + absolute) * (1 + 1e-3) + 2.0**-142
+        bound = np.where((exact != 0) & (np.abs(exact) < 1e-36), np.abs(exact) + 2.0**-142, bound)  # exp underflows
+        assert np.all(np.abs(activation(curve, x, isa) - exact) <= bound), f"width {x.shape[1]}"
+
+
+@pytest.mark.parametrize("curve", ["silu", "gelu", "gelu_tanh", "relu2"])
+def test_a_gate_is_the_activation_times_the_other_input(curve, isa):
+    for width in (1, 15, 16, 33, 576):
+        x, times = rows(width, scale=3), rows(width, 1)
+        product = activation(curve, x, isa) * times
+        assert np.all(np.abs(activation(curve, x, isa, times) - product) <= 2 * UNIT * np.abs(product) + TINIEST)
+
+
+def test_an_activation_of_nan_is_nan(isa):
+    for curve in ("silu", "gelu", "gelu_tanh", "relu2"):
+        assert np.isnan(activation(curve, np.full((1, 17), np.nan, np.float32), isa)).all()
+
+
+@pytest.mark.parametrize("cap", [0.5, 30.0])
+def test_caps_are_within_the_bound_and_never_exceeded(cap, isa):
+    x = np.concatenate([np.linspace(-200, 200, 5001), [0.0, 1e-8, -1e30, 1e30, np.inf, -np.inf]])[None]
+    x = x.astype(np.float32)
+    program = Program({"table": (1, x.shape[1])}, {})
+    buffer = program.embed("table")
+    program.output = program.embed("table").index  # never run
+    program.softcap(buffer, cap)
+    table = {"table": from_floats(parse("f32"), np.zeros((1, x.shape[1]), np.float32))}
+    engine = Engine(program, table, {}, context=4, threads=1, isa=isa, chunk=1)
+    got = engine.run([0], 0, 2, 3, inputs={0: x}, outputs=[0])[0]
+    assert np.all(np.abs(got - cap * np.tanh(x.astype(np.float64) / cap)) <= 9 * UNIT * cap)
+    assert np.abs(got).max() <= cap
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.0])
+def test_a_norm_of_heads_is_one_of_each_by_itself(offset, isa):
+    for width, heads in ((6, 3), (70, 2), (576, 9), (17, 1)):
+        x, weight = rows(width), rows(width // heads, 1)[0]
+        got = run(lambda p, b, h=heads: p.rms_norm(b, "w", 1e-5, heads=h, offset=offset), [x], isa,
+                  vectors={"w": weight})  # fmt: skip
+        wide = x.astype(np.float64).reshape(3, heads, -1)
+        normal = wide / np.sqrt((wide**2).mean(axis=2, keepdims=True) + float(np.float32(1e-5)))
+        exact = (normal * (offset + weight.astype(np.float64))).reshape(x.shape)
+        bound = (gamma(4) * np.abs(normal) * np.abs(offset + weight)).reshape(x.shape) + 3 * TINIEST
+        assert np.all(np.abs(got - exact) <= bound), f"{heads} heads of {width // heads}"
+
+
+@pytest.mark.parametrize("middle", [0.0, 1.0, -300.0])
+def test_layer_norm_is_within_the_bound(middle, isa):
+    """As simd/pointwise.inl derives it: the mean is rounded to float32 before it is subtracted."""
+    for width in WIDTHS:
+        x, weight, bias = rows(width) + np.float32(middle), rows(width, 1)[0], rows(width, 2)[0]
+        got = run(lambda p, b: p.layer_norm(b, "w", "b", 1e-5), [x], isa, vectors={"w": weight, "b": bias})
+        wide = x.astype(np.float64)
+        mean = wide.mean(axis=1, keepdims=True)
+        sd = np.sqrt(((wide - mean) ** 2).mean(axis=1, keepdims=True) + float(np.float32(1e-5)))
+        normal = (wide - mean) / sd
+        exact = normal * weight.astype(np.float64) + bias
+        bound = (gamma(4) * np.abs(normal) + 1.01 * UNIT * np.abs(mean) / sd) * np.abs(weight) + UNIT * np.abs(exact)
+        assert np.all(np.abs(got - exact) <= bound + 3 * TINIEST), f"width {width}"
+
+
+def test_embeddings_look_up_tokens_positions_or_the_first_row(isa):
+    values = np.random.default_rng(0).normal(size=(40, 19)).astype(np.float32)
+    program = Program({"table": values.shape}, {})
+    outs = [program.embed("table", row=row, scale=3.5).index for row in ("token", "position", "first")]
+    program.output = program.embed("table").index  # never run
+    engine = Engine(program, {"table": from_floats(parse("f32"), values)}, {}, context=40, threads=1, isa=isa)
+    tokens = np.array([5, 39, 0, 7], np.int32)
+    got = engine.run(tokens, 30, 0, 3, outputs=outs)
+    for out, wanted in zip(outs, (tokens, np.arange(30, 34), np.zeros(4, int)), strict=True):
+        assert np.array_equal(got[out], values[wanted] * np.float32(3.5))
+
+
+def test_numbers_that_an_operation_lacks_are_refused():
+    """What Python gets wrong must not become a wild read in C++."""
+    table = {"table": from_floats(parse("f32"), np.zeros((4, 8), np.float32))}
+    vector = {"w": np.ones(8, np.float32)}
+    bad = {
+        "a vector": lambda p, b: replace(p, ops=[*p.ops, Op("rms_norm", (0,), (0,), (), ("w",), (2,), (0.0, 0.0))]),
+        "numbers": lambda p, b: replace(p, ops=[*p.ops, Op("rms_norm", (0,), (0,), (), ("w",))]),
+        "activation": lambda p, b: replace(p, ops=[*p.ops, Op("activation", (0,), (0,), ints=(9,))]),
+        "positions": lambda p, b: replace(p, ops=[*p.ops, Op("embed", (), (0,), ("table",), ints=(1,), floats=(1.0,))]),
+        "cap": lambda p, b: replace(p, ops=[*p.ops, Op("softcap", (0,), (0,), floats=(-1.0,))]),
+        "window": lambda p, b: replace(p, ops=[*p.ops, Op("attention", (0, 0, 0), (0,), ints=(0, 1, 1, 8, 3, 0),
+                                                          floats=(1.0, 0.0))]),
+    }  # fmt: skip
+    for word, spoil in bad.items():
+        program = Program({"table": (4, 8)}, {"w": 8})
+        program.output = program.embed("table").index
+        with pytest.raises(ValueError, match=word):
+            Engine(spoil(program, None), table, vector, context=64, threads=1, isa="scalar")
 
 
 def rotated(x, frequencies, heads, start):

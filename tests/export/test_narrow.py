@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from random_programs import product
 
-from scrimp.export.firmware.narrow import base, narrow, stored_bytes, upright, width
+from scrimp.export.firmware.narrow import narrow, stored_bytes, upright, width
 from scrimp.integer.program import Requantize
 from scrimp.integer.reference import requantize, step
 from scrimp.models.cnn import Image
@@ -36,13 +36,6 @@ def test_long_offsets_become_three_bytes():
     found = narrow(by, np.full(128, 18000))
     assert width(by.offset) == 4
     assert width(found.stored) == 3
-
-
-def test_what_all_have_in_common_is_taken_away():
-    near = np.array([120_000, 57_000], np.int32)
-    assert (base(near), width(near - base(near))) == (57_000, 2)
-    assert base(np.array([120_000, 50_000], np.int32)) == 0
-    assert base(np.array([65_535, 0], np.int32)) == 0
 
 
 @pytest.mark.parametrize(

@@ -10,23 +10,28 @@ from scrimp.errors import UsageError
 from scrimp.measure.energy import TokenEnergy
 from scrimp.measure.memory import PageFaults, page_faults
 from scrimp.measure.side_by_side import merge, take_turn
-from scrimp.measure.speed import Rate, Speed
+from scrimp.measure.speed import Ceilings, Rate, Speed
 
 
 def turn(rate, **changes):
     one = Rate(rate, rate, rate, 1)
     speed = Speed(
         model="m", prefill=8, decode=4, prefill_tokens_per_s=one, decode_tokens_per_s=one, bytes_per_token=1000,
-        memory_read_gb_per_s=10.0, load_ms=1.0, first_token_ms=2.0, rss_peak_bytes=100, page_faults=PageFaults(1, 0),
+        prefill_macs=800, ceilings=Ceilings(10.0, 50.0, 7.0, None),
+        load_ms=1.0, first_token_ms=2.0, rss_peak_bytes=100, page_faults=PageFaults(1, 0),
         threads=1, isa="scalar", energy=TokenEnergy("45nm", "DRAM", 0.5, 1.5, False),
     )  # fmt: skip
     return replace(speed, **changes)
 
 
 def test_rates_are_medians_and_peaks_are_the_largest():
-    merged = merge([turn(30.0, load_ms=9.0), turn(10.0, rss_peak_bytes=300), turn(20.0, memory_read_gb_per_s=12.0)])
+    merged = merge(
+        [turn(30.0, load_ms=9.0), turn(10.0, rss_peak_bytes=300), turn(20.0, ceilings=Ceilings(12.0, 40.0, 8.0, None))]
+    )
     assert merged.decode_tokens_per_s == Rate(median=20.0, min=10.0, max=30.0, n=3)
     assert (merged.rss_peak_bytes, merged.memory_read_gb_per_s, merged.load_ms) == (300, 12.0, 1.0)
+    assert merged.ceilings == Ceilings(12.0, 50.0, 8.0, None)
+    assert merged.prefill_gmac_per_s == 20.0 * 100 / 1e9
     assert merged.page_faults == PageFaults(3, 0)
     assert merged.decode_gb_per_s == 20.0 * 1000 / 1e9
 

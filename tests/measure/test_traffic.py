@@ -51,3 +51,16 @@ def test_the_costliest_comes_first():
 
 def test_labels_have_no_layer():
     assert [label(op) for op in network(tied=True).program.ops][:3] == ["embed embed", "linear q", "linear kv"]
+
+
+def test_multiply_adds_of_a_prompt_leave_out_what_only_its_last_token_needs():
+    traffic = network(tied=False)
+    ops = traffic.program.ops
+    q, attention, head = (
+        next(op for op in ops if label(op) == name) for name in ("linear q", "attention", "linear head")
+    )
+    assert traffic.macs_of(q, 9) == 32 * WIDTH
+    assert traffic.macs_of(attention, 9) == 2 * 10 * HEADS * HEAD_DIM
+    assert traffic.macs_of_prompt(q, 50) == 50 * 32 * WIDTH
+    assert traffic.macs_of_prompt(head, 50) == VOCAB * WIDTH
+    assert traffic.macs_of(ops[0], 9) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import erfc
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from scrimp import models
 from scrimp.models.hadamard import rotate
 from scrimp.models.sidecars import F32
-from scrimp.program import Op, Program
+from scrimp.program import CURVES, LOOK_UPS, Op, Program
 
 LLAMA: dict[str, Any] = {
     "model_type": "llama", "hidden_size": 40, "intermediate_size": 72, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -44,9 +45,16 @@ def _one(op: Op, x: list[Any], weights: Mapping[str, Any], tokens: Any, kind: ty
     vectors = [np.asarray(weights[name], kind) if name else 0 for name in op.vectors]
     match op.kind:
         case "embed":
-            return [matrices[0][tokens]]
+            rows = {"token": tokens, "position": np.arange(len(tokens)), "first": np.zeros_like(tokens)}
+            return [matrices[0][rows[_named(LOOK_UPS, op.ints[0])]] * kind(op.floats[0])]
         case "rms_norm":
-            return [x[0] / np.sqrt((x[0] ** 2).mean(axis=1, keepdims=True) + kind(op.floats[0])) * vectors[0]]
+            heads = x[0].reshape(len(tokens), op.ints[0], -1)
+            size = np.sqrt((heads**2).mean(axis=2, keepdims=True) + kind(op.floats[0]))
+            return [(heads / size * (kind(op.floats[1]) + vectors[0])).reshape(x[0].shape)]
+        case "layer_norm":
+            away = x[0] - x[0].mean(axis=1, keepdims=True)
+            size = np.sqrt((away**2).mean(axis=1, keepdims=True) + kind(op.floats[0]))
+            return [away / size * vectors[0] + vectors[1]]
         case "linear":
             return [x[0] @ w.T + b for w, b in zip(matrices, vectors or [0] * len(matrices), strict=True)]
         case "rope":
@@ -57,8 +65,11 @@ def _one(op: Op, x: list[Any], weights: Mapping[str, Any], tokens: Any, kind: ty
             return [np.concatenate(turned, axis=2).reshape(len(tokens), -1).astype(kind)]
         case "attention":
             return [_attention(op, x, kind)]
-        case "swiglu":
-            return [x[0] / (1 + np.exp(-x[0])) * x[1]]
+        case "activation":
+            bent = _curve(_named(CURVES, op.ints[0]), x[0]).astype(kind)
+            return [bent * x[1] if len(x) > 1 else bent]
+        case "softcap":
+            return [kind(op.floats[0]) * np.tanh(x[0] / kind(op.floats[0]))]
         case "add":
             return [x[0] + x[1]]
         case "hadamard":
@@ -71,12 +82,32 @@ def _one(op: Op, x: list[Any], weights: Mapping[str, Any], tokens: Any, kind: ty
             return [rest, x[0][:, op.ints]]
 
 
+def _named(numbers: Mapping[Any, int], number: int) -> str:
+    return next(name for name, of in numbers.items() if of == number)
+
+
+def _curve(name: str, x: Any) -> Any:
+    match name:
+        case "silu":
+            return x / (1 + np.exp(-x))
+        case "gelu":
+            return x * np.vectorize(erfc)(-x / 2**0.5) / 2
+        case "gelu_tanh":
+            return x / 2 * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3)))
+        case _:
+            return np.maximum(x, 0) ** 2
+
+
 def _attention(op: Op, x: list[Any], kind: type) -> Any:
-    _, heads, kv_heads, width = op.ints
+    _, heads, kv_heads, width, window, causal = op.ints
     q = x[0].reshape(-1, heads, width)
     k, v = (np.repeat(part.reshape(-1, kv_heads, width), heads // kv_heads, axis=1) for part in x[1:])
     scores = np.einsum("thd,shd->hts", q, k) * kind(op.floats[0])
-    scores = np.where(np.tri(len(q), dtype=bool), scores, -np.inf)
+    if cap := kind(op.floats[1]):
+        scores = cap * np.tanh(scores / cap)
+    behind = np.arange(len(q))[:, None] - np.arange(len(q))
+    if causal:
+        scores = np.where((behind >= 0) & (behind < (window or len(q))), scores, -np.inf)
     shares = np.exp(scores - scores.max(axis=2, keepdims=True))
     shares /= shares.sum(axis=2, keepdims=True)
     return np.einsum("hts,shd->thd", shares, v).reshape(len(q), -1)

@@ -78,7 +78,7 @@ class Network:
             return [self.weights[op.weights[0]][TOKENS]]
         if op.kind == "rms_norm":
             rms = np.sqrt((x[0] ** 2).mean(axis=1, keepdims=True) + op.floats[0])
-            return [x[0] / rms * self.vectors[op.vectors[0]]]
+            return [x[0] / rms * (op.floats[1] + self.vectors[op.vectors[0]])]
         if op.kind == "linear":
             biases = [self.vectors[name] for name in op.vectors] or [0.0] * len(op.weights)
             return [x[0] @ self.weights[name].T + bias for name, bias in zip(op.weights, biases, strict=True)]
@@ -90,13 +90,13 @@ class Network:
             return [np.concatenate([low * cos - high * sin, high * cos + low * sin], axis=2).reshape(len(x[0]), -1)]
         if op.kind == "attention":
             return [self._attention(op, *x)]
-        if op.kind == "swiglu":
+        if op.kind == "activation":
             return [x[0] / (1 + np.exp(-x[0])) * x[1]]
         assert op.kind == "add"
         return [x[0] + x[1]]
 
     def _attention(self, op: Op, q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
-        _, heads, kv_heads, head_dim = op.ints
+        _, heads, kv_heads, head_dim, *_ = op.ints
         length = len(q)
         q = q.reshape(length, heads, head_dim)
         k, v = (np.repeat(it.reshape(length, kv_heads, head_dim), heads // kv_heads, axis=1) for it in (k, v))

@@ -148,17 +148,17 @@ def a_norm_used_twice(p, x):
 
 def a_factor_that_is_also_added(p, x):
     gate, up = p.linear(p.rms_norm(x, "norm", 1e-5), "a", "b")
-    return p.add(up, *p.linear(p.swiglu(gate, up), "c"))
+    return p.add(up, *p.linear(p.activation("silu", gate, up), "c"))
 
 
 def a_gate_that_is_its_own_factor(p, x):
     (gate,) = p.linear(p.rms_norm(x, "norm", 1e-5), "a")
-    return p.linear(p.swiglu(gate, gate), "c")[0]
+    return p.linear(p.activation("silu", gate, gate), "c")[0]
 
 
 def a_matrix_used_twice(p, x):
     gate, up = p.linear(p.rms_norm(x, "norm", 1e-5), "a", "b")
-    return p.linear(p.swiglu(gate, up), "b")[0]
+    return p.linear(p.activation("silu", gate, up), "b")[0]
 
 
 @pytest.mark.parametrize(
@@ -167,8 +167,12 @@ def a_matrix_used_twice(p, x):
         (no_norm, [], ["their inputs come from 'embed', which has nothing that could be divided beforehand"]),
         (a_norm_that_is_also_added, [], ["something other than linear layers reads what a reads"]),
         (a_norm_used_twice, [], ["norm is used in more than one place"] * 2),
-        (a_factor_that_is_also_added, [("a", "b")], ["what 'swiglu' multiplies with is not a linear layer's output"]),
-        (a_gate_that_is_its_own_factor, [("a",)], ["what 'swiglu' multiplies with is not a linear layer's output"]),
+        (
+            a_factor_that_is_also_added,
+            [("a", "b")],
+            ["what 'activation' multiplies with is not a linear layer's output"],
+        ),
+        (a_gate_that_is_its_own_factor, [("a",)], ["what 'activation' multiplies with is not a linear layer's output"]),
         (a_matrix_used_twice, [], ["b is used in more than one place"] * 2),
     ],
 )

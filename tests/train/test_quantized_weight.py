@@ -138,3 +138,23 @@ def test_rows_send_their_gradient_to_their_own_scales():
 @pytest.mark.parametrize("format", ["f16", "nvfp4", "q4_k", "mxfp4", "int4:g32@e8m0"])
 def test_formats_whose_scales_cannot_follow_a_gradient_do_not_train(format):
     assert not trains(parse(format))
+
+
+def test_half_products_are_off_by_their_roundings_and_only_where_a_gradient_passes():
+    """bfloat16 has 8 bits: each factor and each result is off by 2^-8 of itself at most half, sums are float32."""
+    matrix, tensor = weight_of("int3:g64")
+    whole, half = QuantizedWeight(tensor, matrix), QuantizedWeight(tensor, matrix, half=True)
+    x = torch.randn((5, SHAPE[1]), generator=torch.Generator().manual_seed(2))
+    found = []
+    for weight in (whole, half):
+        leaf = x.clone().requires_grad_()
+        y = weight.product(leaf)
+        y.sum().backward()
+        found.append((y.detach(), leaf.grad))
+    dense, ones = weight.dense(), torch.ones((5, SHAPE[0]))
+    sizes = (x.abs() @ dense.abs().T, ones @ dense.abs())
+    for exact, rounded, size in zip(found[0], found[1], sizes, strict=True):
+        assert not torch.equal(exact, rounded)
+        assert bool(((exact - rounded).abs() <= 2**-8 * 1.6 * size).all())
+    with torch.no_grad():
+        assert torch.equal(whole.product(x), half.product(x))

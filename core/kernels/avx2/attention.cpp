@@ -5,6 +5,8 @@ namespace scrimp::avx2 {
 namespace {
 #include "kernels/simd/exp.inl"
 
+#include "kernels/simd/curves.inl"
+
 #include "kernels/simd/product.inl"
 
 #include "kernels/simd/cache.inl"

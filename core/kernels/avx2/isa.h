@@ -11,13 +11,18 @@ namespace scrimp::avx2 {
 // caller.
 constexpr size_t kScratchBytes = 512 * 1024;
 
+uint64_t read(const uint8_t* from, int64_t bytes);
+int64_t int8_peak(int64_t rounds);
+int64_t f32_peak(int64_t rounds);
 void quantize(const float* x, int64_t stride, int64_t block_begin, int64_t block_end, const Activations& a);
 void linear_int8(const Matrix& w, const Activations& x, int64_t tile_begin, int64_t tile_end, float* y,
                  int64_t y_stride, uint8_t* scratch);
 void linear_f32(const Matrix& w, const float* x, int64_t x_stride, int64_t tokens, int64_t tile_begin, int64_t tile_end,
                 float* y, int64_t y_stride, uint8_t* scratch);
-void rms_norm(const float* x, const float* weight, float eps, int64_t n, float* y);
-void swiglu(const float* gate, const float* up, int64_t n, float* y);
+void rms_norm(const float* x, const float* weight, float offset, float eps, int64_t n, float* y);
+void layer_norm(const float* x, const float* weight, const float* bias, float eps, int64_t n, float* y);
+void activation(Curve curve, const float* x, const float* times, int64_t n, float* y);
+void softcap(const float* x, float cap, int64_t n, float* y);
 void add(const float* a, const float* b, int64_t n, float* y);
 void rope(float* x, int64_t heads, int64_t head_dim, const float* cos, const float* sin);
 void to_f16(const float* x, int64_t n, uint16_t* y);

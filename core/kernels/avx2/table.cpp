@@ -5,12 +5,17 @@ namespace scrimp {
 
 constinit const Kernels kAvx2Kernels = {
     .isa = "avx2",
+    .read = avx2::read,
+    .int8_peak = avx2::int8_peak,
+    .f32_peak = avx2::f32_peak,
     .quantize = avx2::quantize,
     .linear_int8 = avx2::linear_int8,
     .linear_f32 = avx2::linear_f32,
     .scratch_bytes = avx2::kScratchBytes,
     .rms_norm = avx2::rms_norm,
-    .swiglu = avx2::swiglu,
+    .layer_norm = avx2::layer_norm,
+    .activation = avx2::activation,
+    .softcap = avx2::softcap,
     .add = avx2::add,
     .rope = avx2::rope,
     .to_f16 = avx2::to_f16,

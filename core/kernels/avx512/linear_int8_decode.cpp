@@ -6,16 +6,23 @@ namespace {
 
 constexpr int64_t kStep = 32;  // inputs
 
-// How far ahead a stream is asked for: two pages. The hardware prefetcher stops at page borders and in the shadow of
-// arithmetic; measured on Zen 5, from 0.81 to 0.87 (int8) and from 0.70 to 0.85 (binary) of plain reading.
-constexpr int64_t kAheadBytes = 8192;
+// How far ahead a stream is asked for: the hardware prefetcher stops at page borders and in the shadow of arithmetic.
+// Shares of plain reading with huge pages on Zen 4, one thread, at 0 / 1024 / 2048 / 8192 bytes: int8 102 / 68 / 92 /
+// 88, int4 90 / 75 / 95 / 82, int3 77 / 67 / 90 / 77, trits 75 / 65 / 66 / 50. Zen 5 liked 8192 better than none. So:
+// 2048, but nothing for trits, nor where six or more vectors make a step: their reading is what is waited for anyway.
+constexpr int64_t kAheadBytes = 2048;
 
-template <int kVectors>
-SCRIMP_INLINE void prefetch(const uint8_t* p) {
-  const uintptr_t ahead = reinterpret_cast<uintptr_t>(p) + kAheadBytes;  // an address only: it may lie past the plane
-  each<kVectors>([&](auto v) __attribute__((always_inline)) {
-    _mm_prefetch(reinterpret_cast<const char*>(ahead + v.value * kVectorBytes), _MM_HINT_T0);
-  });
+template <class Codes>
+SCRIMP_INLINE void prefetch(const uint8_t* plane0, const uint8_t* plane1) {
+  if constexpr (Codes::kVectors[0] + Codes::kVectors[1] >= 6) return;
+  const auto ahead = [](const uint8_t* p, auto vectors) __attribute__((always_inline)) {
+    const uintptr_t from = reinterpret_cast<uintptr_t>(p) + kAheadBytes;  // an address only: it may lie past the plane
+    each<vectors.value>([&](auto v) __attribute__((always_inline)) {
+      _mm_prefetch(reinterpret_cast<const char*>(from + v.value * kVectorBytes), _MM_HINT_T0);
+    });
+  };
+  ahead(plane0, Index<Codes::kVectors[0]>{});
+  ahead(plane1, Index<Codes::kVectors[1]>{});
 }
 
 // What is the same for every row: computed once per call, kept in scratch.
@@ -45,6 +52,16 @@ Token describe(const Matrix& w, const Activations& x, uint8_t* scratch) {
   float* scale = reinterpret_cast<float*>(start + most);
   float* group_sums = scale + most;
   const int32_t zero = w.mins == nullptr ? w.zero : 0;
+  if (w.mins == nullptr && x.block < w.cols && segment == x.block) {  // all is there but for the factor
+    const __m512i minus_zero = _mm512_set1_epi32(-zero);
+    int64_t i = 0;
+    for (; i + 16 <= x.blocks; i += 16) {
+      _mm512_storeu_si512(start + i, _mm512_mullo_epi32(_mm512_loadu_si512(x.sums + i), minus_zero));
+    }
+    for (; i < x.blocks; ++i) start[i] = -zero * x.sums[i];
+    start[i] = 0;
+    return {segment, start, x.scales, nullptr};
+  }
   int64_t i = 0;
   for (int64_t g = 0; g < w.groups; ++g) {
     const int64_t end = smaller(w.cols - g * w.group, w.group) + g * w.group;
@@ -122,8 +139,7 @@ struct Walk {
   SCRIMP_INLINE __m512i sum(int64_t steps, __m512i start) {
     Sum<kParts, kCopies, Codes::kFieldBits, Codes::kUp> sum(start);
     do {
-      prefetch<Codes::kVectors[0]>(plane0);
-      prefetch<Codes::kVectors[1]>(plane1);
+      prefetch<Codes>(plane0, plane1);
       Codes::template step<kParts>(plane0, plane1,
                                    [&](auto q, auto part, __m512i codes) __attribute__((always_inline)) {
                                      sum.template add<part.value, q.value / Codes::kFields>(codes, x + 4 * q.value);
@@ -187,9 +203,7 @@ SCRIMP_INLINE __m512 tile_of_planes(const Matrix& w, const Token& token, const i
 template <int kSteps, bool kMins>
 SCRIMP_INLINE __m512 tile_of_trits(const Trits& trits, const Matrix& w, const Token& token, const int8_t* x,
                                    int64_t tile) {
-  constexpr int kParts = kSteps == 1 ? 2 : 4;
-  constexpr int kCopies = kSteps == 1 ? 1 : 2;
-  using Sums = Sum<kParts, kCopies, 2, 0>;
+  using Sums = Sum<1, kSteps == 1 ? 1 : 4, 0, 0>;
   const uint8_t* p = w.plane[0] + tile * w.vectors[0] * kVectorBytes;
   __m512 y = _mm512_setzero_ps();
   __m512 group = _mm512_setzero_ps();
@@ -211,7 +225,9 @@ SCRIMP_INLINE __m512 tile_of_trits(const Trits& trits, const Matrix& w, const To
   };
   const auto boundary = [&]() __attribute__((always_inline)) {
     k += kStep;
-    if (k < segment_end) return;
+    if constexpr (kSteps != 1) {
+      if (k < segment_end) return;
+    }
     end_segment();
     if (k >= group_end) end_group();
     segment_end += smaller(token.segment, group_end - segment_end);
@@ -220,21 +236,19 @@ SCRIMP_INLINE __m512 tile_of_trits(const Trits& trits, const Matrix& w, const To
   int64_t v = 0;
   for (; v + 8 <= w.vectors[0]; v += 8) {
     each<8>([&](auto n) __attribute__((always_inline)) {
-      prefetch<1>(p + n.value * kVectorBytes);
-      trits.vector<kParts>(p + n.value * kVectorBytes,
-                           [&](auto q, auto part, __m512i codes) __attribute__((always_inline)) {
-                             constexpr int kQuad = n.value * 5 + q.value;
-                             sum.template add<part.value, n.value>(codes, x + 4 * kQuad);
-                             if constexpr (kQuad % 8 == 7) boundary();
-                           });
+      trits.vector(p + n.value * kVectorBytes, [&](auto q, __m512i codes) __attribute__((always_inline)) {
+        constexpr int kQuad = n.value * 5 + q.value;
+        sum.template add<0, n.value>(codes, x + 4 * kQuad);
+        if constexpr (kQuad % 8 == 7) boundary();
+      });
     });
     p += 8 * kVectorBytes;
     x += 160;
   }
   int64_t quad = v * 5;
   for (; v < w.vectors[0]; ++v, p += kVectorBytes) {
-    trits.vector<kParts>(p, [&](auto, auto part, __m512i codes) __attribute__((always_inline)) {
-      sum.template add<part.value, 0>(codes, x);
+    trits.vector(p, [&](auto, __m512i codes) __attribute__((always_inline)) {
+      sum.template add<0, 0>(codes, x);
       x += 4;
       if (++quad % 8 == 0 && g < w.groups) boundary();
     });

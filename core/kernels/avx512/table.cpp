@@ -5,12 +5,17 @@ namespace scrimp {
 
 constinit const Kernels kAvx512Kernels = {
     .isa = "avx512",
+    .read = avx512::read,
+    .int8_peak = avx512::int8_peak,
+    .f32_peak = avx512::f32_peak,
     .quantize = avx512::quantize,
     .linear_int8 = avx512::linear_int8,
     .linear_f32 = avx512::linear_f32,
     .scratch_bytes = avx512::kScratchBytes,
     .rms_norm = avx512::rms_norm,
-    .swiglu = avx512::swiglu,
+    .layer_norm = avx512::layer_norm,
+    .activation = avx512::activation,
+    .softcap = avx512::softcap,
     .add = avx512::add,
     .rope = avx512::rope,
     .to_f16 = avx512::to_f16,

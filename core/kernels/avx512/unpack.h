@@ -108,45 +108,42 @@ struct TwoPlanes {
   }
 };
 
-struct TritFields {
-  alignas(64) uint8_t at[256];
-  constexpr TritFields() : at() {
-    for (int b = 0; b < 243; ++b) {
-      at[b] = static_cast<uint8_t>(b % 3 | b / 3 % 3 << 2 | b / 9 % 3 << 4 | b / 27 % 3 << 6);
+// Trit i of each rest, 0..80.
+struct TritTables {
+  alignas(64) uint8_t at[4][128];
+  constexpr TritTables() : at() {
+    for (int b = 0; b < 81; ++b) {
+      for (int i = 0, power = 1; i < 4; ++i, power *= 3) at[i][b] = static_cast<uint8_t>(b / power % 3);
     }
   }
 };
-constexpr TritFields kTritFields{};
+constexpr TritTables kTritTables{};
 
 // Five trits per byte: byte = t0 + 3 t1 + 9 t2 + 27 t3 + 81 t4, 0..242.
 //
-// t0..t3 come from a table of 256 bytes, four 2-bit fields each: two vpermi2b over 128 entries and a blend by the top
-// bit. t4 = (byte >= 81) + (byte >= 162), from two saturating subtractions. Four tables of 64 entries fill four
-// registers; a caller keeps `Trits` in registers across its loop.
+// The byte less 81 t4: twice the smaller one of what is there and 81 less, which wraps to a larger number below 81.
+// What is left, 0..80, is looked up in a table of 128 bytes (one vpermi2b) for each of t0..t3. And 81 t4 & 3 = t4. 10
+// instructions for 5 quads and nothing to undo after summing. On Zen 4, in the cache, with segments of 32 inputs: 20.6
+// GB/s; with one table of four 2-bit fields, shifts and masks 17.9; with a 256-entry table for that 17.1.
+// A caller keeps `Trits` in registers across its loop.
 struct Trits {
-  __m512i table[4];
+  __m512i table[8];
 
   SCRIMP_INLINE Trits() {
-    each<4>([&](auto i) __attribute__((always_inline)) { table[i.value] = load(kTritFields.at, i.value); });
+    each<8>([&](auto i) __attribute__((always_inline)) { table[i.value] = load_once(kTritTables.at[0], i.value); });
   }
 
-  // f(Index<0..4>, Index<part>, codes): parts as in OnePlane, of 2 bits; the fifth trit is in part 0.
-  template <int kInPlace = 1, class F>
+  // f(Index<0..4>, codes)
+  template <class F>
   SCRIMP_INLINE void vector(const uint8_t* p, F f) const {
     const __m512i bytes = load_once(p, 0);
-    const __m512i below = _mm512_permutex2var_epi8(table[0], bytes, table[1]);
-    const __m512i above = _mm512_permutex2var_epi8(table[2], bytes, table[3]);
-    const __m512i four = _mm512_mask_blend_epi8(_mm512_movepi8_mask(bytes), below, above);
+    const __m512i eighty_one = _mm512_set1_epi8(81);
+    const __m512i once = _mm512_min_epu8(bytes, _mm512_sub_epi8(bytes, eighty_one));
+    const __m512i rest = _mm512_min_epu8(once, _mm512_sub_epi8(once, eighty_one));
     each<4>([&](auto i) __attribute__((always_inline)) {
-      constexpr int kPart = i.value % kInPlace;
-      const __m512i mask = _mm512_set1_epi8(static_cast<char>(3 << 2 * kPart));
-      f(i, Index<kPart>{}, _mm512_and_si512(shifted<2 * (i.value - kPart)>(four), mask));
+      f(i, _mm512_permutex2var_epi8(table[2 * i.value], rest, table[2 * i.value + 1]));
     });
-    // min(byte -sat 80, 1) + min(byte -sat 161, 1)
-    const __m512i one = _mm512_set1_epi8(1);
-    const __m512i over_one = _mm512_min_epu8(_mm512_subs_epu8(bytes, _mm512_set1_epi8(80)), one);
-    const __m512i over_two = _mm512_min_epu8(_mm512_subs_epu8(bytes, _mm512_set1_epi8(static_cast<char>(161))), one);
-    f(Index<4>{}, Index<0>{}, _mm512_add_epi8(over_one, over_two));
+    f(Index<4>{}, _mm512_and_si512(_mm512_sub_epi8(bytes, rest), _mm512_set1_epi8(3)));
   }
 };
 

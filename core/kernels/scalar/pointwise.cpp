@@ -5,16 +5,54 @@
 
 namespace scrimp::scalar {
 
-void rms_norm(const float* x, const float* weight, float eps, int64_t n, float* y) {
+namespace {
+
+double bent(Curve curve, double x) {
+  switch (curve) {
+    case Curve::kSilu:
+      return x / (1.0 + ::exp(-x));
+    case Curve::kGelu:
+      return 0.5 * x * ::erfc(-x * 0.70710678118654752);
+    case Curve::kGeluTanh:
+      return x / (1.0 + ::exp(-2.0 * 0.79788456080286536 * (x + 0.044715 * x * x * x)));
+    case Curve::kRelu2:
+      return x <= 0.0 ? 0.0 : x * x;
+  }
+  return x;
+}
+
+}  // namespace
+
+void rms_norm(const float* x, const float* weight, float offset, float eps, int64_t n, float* y) {
   double squares = 0.0;
   for (int64_t i = 0; i < n; ++i) squares += static_cast<double>(x[i]) * static_cast<double>(x[i]);
   const double mean = squares / static_cast<double>(n);
   const float scale = static_cast<float>(1.0 / ::sqrt(mean + static_cast<double>(eps)));
-  for (int64_t i = 0; i < n; ++i) y[i] = x[i] * scale * weight[i];
+  for (int64_t i = 0; i < n; ++i) y[i] = x[i] * scale * (offset + weight[i]);
 }
 
-void swiglu(const float* gate, const float* up, int64_t n, float* y) {
-  for (int64_t i = 0; i < n; ++i) y[i] = gate[i] / (1.0F + ::expf(-gate[i])) * up[i];
+void layer_norm(const float* x, const float* weight, const float* bias, float eps, int64_t n, float* y) {
+  double total = 0.0, squares = 0.0;
+  for (int64_t i = 0; i < n; ++i) total += static_cast<double>(x[i]);
+  const double mean = total / static_cast<double>(n);
+  for (int64_t i = 0; i < n; ++i) squares += (static_cast<double>(x[i]) - mean) * (static_cast<double>(x[i]) - mean);
+  const double scale = 1.0 / ::sqrt(squares / static_cast<double>(n) + static_cast<double>(eps));
+  for (int64_t i = 0; i < n; ++i) {
+    const double normal = (static_cast<double>(x[i]) - mean) * scale;
+    y[i] = static_cast<float>(normal * static_cast<double>(weight[i]) + static_cast<double>(bias[i]));
+  }
+}
+
+void activation(Curve curve, const float* x, const float* times, int64_t n, float* y) {
+  for (int64_t i = 0; i < n; ++i) {
+    const double value = bent(curve, static_cast<double>(x[i]));
+    y[i] = static_cast<float>(times ? value * static_cast<double>(times[i]) : value);
+  }
+}
+
+void softcap(const float* x, float cap, int64_t n, float* y) {
+  const double wide = static_cast<double>(cap);
+  for (int64_t i = 0; i < n; ++i) y[i] = static_cast<float>(wide * ::tanh(static_cast<double>(x[i]) / wide));
 }
 
 void add(const float* a, const float* b, int64_t n, float* y) {

@@ -5,12 +5,17 @@ namespace scrimp {
 
 constinit const Kernels kScalarKernels = {
     .isa = "scalar",
+    .read = scalar::read,
+    .int8_peak = scalar::int8_peak,
+    .f32_peak = scalar::f32_peak,
     .quantize = scalar::quantize,
     .linear_int8 = scalar::linear_int8,
     .linear_f32 = scalar::linear_f32,
     .scratch_bytes = scalar::kScratchBytes,
     .rms_norm = scalar::rms_norm,
-    .swiglu = scalar::swiglu,
+    .layer_norm = scalar::layer_norm,
+    .activation = scalar::activation,
+    .softcap = scalar::softcap,
     .add = scalar::add,
     .rope = scalar::rope,
     .to_f16 = scalar::to_f16,

@@ -1,4 +1,5 @@
-// Causal attention by blocks of positions with an online softmax. Included inside the namespace of an instruction set.
+// Attention by blocks of positions with an online softmax: causal, or of all tokens of the call. Included inside the
+// namespace of an instruction set.
 //
 // For each block of positions of one key/value head, keys become a panel [d][position] and values a panel
 // [position][d] of float32, once for all queries (heads sharing the key/value head x tokens) of a query block. Scores
@@ -8,12 +9,14 @@
 //   m' = max(m, scores),  p = exp(scores - m'),  l = l exp(m - m') + sum p,  o = o exp(m - m') + p V,  at the end o / l
 //
 // A query's result has the same bits however queries are split over calls and threads: blocks begin at multiples of
-// kPositions, and what a query does not see adds exact zeros.
+// kPositions, and what a query does not see adds exact zeros. With a window, blocks before a query's first position are
+// not looked at for it.
 // Cost: keys and values, 4 D bytes per position and head in f16, are read once per query block; panels and query block
 // stay in L2.
 //
 // Error: a score s has |ds| <= gamma(D + 1) scale |q|.|k|; every weight p then has a relative error of at most
-// 2 max|ds| + u (2|s - m'| + 6 + 4 blocks), and o and l add gamma(kPositions + 2 blocks) each.
+// 2 max|ds| + u (2|s - m'| + 6 + 4 blocks), and o and l add gamma(kPositions + 2 blocks) each. A cap makes no |ds|
+// larger, and adds 9 u cap to it.
 
 constexpr int64_t kMaxQueries = 96;  // per query block, fewer when heads are very wide
 
@@ -161,30 +164,50 @@ inline void finish_outputs(const Attention& a, const QueryBlock& block, const At
   }
 }
 
+inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// The block of positions that holds the first one a token sees.
+inline int64_t first_block(const Attention& a, int64_t token) {
+  const int64_t from = a.window > 0 ? a.start + token - a.window + 1 : 0;
+  return from > 0 ? from / kPositions * kPositions : 0;
+}
+
 template <class Rows>
 inline void attend_block(const Attention& a, int64_t kv_head, const QueryBlock& block, const AttentionScratch& s) {
   float* value_scales = s.scales + kPositions * a.row_scales;
   pack_queries(a, block, s.queries);
-  const int64_t end = a.start + block.token(block.count - 1) + 1;
-  for (int64_t p = 0; p < end; p += kPositions) {
+  const int64_t end = a.start + (a.causal ? block.token(block.count - 1) + 1 : a.tokens);
+  for (int64_t p = first_block(a, block.token(0)); p < end; p += kPositions) {
     const int64_t positions = end - p < kPositions ? end - p : kPositions;
     const Stretch stretch{kv_head, p, positions, p + positions < end ? p + positions : p};
     transpose_keys(Rows::at(a, a.keys, a.key_scales, stretch, s.scales), positions, a.head_dim, s.keys);
     widen_values(Rows::at(a, a.values, a.value_scales, stretch, value_scales), positions, a.head_dim, s.width,
                  s.values);
 
-    const int64_t i = block.index_of(p - a.start);  // queries before do not see this block
-    const int64_t count = block.count - i;
-    float* scores = s.scores + i * kPositions;
-    float* outputs = s.outputs + i * s.width;
-    product(s.keys, kPositions, positions, a.head_dim, s.queries + i * a.head_dim, a.head_dim, count, scores,
-            kPositions, false);
-    for (int64_t j = i; j < block.count; ++j) {
-      const int64_t visible = a.start + block.token(j) + 1 - p;
-      soften(s.scores + j * kPositions, visible < positions ? visible : positions, positions, p == 0, s.peaks + j,
-             s.sums + j, s.outputs + j * s.width, s.width);
+    // Queries [i, to) see this block, and for those from `fresh` on it is the first one.
+    const int64_t i = a.causal ? block.index_of(p - a.start) : 0;
+    const int64_t to =
+        a.window > 0 ? least(block.index_of(p + kPositions - 1 + a.window - a.start), block.count) : block.count;
+    const int64_t fresh = p == 0 ? i : a.window > 0 ? least(block.index_of(p + a.window - 1 - a.start), to) : to;
+    product(s.keys, kPositions, positions, a.head_dim, s.queries + i * a.head_dim, a.head_dim, to - i,
+            s.scores + i * kPositions, kPositions, false);
+    for (int64_t j = i; j < to; ++j) {
+      float* scores = s.scores + j * kPositions;
+      const int64_t at = a.start + block.token(j) - p;  // the query's own position
+      if (a.softcap > 0.0F)
+        for (int64_t k = 0; k < positions; k += kLanes) store(scores + k, capped(load(scores + k), a.softcap));
+      if (a.window > 0)
+        for (int64_t k = 0; k <= at - a.window && k < positions; ++k) scores[k] = -__builtin_inff();
+      soften(scores, a.causal ? least(at + 1, positions) : positions, positions, j >= fresh, s.peaks + j, s.sums + j,
+             s.outputs + j * s.width, s.width);
     }
-    product(s.values, s.width, s.width, positions, scores, kPositions, count, outputs, s.width, p > 0);
+    const auto gather = [&](int64_t begin, int64_t stop, bool add) {
+      if (begin < stop)
+        product(s.values, s.width, s.width, positions, s.scores + begin * kPositions, kPositions, stop - begin,
+                s.outputs + begin * s.width, s.width, add);
+    };
+    gather(i, fresh, true);
+    gather(fresh, to, false);
   }
   finish_outputs(a, block, s);
 }

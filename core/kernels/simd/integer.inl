@@ -15,7 +15,7 @@ inline void integer_rows(const int16_t* inputs, int64_t stride, int64_t pairs, c
 #pragma GCC unroll 6
   for (int64_t r = 0; r < kRows; ++r) total[r] = zeros();
   for (int64_t k = 0; k < pairs; ++k) {
-    const Sixteen w = load(weight + k * 2 * kIntegerChannels);
+    const auto w = load(weight + k * 2 * kIntegerChannels);
 #pragma GCC unroll 6
     for (int64_t r = 0; r < kRows; ++r) total[r] = add_products(total[r], w, inputs + r * stride + 2 * k);
   }

@@ -83,7 +83,7 @@ void subtract_rows(double* a, int64_t n, int64_t begin, int64_t end, const doubl
     const double* left = a + row * n + begin;
     Doubles sums[kRows][kTileVecs] = {};
     for (int64_t k = 0; k < end - begin; ++k) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
       for (int v = 0; v < kTileVecs; ++v) {
         Doubles right;
         memcpy(&right, tile + k * kCholeskyTile + v * kLanes / 2, sizeof right);

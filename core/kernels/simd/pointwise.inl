@@ -1,7 +1,8 @@
 // Everything that touches a row once. Included inside the namespace of an instruction set.
 
-// sum x^2 in double precision, so y has about three roundings: |y - exact| <= 4 u |y|.
-inline void rms_norm_body(const float* x, const float* weight, float eps, int64_t n, float* y) {
+// sum x^2 in double precision, so y has about three roundings, and one more of offset + weight where
+// offset is not 0: |y - exact| <= 4 u |y| + u |offset + weight| |y / (offset + weight)|.
+inline void rms_norm_body(const float* x, const float* weight, float offset, float eps, int64_t n, float* y) {
   Wide squares = wide(0.0);
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
@@ -15,26 +16,70 @@ inline void rms_norm_body(const float* x, const float* weight, float eps, int64_
   }
   const double mean = sum(squares) / static_cast<double>(n);
   const Vec scale = broadcast(static_cast<float>(1.0 / ::sqrt(mean + static_cast<double>(eps))));
-  for (i = 0; i + kLanes <= n; i += kLanes) store(y + i, load(x + i) * scale * load(weight + i));
+  const Vec shift = broadcast(offset);
+  for (i = 0; i + kLanes <= n; i += kLanes) store(y + i, load(x + i) * scale * (shift + load(weight + i)));
   if (i < n) {
     const int64_t left = n - i;
-    store_first(y + i, load_first(x + i, left, nothing) * scale * load_first(weight + i, left, nothing), left);
+    const Vec w = shift + load_first(weight + i, left, nothing);
+    store_first(y + i, load_first(x + i, left, nothing) * scale * w, left);
   }
 }
 
-// silu(g) = g / (1 + exp(-g)). Error: 6 u relative; 0 where exp(-g) overflows (g < -88.7, |silu| < 3e-37).
-inline Vec silu_times(Vec gate, Vec up) {
-  const Vec one = broadcast(1.0F);
-  return gate / (one + exp(broadcast(0.0F) - gate)) * up;
-}
-
-inline void swiglu_body(const float* gate, const float* up, int64_t n, float* y) {
+// The sums of x and of its squared distances from the mean are taken in double precision, one after the other.
+// Error: |y - exact| <= (4 u |(x - mean) / sd| + u |mean| / sd) |weight| + u |y|: the mean is rounded to float.
+inline void layer_norm_body(const float* x, const float* weight, const float* bias, float eps, int64_t n, float* y) {
+  const Vec nothing = broadcast(0.0F);
+  Wide total = wide(0.0), squares = wide(0.0);
   int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) store(y + i, silu_times(load(gate + i), load(up + i)));
-  if (i < n) {
-    const Vec nothing = broadcast(0.0F);
-    store_first(y + i, silu_times(load_first(gate + i, n - i, nothing), load_first(up + i, n - i, nothing)), n - i);
+  for (; i + kLanes <= n; i += kLanes) total = total + widen(load(x + i));
+  if (i < n) total = total + widen(load_first(x + i, n - i, nothing));
+  const double mean = sum(total) / static_cast<double>(n);
+  const Vec middle = broadcast(static_cast<float>(mean));
+  for (i = 0; i + kLanes <= n; i += kLanes) {
+    const Wide d = widen(load(x + i)) - wide(mean);
+    squares = fma(d, d, squares);
   }
+  double left_over = 0.0;  // lanes past the end would count the mean itself
+  for (; i < n; ++i) left_over += (static_cast<double>(x[i]) - mean) * (static_cast<double>(x[i]) - mean);
+  const double variance = (sum(squares) + left_over) / static_cast<double>(n);
+  const Vec scale = broadcast(static_cast<float>(1.0 / ::sqrt(variance + static_cast<double>(eps))));
+  for (i = 0; i + kLanes <= n; i += kLanes)
+    store(y + i, (load(x + i) - middle) * scale * load(weight + i) + load(bias + i));
+  if (i < n) {
+    const int64_t left = n - i;
+    const Vec normal = (load_first(x + i, left, nothing) - middle) * scale;
+    store_first(y + i, normal * load_first(weight + i, left, nothing) + load_first(bias + i, left, nothing), left);
+  }
+}
+
+template <class Bend>
+inline void activation_of(const Bend& bend, const float* x, const float* times, int64_t n, float* y) {
+  const Vec one = broadcast(1.0F);
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(y + i, bend(load(x + i)) * (times ? load(times + i) : one));
+  if (i < n) {
+    const Vec factor = times ? load_first(times + i, n - i, one) : one;
+    store_first(y + i, bend(load_first(x + i, n - i, broadcast(0.0F))) * factor, n - i);
+  }
+}
+
+inline void activation_body(Curve curve, const float* x, const float* times, int64_t n, float* y) {
+  switch (curve) {
+    case Curve::kSilu:
+      return activation_of([](Vec v) { return silu(v); }, x, times, n, y);
+    case Curve::kGelu:
+      return activation_of([](Vec v) { return gelu(v); }, x, times, n, y);
+    case Curve::kGeluTanh:
+      return activation_of([](Vec v) { return gelu_tanh(v); }, x, times, n, y);
+    case Curve::kRelu2:
+      return activation_of([](Vec v) { return relu2(v); }, x, times, n, y);
+  }
+}
+
+inline void softcap_body(const float* x, float cap, int64_t n, float* y) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(y + i, capped(load(x + i), cap));
+  if (i < n) store_first(y + i, capped(load_first(x + i, n - i, broadcast(0.0F)), cap), n - i);
 }
 
 inline void add_body(const float* a, const float* b, int64_t n, float* y) {

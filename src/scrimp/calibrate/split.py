@@ -20,12 +20,13 @@ class Block:
     """Consecutive operations as a Program of their own.
 
     Unless the block embeds tokens, operation 0 stands in for what came before: it owns the buffer of the input, and
-    ``first`` is 1, so it never runs. The block that makes the logits ends before the product that makes them.
+    ``first`` is 1, so it never runs. The block that makes the logits ends before the product that makes them; where no
+    product makes the output, the last block is one like the others.
     """
 
     program: Program
     first: int  #: the operation to start with
-    output: int  #: the buffer that the next block reads; -1 in the last block
+    output: int  #: the buffer that the next block reads; -1 in a block that ends before the logits
     matrices: tuple[str, ...]  #: all of the stretch, in the order of use
     runs: tuple[str, ...]  #: those that the operations of ``program`` read
     reads: dict[str, int]  #: every matrix that multiplies → the buffer it multiplies with
@@ -37,13 +38,18 @@ class Block:
 
 def split(program: Program) -> tuple[Block, ...]:
     """The blocks of a Program in order; together they hold each of its operations once."""
+    ends: list[tuple[int, int]] = []
+    begin = 0
+    for at, buffer in borders(program):
+        if any(op.weights for op in program.ops[begin:at]):  # a norm by itself joins what follows it
+            ends.append((at, buffer))
+            begin = at
+    ends[-1] = (len(program.ops), program.output)  # or, behind the last product, what is before it
     blocks: list[Block] = []
     begin, crossing = 0, -1
-    for at, buffer in borders(program):
-        ops = program.ops[begin:at]
-        if any(op.weights for op in ops):  # a norm by itself joins what follows it
-            blocks.append(_block(program, ops, crossing, buffer))
-            begin, crossing = at, buffer
+    for at, buffer in ends:
+        blocks.append(_block(program, program.ops[begin:at], crossing, buffer))
+        begin, crossing = at, buffer
     return tuple(blocks)
 
 
@@ -62,10 +68,11 @@ def borders(program: Program) -> list[tuple[int, int]]:
 
 def _block(whole: Program, ops: Sequence[Op], entry: int, leaves: int) -> Block:
     """Operations as a Program whose buffers and caches count from 0; ``entry`` is the buffer that comes in, or -1."""
-    is_last = leaves == whole.output
+    head = whole.head
+    is_last = leaves == whole.output and head is not None
     matrices = tuple(dict.fromkeys(name for op in ops for name in op.weights))
     if is_last:
-        ops = ops[: max(at for at, op in enumerate(ops) if op.kind == "linear")]
+        ops = ops[: next(at for at, op in enumerate(ops) if op is head)]
     part = Program({}, {})
     number: dict[int, int] = {}
 
@@ -76,7 +83,7 @@ def _block(whole: Program, ops: Sequence[Op], entry: int, leaves: int) -> Block:
 
     if entry >= 0:
         part.matrices[STAND_IN] = (1, whole.widths[entry])
-        part.ops.append(Op("embed", (), (place(entry),), (STAND_IN,)))
+        part.ops.append(Op("embed", (), (place(entry),), (STAND_IN,), ints=(0,), floats=(1.0,)))
     for op in ops:
         inputs = tuple(number[index] for index in op.inputs)
         outputs = tuple(place(index) for index in op.outputs)
@@ -88,7 +95,7 @@ def _block(whole: Program, ops: Sequence[Op], entry: int, leaves: int) -> Block:
         part.matrices.update({name: whole.matrices[name] for name in op.weights})
         part.vectors.update({name: whole.vectors[name] for name in op.vectors if name})
     reads = {name: op.inputs[0] for op in part.ops if op.kind == "linear" for name in op.weights}
-    if is_last:
-        reads |= dict.fromkeys(whole.ops[-1].weights, number[whole.ops[-1].inputs[0]])
+    if is_last and head is not None:
+        reads |= dict.fromkeys(head.weights, number[head.inputs[0]])
     runs = tuple(name for name in part.matrices if name != STAND_IN)
     return Block(part, int(entry >= 0), -1 if is_last else number[leaves], matrices, runs, reads)

@@ -14,6 +14,7 @@ from scrimp.calibrate.split import STAND_IN, Block
 from scrimp.calibrate.states import hold
 from scrimp.calibrate.statistics import Statistics
 from scrimp.engine import Engine, default_threads, pick_isa
+from scrimp.engine.engine import Arithmetic
 from scrimp.engine.float_path import as_run
 from scrimp.formats import parse
 from scrimp.tensors import F32, QTensor, from_floats
@@ -25,12 +26,21 @@ class Walk:
     """Where all windows are: before a block, ``states (windows, T, width)`` is what it reads.
 
     Only the weights of the block that runs are needed, so memory depends on the largest block and not on the network.
-    Arithmetic is float32, the reference; the same windows and weights give the same bits.
+    With ``arithmetic="int8"`` weights of few bits multiply with activations of 8, as a user will run them; what is
+    measured is what goes into a product, before it is rounded. The same windows and weights give the same bits.
     """
 
-    def __init__(self, windows: I32, *, directory: Path | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        windows: I32,
+        *,
+        directory: Path | None = None,
+        threads: int | None = None,
+        arithmetic: Arithmetic = "f32",
+    ) -> None:
         self.windows = windows  #: token ids ``(windows, T)``
         self.states: F32 | None = None
+        self._arithmetic: Arithmetic = arithmetic
         self._directory, self._threads = directory, threads or default_threads()
 
     def run(
@@ -106,7 +116,8 @@ class Walk:
             chunk=length,
             threads=self._threads,
             isa=pick_isa(),
-            arithmetic="f32",
+            arithmetic=self._arithmetic,
+            kv="f32",
         )
 
 

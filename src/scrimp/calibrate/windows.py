@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scrimp.errors import Refused, UsageError
-from scrimp.measure.windows import cut, default_text, read_text
+from scrimp.measure.windows import calibration_text, cut, read_text
 from scrimp.text.tokenizer import Tokenizer
 
 WINDOWS = 128
@@ -19,8 +19,6 @@ WINDOWS = 128
 LENGTH = 512
 #: More would be weeks of work.
 MAX_WINDOWS = 2**16
-#: Tokens at the start of the shipped text that calibration leaves to the loss.
-RESERVED = 8192
 
 #: What a block's inputs come from: the blocks before it as they will be stored, or as the source has them; or the
 #: first, and weights make up for what that prefix does to the inputs.
@@ -71,25 +69,16 @@ def read(
     windows: int | None = None,
     prefix: Prefix = "quantized",
 ) -> Calibration:
-    """Windows spread evenly over a text: a string, a file, or None for what ships with scrimp.
-
-    The shipped text is also what the loss is measured on, so its first ``RESERVED`` tokens are left to that.
-    """
+    """Windows spread evenly over a text: a string, a file, or None for the one of many kinds that ships with scrimp,
+    which no loss is measured on."""
     check(windows, prefix)
     wanted = WINDOWS if windows is None else windows
     length = min(LENGTH, context)
-    words = default_text() if text is None else read_text(text) if isinstance(text, Path) else text
+    words = calibration_text() if text is None else read_text(text) if isinstance(text, Path) else text
     tokens = tokenizer.encode(words, add_bos=False)
     named = str(text) if isinstance(text, Path) else f"a text of {len(words):,} characters"
-    shared = ""
     if text is None:
-        named = "the text that ships with scrimp"
-        if len(tokens) - RESERVED >= length:
-            tokens = tokens[RESERVED:]
-            named += f", without its first {RESERVED:,} tokens"
-            shared = f"a loss measured on more than the first {RESERVED:,} tokens of that text sees what calibrated it"
-        else:
-            shared = "that text is too short to leave a part to the loss: both see the same tokens"
+        named = "the calibration text that ships with scrimp"
     try:
         all_windows = cut(tokens, length, bos=tokenizer.bos_id if tokenizer.add_bos else None).tokens
     except Refused as error:
@@ -97,7 +86,7 @@ def read(
     count = min(wanted, len(all_windows))
     chosen = np.ascontiguousarray(all_windows[np.arange(count) * len(all_windows) // count])
     fewer = f" (the text has no more; {wanted} were asked for)" if count < wanted else ""
-    notes = [f"calibrated on {count} windows of {length} tokens from {named}{fewer}", shared, _monotony(tokens)]
+    notes = [f"calibrated on {count} windows of {length} tokens from {named}{fewer}", _monotony(tokens)]
     return Calibration(chosen, tuple(filter(None, notes)), prefix)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +14,13 @@ if TYPE_CHECKING:
 
 
 def bench(
-    model: Annotated[str, typer.Argument(help="a path, a catalogue name or a hub id", metavar="MODEL")],
+    model: Annotated[
+        str | None, typer.Argument(help="a path, a catalogue name or a hub id", metavar="[MODEL]", show_default=False)
+    ] = None,
+    shape: Annotated[
+        str | None,
+        typer.Option(help="instead of a model, a known shape filled with random codes", metavar="NAME:FORMAT[,HEAD]"),
+    ] = None,
     prefill: Annotated[int, typer.Option(help="tokens of the prompt")] = 256,
     decode: Annotated[int, typer.Option(help="tokens decoded one by one after it")] = 64,
     threads: Annotated[int | None, typer.Option(min=1, help="one per core unless given")] = None,
@@ -24,6 +31,9 @@ def bench(
         str | None, typer.Option(help="so many sequences that decode together: 1,2,4,8,16", metavar="N,N,…")
     ] = None,
     kv: Kv = "f16",
+    out: Annotated[
+        Path | None, typer.Option("-o", help="write a page: the roofline with every operation, one HTML file")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
 ) -> None:
     """How fast a model reads a prompt and writes tokens, and how near that is to what the memory allows."""
@@ -32,10 +42,19 @@ def bench(
     from scrimp.measure.batch import parse_counts
     from scrimp.measure.speed import measure_speed
 
+    if out is not None:
+        output.check_place(out, "bench.html")
     speed = measure_speed(
-        model, prefill=prefill, decode=decode, threads=threads, repeat=repeat, node=node, profile=profile,
+        model, shape=shape, prefill=prefill, decode=decode, threads=threads, repeat=repeat, node=node,
+        profile=profile or out is not None,
         kv=check_kv(kv), sequences=parse_counts(sequences) if sequences is not None else (), progress=bar.progress(),
     )  # fmt: skip
+    if out is not None:
+        from scrimp.measure.bench_page import page
+        from scrimp.store.partial import write_durably
+
+        write_durably(out, page(speed, lines(speed), profile_lines(speed)))
+        output.note(f"written: {out}")
     if json:
         output.print_json(speed.to_json())
         return
@@ -46,15 +65,16 @@ def bench(
         output.print_table(
             ("sequences", "tokens/s", "× the first", "ms per step", "GB/s", "faults"), batch_lines(speed)
         )
-    if speed.profile:
+    if profile:
         print()
-        output.print_table(("operation", "calls", "ms", "%", "MB", "GB/s"), profile_lines(speed))
+        output.print_table(("operation", "calls", "ms", "%", "MB", "GB/s", "GMAC/s"), profile_lines(speed))
 
 
 def lines(speed: Speed) -> list[tuple[str, str, str]]:
     """The result as rows: what, value, spread."""
     from scrimp.sizes import format_bytes
 
+    ceilings, outside = speed.ceilings, speed.decode_outside_products
     share = speed.decode_gb_per_s / speed.memory_read_gb_per_s
     rates = (
         (f"prefill of {speed.prefill}", speed.prefill_tokens_per_s),
@@ -65,7 +85,17 @@ def lines(speed: Speed) -> list[tuple[str, str, str]]:
         ("read per decoded token", format_bytes(speed.bytes_per_token), ""),
         ("decode reads", f"{speed.decode_gb_per_s:.1f} GB/s", f"{100 * share:.0f} % of the memory ceiling"),
         (f"a token of context, {speed.kv} cache", format_bytes(speed.kv_bytes_per_token), ""),
-        ("memory ceiling", f"{speed.memory_read_gb_per_s:.1f} GB/s", ""),
+        (
+            "memory ceiling",
+            f"{ceilings.memory_read_gb_per_s:.1f} GB/s",
+            f"cache {ceilings.cache_read_gb_per_s:.0f} GB/s",
+        ),
+        ("prefill computes", f"{speed.prefill_gmac_per_s:.0f} GMAC/s", _of_peak(speed)),
+        *(
+            [("decode outside the products", f"{100 * outside:.1f} %", "of its busy time")]
+            if outside is not None
+            else []
+        ),
         ("load", f"{speed.load_ms:.0f} ms", ""),
         ("load and first token", f"{speed.first_token_ms:.0f} ms", ""),
         ("peak memory", format_bytes(speed.rss_peak_bytes), ""),
@@ -108,9 +138,15 @@ def profile_lines(speed: Speed) -> list[tuple[str, ...]]:
             f"{100 * cost.seconds / totals[cost.phase]:.1f}" if totals[cost.phase] else "",
             f"{cost.bytes / 1e6:.1f}",
             f"{cost.bytes / cost.seconds / 1e9:.1f}" if cost.seconds else "",
+            f"{cost.macs / cost.seconds / 1e9:.1f}" if cost.seconds and cost.macs else "",
         )
         for cost in speed.profile
     ]
+
+
+def _of_peak(speed: Speed) -> str:
+    peak = speed.ceilings.int8_gmac_per_s
+    return f"{100 * speed.prefill_gmac_per_s / peak:.0f} % of the int8 peak, {peak:.0f}" if peak else ""
 
 
 def _spread(rate: Rate) -> str:

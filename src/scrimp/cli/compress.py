@@ -63,6 +63,7 @@ def compress(
     from scrimp.cli.recover import check_job, check_recovery, recovered
     from scrimp.errors import UsageError
     from scrimp.measure.windows import read_text
+    from scrimp.models import encodes
     from scrimp.quantize.compress import check_loss, measure_loss, run
     from scrimp.quantize.correct import within_goal
     from scrimp.quantize.job import prepare
@@ -94,6 +95,9 @@ def compress(
                 output.print_json(_planned(job, prediction))
             return 0
         measure = not no_loss and job.source.tokenizer.kind != "none"
+        if measure and encodes(job.source.config):
+            output.note("no loss is measured: an encoder writes no text")
+            measure = False
         if measure:
             check_loss(job, text, max_tokens=max_tokens)
         try:

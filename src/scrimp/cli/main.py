@@ -19,6 +19,7 @@ VERBS: dict[str, str] = {
     "recover": "bring a compressed model nearer to its original, at the same size",
     "run": "stream a completion",
     "chat": "talk to a model",
+    "embed": "texts as vectors, by an encoder",
     "eval": "perplexity, divergence from the original, tasks; accuracy on pictures",
     "bench": "speed against the memory ceiling measured in the same run",
     "compare": "one table: bytes × loss × speed",

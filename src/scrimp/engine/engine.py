@@ -84,7 +84,7 @@ class Engine:
         cache_bytes: int | None = None,
     ) -> None:
         self.program, self.context, self.threads, self.isa = program, context, threads, isa
-        self.chunk = min(chunk, context)
+        self.chunk = min(chunk, context) if program.causal else context  # what sees all runs whole
         self.kv: Kv = kv or ("f32" if arithmetic == "f32" else "f16")
         assert arithmetic != "int8-static" or all(op.floats for op in program.ops if op.kind == "linear")
         self.vocab = program.widths[program.output]

@@ -186,8 +186,9 @@ def macs_per_token(program: Network, position: int = 0) -> dict[str, int]:
                 rows, cols = program.matrices[name]
                 macs[name] = macs.get(name, 0) + rows * cols
         elif op.kind == "attention":
-            _, heads, _, head_dim = op.ints
-            macs["attention"] = macs.get("attention", 0) + 2 * heads * head_dim * (position + 1)
+            _, heads, _, head_dim, window, *_ = op.ints
+            seen = min(position + 1, window or position + 1)
+            macs["attention"] = macs.get("attention", 0) + 2 * heads * head_dim * seen
     return macs
 
 

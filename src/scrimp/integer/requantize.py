@@ -15,16 +15,22 @@ from scrimp.errors import Refused
 from scrimp.integer.program import INT32_HIGH, INT32_LOW, Requantize
 from scrimp.integer.weights import F64
 
+#: A multiplier has no more bits: codes have eight, a chip stores multipliers in two bytes, and one without a product
+#: takes time for each of their bits.
+_MULTIPLIER = (1 << 16) - 1
+
 
 def to_codes(name: str, factor: F64, bias: F64, largest: int, low: int, high: int) -> Requantize:
     """Sums of at most ``largest`` → codes. ``factor`` and ``bias`` (N,) in codes, in float64.
 
     Error
         before it is rounded down, the value is off by at most :func:`error`, which is less than ``2^-14`` of
-        ``max(|factor| · largest + |bias|) + 1``: ``largest >> pre`` and ``M`` share 31 bits about equally.
+        ``max(|factor| · largest + |bias|) + 1``: ``largest >> pre`` and ``M`` share 31 bits, ``M`` at most 16 of them.
         Refused where one of these values alone leaves 32 bits.
     """
-    found = [by for pre in range(32) if (by := _most_bits(factor, bias, largest, pre, range(31, -1, -1))) is not None]
+    shifts = range(31, -1, -1)
+    tried = [_most_bits(factor, bias, largest, pre, shifts, _MULTIPLIER) for pre in range(32)]
+    found = [by for by in tried if by is not None]
     if not found:
         raise Refused(f"{name} makes values of {_reach(factor, bias, largest):.3g} steps, which leave 32 bits.",
                       hint="its step is far too small for its weights, gain and bias")  # fmt: skip
@@ -55,10 +61,13 @@ def error(by: Requantize, factor: F64, bias: F64, largest: int) -> F64:
     return np.asarray(np.ldexp(off + np.abs(multiplier) * dropped + np.abs(offset - exact), -by.shift))
 
 
-def _most_bits(factor: F64, bias: F64, largest: int, pre: int, shifts: Iterable[int]) -> Requantize | None:
+def _most_bits(
+    factor: F64, bias: F64, largest: int, pre: int, shifts: Iterable[int], most: int = INT32_HIGH
+) -> Requantize | None:
+    """``most``: of a multiplier."""
     for shift in shifts:
         by = _rounded(factor, bias, pre, shift)
-        if by is not None and _fits(by, largest):
+        if by is not None and _fits(by, largest) and int(np.abs(by.multiplier.astype(np.int64)).max()) <= most:
             return by
     return None
 

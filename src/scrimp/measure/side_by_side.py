@@ -7,13 +7,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import reduce
 from statistics import median
 from typing import Any
 
 from scrimp.engine import Kv
 from scrimp.errors import ScrimpError
 from scrimp.measure.memory import PageFaults
-from scrimp.measure.speed import Rate, Speed, measure_speed
+from scrimp.measure.speed import Ceilings, Rate, Speed, measure_speed
 from scrimp.progress import SILENT, Progress
 
 #: What the process of a turn runs. (multiprocessing would import the caller's main module again.)
@@ -75,7 +76,7 @@ def merge(turns: Sequence[Speed]) -> Speed:
         turns[0],
         prefill_tokens_per_s=_rate([turn.prefill_tokens_per_s for turn in turns]),
         decode_tokens_per_s=_rate([turn.decode_tokens_per_s for turn in turns]),
-        memory_read_gb_per_s=max(turn.memory_read_gb_per_s for turn in turns),
+        ceilings=reduce(Ceilings.better, (turn.ceilings for turn in turns)),
         load_ms=median(turn.load_ms for turn in turns),
         first_token_ms=median(turn.first_token_ms for turn in turns),
         rss_peak_bytes=max(turn.rss_peak_bytes for turn in turns),

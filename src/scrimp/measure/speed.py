@@ -15,13 +15,15 @@ from scrimp.measure.energy import TokenEnergy, energy_of
 from scrimp.measure.memory import PageFaults, page_faults, peak_bytes
 from scrimp.measure.traffic import OpCost, Traffic, op_costs
 from scrimp.progress import SILENT, Progress
+from scrimp.sources.shapes import open_shape
+from scrimp.sources.source import Source
 
 if TYPE_CHECKING:
     from scrimp.measure.batch import BatchSpeed
     from scrimp.model import Model
 
-#: Bytes streamed to find the memory ceiling: far more than any cache holds.
-CEILING_BYTES = 256 * 10**6
+#: Bytes streamed to find the memory ceiling: far more than any cache holds; and of a thread's own cache.
+CEILING_BYTES, CACHE_BYTES = 256 * 10**6, 1 << 18
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,35 @@ class Rate:
 
 
 @dataclass(frozen=True)
+class Ceilings:
+    """What the same threads reach in the same run with nothing else to do: the better of two medians each, before and
+    after. G = 10^9; a peak counts multiply-adds in registers, None where the instruction set has no such kernel."""
+
+    memory_read_gb_per_s: float
+    cache_read_gb_per_s: float
+    int8_gmac_per_s: float | None
+    f32_gmac_per_s: float | None
+
+    def better(self, other: Ceilings) -> Ceilings:
+        def more(a: float | None, b: float | None) -> float | None:
+            return None if a is None or b is None else max(a, b)
+
+        return Ceilings(
+            max(self.memory_read_gb_per_s, other.memory_read_gb_per_s),
+            max(self.cache_read_gb_per_s, other.cache_read_gb_per_s),
+            more(self.int8_gmac_per_s, other.int8_gmac_per_s),
+            more(self.f32_gmac_per_s, other.f32_gmac_per_s),
+        )
+
+
+@dataclass(frozen=True)
 class Speed:
     """What ``scrimp bench`` reports. ``to_json()`` has the keys of CLI.md.
 
     ``first_token_ms``: from the begin of opening the model until the logits after the prompt are there; everything is
     cold but the file, which the operating system may still hold in memory. ``rss_peak_bytes``: of this process, right
-    after a whole prefill and decode. ``memory_read_gb_per_s``: the better of two medians, before and after. Page
-    faults: during all repeats of decode together. ``energy``: modelled, never measured, of the token in the middle of
-    decode; the bytes are those stored.
+    after a whole prefill and decode. Page faults: during all repeats of decode together. ``energy``: modelled, never
+    measured, of the token in the middle of decode; the bytes are those stored.
     """
 
     model: str
@@ -54,7 +77,8 @@ class Speed:
     prefill_tokens_per_s: Rate
     decode_tokens_per_s: Rate
     bytes_per_token: int
-    memory_read_gb_per_s: float
+    prefill_macs: int  #: multiply-adds of its products, attention not counted
+    ceilings: Ceilings
     load_ms: float
     first_token_ms: float
     rss_peak_bytes: int
@@ -72,14 +96,31 @@ class Speed:
     def decode_gb_per_s(self) -> float:
         return self.bytes_per_token * self.decode_tokens_per_s.median / 1e9
 
+    @property
+    def memory_read_gb_per_s(self) -> float:
+        return self.ceilings.memory_read_gb_per_s
+
+    @property
+    def prefill_gmac_per_s(self) -> float:
+        return self.prefill_macs / self.prefill * self.prefill_tokens_per_s.median / 1e9
+
+    @property
+    def decode_outside_products(self) -> float | None:
+        """The share of a decode step that is not spent in matrix products; needs a profile."""
+        steps = [cost for cost in self.profile if cost.phase == "decode"]
+        inside = sum(cost.seconds for cost in steps if cost.op.startswith("linear"))
+        return 1 - inside / sum(cost.seconds for cost in steps) if steps else None
+
     def to_json(self) -> dict[str, Any]:
         document = asdict(self)
-        faults = document.pop("page_faults")
-        profile = document.pop("profile")
+        faults, profile, ceilings = (document.pop(key) for key in ("page_faults", "profile", "ceilings"))
+        document |= ceilings
         del document["energy"], document["batches"]
         return document | {
             "sequences": [batch.to_json() for batch in self.batches],
             "decode_gb_per_s": self.decode_gb_per_s,
+            "prefill_gmac_per_s": self.prefill_gmac_per_s,
+            "decode_outside_products": self.decode_outside_products,
             "page_faults_minor": faults["minor"],
             "page_faults_major": faults["major"],
             "energy_modelled": self.energy.to_json(),
@@ -89,8 +130,9 @@ class Speed:
 
 
 def measure_speed(
-    name: str | Path,
+    name: str | Path | None = None,
     *,
+    shape: str | None = None,
     prefill: int = 256,
     decode: int = 64,
     threads: int | None = None,
@@ -103,26 +145,32 @@ def measure_speed(
 ) -> Speed:
     """Open a model, run a prompt of ``prefill`` tokens and then ``decode`` tokens one by one, ``repeat`` times.
 
+    Instead of a model, ``shape`` names one of ``sources/shapes.py``; its random codes are made before the clock starts.
     Tokens are fixed ones: what is timed is the network, without tokenizer and sampling. The first, cold pass is not
     among the repeats. ``sequences``: how many decode together, each number measured beside the others.
     """
     from scrimp.measure.batch import batch_speeds
-    from scrimp.model import open_model
 
     for flag, value in (("--prefill", prefill), ("--decode", decode), ("--repeat", repeat)):
         if value < 1:
             raise UsageError(f"{flag} is {value}; at least 1 is needed.", hint=f"{flag} 1")
     check_node(node)
+    if (name is None) == (shape is None):
+        raise UsageError("One thing is measured at a time.", hint="give a MODEL or --shape NAME:FORMAT")
+    source = open_shape(shape) if shape is not None else None
+    if source is not None:
+        for tensor in source.tensors:
+            source.read(tensor)
     begin = perf_counter()
-    with open_model(name, threads=threads, context=prefill + decode, kv=kv,
-                    sequences=max(sequences, default=0)) as model:  # fmt: skip
+    with _open(name, source, threads=threads, context=prefill + decode, kv=kv,
+               sequences=max(sequences, default=0)) as model:  # fmt: skip
         loaded = perf_counter()
         tokens = [(7919 * i) % model.vocab_size for i in range(prefill + decode)]
         model.step(tokens[:prefill], 0)
         first_token = perf_counter()
         _decode(model, tokens, prefill)
         peak = peak_bytes()
-        ceiling = _ceiling(model.threads)
+        ceilings = measure_ceilings(model.threads, model.isa)
         progress.start("timing", repeat)
         prefill_s, decode_s, faults = [], [], PageFaults(0, 0)
         for _ in range(repeat):
@@ -132,16 +180,17 @@ def measure_speed(
             faults += page_faults() - before
             progress.advance()
         progress.finish()
-        ceiling = max(ceiling, _ceiling(model.threads))
+        ceilings = ceilings.better(measure_ceilings(model.threads, model.isa))
         traffic = Traffic.of(model)
         return Speed(
-            model=str(name),
+            model=str(name if shape is None else shape),
             prefill=prefill,
             decode=decode,
             prefill_tokens_per_s=rate_of(prefill, prefill_s),
             decode_tokens_per_s=rate_of(decode, decode_s),
             bytes_per_token=traffic.bytes_per_token(prefill + decode // 2),
-            memory_read_gb_per_s=ceiling,
+            prefill_macs=sum(traffic.macs_of_prompt(op, prefill) for op in model.program.ops if op.kind == "linear"),
+            ceilings=ceilings,
             load_ms=1000 * (loaded - begin),
             first_token_ms=1000 * (first_token - begin),
             rss_peak_bytes=peak,
@@ -159,6 +208,12 @@ def measure_speed(
         )  # fmt: skip
 
 
+def _open(name: str | Path | None, source: Source | None, **options: Any) -> Model:
+    from scrimp.model import Model, open_model
+
+    return open_model(str(name), **options) if source is None else Model(source, **options)
+
+
 def _prefill(model: Model, tokens: list[int], prefill: int) -> float:
     begin = perf_counter()
     model.step(tokens[:prefill], 0)
@@ -172,10 +227,18 @@ def _decode(model: Model, tokens: list[int], prefill: int) -> float:
     return perf_counter() - begin
 
 
-def _ceiling(threads: int) -> float:
+def measure_ceilings(threads: int, isa: str) -> Ceilings:
     from scrimp import _core
 
-    return float(median(_core.read_bandwidth(CEILING_BYTES, threads, 5)))
+    def middle(values: list[float]) -> float | None:
+        return median(values) if values else None
+
+    return Ceilings(
+        memory_read_gb_per_s=median(_core.read_bandwidth(CEILING_BYTES, threads, 5, isa=isa)),
+        cache_read_gb_per_s=median(_core.read_bandwidth(CACHE_BYTES * threads, threads, 5, least=1 << 26, isa=isa)),
+        int8_gmac_per_s=middle(_core.peak("int8", threads, 9, isa)),
+        f32_gmac_per_s=middle(_core.peak("f32", threads, 9, isa)),
+    )
 
 
 def rate_of(tokens: int, seconds: list[float]) -> Rate:
@@ -186,11 +249,11 @@ def rate_of(tokens: int, seconds: list[float]) -> Rate:
 
 def _profile(model: Model, traffic: Traffic, tokens: list[int], prefill: int) -> tuple[OpCost, ...]:
     costs: list[OpCost] = []
-    for phase, run, position in (
-        ("prefill", _prefill, prefill // 2),
-        ("decode", _decode, (prefill + len(tokens)) // 2),
+    for phase, run, position, prompt in (
+        ("prefill", _prefill, prefill // 2, prefill),
+        ("decode", _decode, (prefill + len(tokens)) // 2, None),
     ):
         model.engine.reset_profile()
         run(model, tokens, prefill)
-        costs += op_costs(phase, model.engine.profile(), traffic, position)
+        costs += op_costs(phase, model.engine.profile(), traffic, position, prompt)
     return tuple(costs)

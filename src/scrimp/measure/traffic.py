@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,9 +46,22 @@ class Traffic:
         if op.kind == "embed":
             return self.weight_bytes[op.weights[0]] // self.program.matrices[op.weights[0]][0]
         if op.kind == "attention":
-            _, _, kv_heads, head_dim = op.ints
-            return 2 * (position + 1) * kv_heads * row_bytes(self.kv, head_dim)
+            _, _, kv_heads, head_dim, window, _ = op.ints
+            return 2 * min(position + 1, window or position + 1) * kv_heads * row_bytes(self.kv, head_dim)
         return sum(self.weight_bytes[name] for name in (*op.weights, *filter(None, op.vectors)))
+
+    def macs_of(self, op: Op, position: int) -> int:
+        """Multiply-adds of one operation for the token at ``position``: of products and attention, nothing else."""
+        if op.kind == "attention":
+            _, heads, _, head_dim, window, _ = op.ints
+            return 2 * min(position + 1, window or position + 1) * heads * head_dim
+        return sum(prod(self.program.matrices[name]) for name in op.weights) if op.kind == "linear" else 0
+
+    def macs_of_prompt(self, op: Op, tokens: int) -> int:
+        """The same for a whole prompt; its last token alone needs logits, and whatever comes after attention."""
+        ops = self.program.ops
+        last = max((at for at, other in enumerate(ops) if other.kind == "attention"), default=-1)
+        return self.macs_of(op, tokens // 2) * (1 if any(op is other for other in ops[last + 1 :]) else tokens)
 
 
 def _bytes(tensor: QTensor | NDArray[np.float32]) -> int:
@@ -56,25 +70,34 @@ def _bytes(tensor: QTensor | NDArray[np.float32]) -> int:
 
 @dataclass(frozen=True)
 class OpCost:
-    """Operations of one sort, all layers together. ``bytes``: weights and cache read, by all calls together."""
+    """Operations of one sort, all layers together. ``bytes``: weights and cache read, by all calls together;
+    ``macs``: their multiply-adds, of products and attention."""
 
     phase: str
     op: str
     calls: int
     seconds: float
     bytes: int
+    macs: int = 0
 
 
-def op_costs(phase: str, times: Iterable[OpTime], traffic: Traffic, position: int) -> list[OpCost]:
+def op_costs(
+    phase: str, times: Iterable[OpTime], traffic: Traffic, position: int, prompt: int | None = None
+) -> list[OpCost]:
     """The profile of the engine, operations of the same sort added up, the costliest first.
 
-    ``position`` is the mean one of the calls. A run of many tokens reads its weights once per chunk, which is a call.
+    ``position`` is the mean one of the calls. A run of many tokens, ``prompt`` in all, reads its weights once per
+    chunk, which is a call.
     """
-    costs: dict[str, tuple[int, float, int]] = {}
+    costs: dict[str, tuple[int, float, int, int]] = {}
     for time in times:
-        calls, seconds, size = costs.get(label(time.op), (0, 0.0, 0))
+        calls, seconds, size, macs = costs.get(label(time.op), (0, 0.0, 0, 0))
         moved = traffic.bytes_of(time.op, position) * time.calls
-        costs[label(time.op)] = (calls + time.calls, seconds + time.seconds, size + moved)
+        if prompt is None:
+            macs += traffic.macs_of(time.op, position) * time.calls
+        else:
+            macs += traffic.macs_of_prompt(time.op, prompt)
+        costs[label(time.op)] = (calls + time.calls, seconds + time.seconds, size + moved, macs)
     found = [OpCost(phase, op, *cost) for op, cost in costs.items()]
     return sorted(found, key=lambda cost: cost.seconds, reverse=True)
 

@@ -79,8 +79,17 @@ def cut(tokens: list[int], context: int, *, bos: int | None = None, max_tokens: 
 
 
 def default_text() -> str:
-    """The text that ships with scrimp; ``data/README.md`` says what it is."""
-    return resources.files("scrimp").joinpath("data", "text.txt").read_text(encoding="utf-8")
+    """The text that ships with scrimp to measure on; ``data/README.md`` says what it is."""
+    return _shipped("text.txt")
+
+
+def calibration_text() -> str:
+    """The text that ships with scrimp to calibrate on and to learn from: pieces of many kinds."""
+    return _shipped("calibration.txt")
+
+
+def _shipped(name: str) -> str:
+    return resources.files("scrimp").joinpath("data", name).read_text(encoding="utf-8")
 
 
 def read_text(path: Path) -> str:

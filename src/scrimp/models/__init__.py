@@ -7,22 +7,28 @@ from types import ModuleType
 from typing import Any
 
 from scrimp.errors import Refused, nearest
-from scrimp.models import cnn, llama, qwen2
+from scrimp.models import bert, bitnet, cnn, gemma3, llama, qwen2, qwen3
 from scrimp.program import Program
 
-#: ``model_type`` of a config.json, and ``general.architecture`` of a GGUF file → the module.
-ARCHITECTURES: dict[str, ModuleType] = {"llama": llama, "qwen2": qwen2}
+#: ``model_type`` of a config.json → the module.
+ARCHITECTURES: dict[str, ModuleType] = {
+    "llama": llama, "qwen2": qwen2, "qwen3": qwen3, "gemma3_text": gemma3, "bitnet": bitnet, "bert": bert,
+}  # fmt: skip
+#: ``general.architecture`` of a GGUF file → the module. ("bitnet" there is an older network than 2B4T.)
+GGUF_ARCHITECTURES: dict[str, ModuleType] = {
+    "llama": llama, "qwen2": qwen2, "qwen3": qwen3, "gemma3": gemma3, "bitnet-b1.58": bitnet, "bitnet-25": bitnet,
+}  # fmt: skip
 
 
-def architecture(name: object) -> ModuleType:
+def architecture(name: object, known: Mapping[str, ModuleType] = ARCHITECTURES) -> ModuleType:
     """The module of an architecture; Refused with the known names when there is none."""
     if name == cnn.MODEL_TYPE:
         raise Refused("This is a network of pictures, which reads and writes no text.",
                       hint="scrimp eval MODEL --pictures SPEC measures it, scrimp inspect MODEL shows it")  # fmt: skip
-    if not isinstance(name, str) or name not in ARCHITECTURES:
-        hint = nearest(str(name), list(ARCHITECTURES)) or f"known: {', '.join(sorted(ARCHITECTURES))}"
+    if not isinstance(name, str) or name not in known:
+        hint = nearest(str(name), list(known)) or f"known: {', '.join(sorted(known))}"
         raise Refused(f"The architecture '{name}' is not supported.", hint=hint)
-    return ARCHITECTURES[name]
+    return known[name]
 
 
 def build(config: Mapping[str, Any]) -> tuple[Any, Program]:
@@ -35,6 +41,11 @@ def build(config: Mapping[str, Any]) -> tuple[Any, Program]:
 def sees(config: Mapping[str, Any]) -> bool:
     """Is it a network of pictures, that is a Net and no Program?"""
     return config.get("model_type") == cnn.MODEL_TYPE
+
+
+def encodes(config: Mapping[str, Any]) -> bool:
+    """Do texts become hidden states, and no logits?"""
+    return not sees(config) and build(config)[1].head is None
 
 
 def tensor_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -93,7 +93,7 @@ class _Attached:
         weights = (*(names[at] for at in members), *(f"{names[at]}.lowrank_a" for at in low))
         vectors = (*("" if at in back else biases[at] for at in members), *("" for _ in low))
         outputs = (*result.values(), *low.values())
-        self._append(Op("linear", sources[:1], outputs, weights, vectors if any(vectors) else ()))
+        self._append(Op("linear", sources[:1], outputs, weights, vectors if any(vectors) else (), op.ints))
         for at, found in beside.items():
             out = op.outputs[at]
             if at in back:

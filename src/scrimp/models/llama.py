@@ -28,6 +28,8 @@ LAYER = {
     "k": "self_attn.k_proj.weight",
     "v": "self_attn.v_proj.weight",
     "o": "self_attn.o_proj.weight",
+    "q_norm": "self_attn.q_norm.weight",
+    "k_norm": "self_attn.k_norm.weight",
     "ffn_norm": "post_attention_layernorm.weight",
     "gate": "mlp.gate_proj.weight",
     "up": "mlp.up_proj.weight",
@@ -53,6 +55,9 @@ GGUF_NAMES = {
     "blk.{i}.ffn_down.weight": "model.layers.{i}.mlp.down_proj.weight",
 }
 
+#: What GGUF adds to the vectors it stores.
+GGUF_OFFSET = 0.0
+
 #: Tensors whose rows GGUF stores with neighbouring rotary pairs, and the config key of their head count.
 GGUF_PERMUTED = {
     "self_attn.q_proj.weight": "num_attention_heads",
@@ -75,6 +80,7 @@ class LlamaConfig:
     norm_eps: float
     tied: bool
     qkv_bias: bool
+    qk_norm: bool  #: q and k pass an RMSNorm, head by head, before they are rotated
     inverse_frequencies: tuple[float, ...]
 
 
@@ -86,10 +92,10 @@ def parse(config: Mapping[str, Any]) -> LlamaConfig:
         raise Refused(
             "This llama has biases in its linear layers; those are not supported.", hint="qwen2 has q, k, v biases"
         )
-    return shape(config, qkv_bias=False)
+    return shape(config)
 
 
-def shape(config: Mapping[str, Any], *, qkv_bias: bool) -> LlamaConfig:
+def shape(config: Mapping[str, Any], *, qkv_bias: bool = False, qk_norm: bool = False) -> LlamaConfig:
     """The part that every network of this family shares."""
     heads = integer(config, "num_attention_heads", high=4096)
     width = integer(config, "hidden_size", high=MAX_INPUTS)
@@ -116,8 +122,17 @@ def shape(config: Mapping[str, Any], *, qkv_bias: bool) -> LlamaConfig:
         norm_eps=number(config, "rms_norm_eps", low=0.0, high=1.0, default=1e-6),
         tied=flag(config, "tie_word_embeddings", default=False),
         qkv_bias=qkv_bias,
+        qk_norm=qk_norm,
         inverse_frequencies=inverse_frequencies(config, head_dim),
     )
+
+
+def refuse(config: Mapping[str, Any], architecture: str, *flags: str) -> None:
+    """Refused, by name, where one of these flags is set: each is a network that is not built here."""
+    for key in flags:
+        if flag(config, key, default=False):
+            raise Refused(f"This {architecture} has {key} set, which is not supported.",
+                          hint="most checkpoints do not")  # fmt: skip
 
 
 def tensors(c: LlamaConfig) -> tuple[dict[str, tuple[int, int]], dict[str, int]]:
@@ -131,6 +146,8 @@ def tensors(c: LlamaConfig) -> tuple[dict[str, tuple[int, int]], dict[str, int]]
         vectors |= {name(i, "attn_norm"): c.width, name(i, "ffn_norm"): c.width}
         if c.qkv_bias:
             vectors |= {bias(i, short): sizes[short][0] for short in ("q", "k", "v")}
+        if c.qk_norm:
+            vectors |= {name(i, "q_norm"): c.head_dim, name(i, "k_norm"): c.head_dim}
     if not c.tied:
         matrices[HEAD] = (c.vocab, c.width)
     return matrices, vectors
@@ -152,18 +169,21 @@ def program(c: LlamaConfig) -> Program:
         h = p.rms_norm(x, name(i, "attn_norm"), c.norm_eps)
         biases = [bias(i, s) for s in ("q", "k", "v")] if c.qkv_bias else []
         q, k, v = p.linear(h, name(i, "q"), name(i, "k"), name(i, "v"), biases=biases)
+        if c.qk_norm:
+            q = p.rms_norm(q, name(i, "q_norm"), c.norm_eps, heads=c.heads)
+            k = p.rms_norm(k, name(i, "k_norm"), c.norm_eps, heads=c.kv_heads)
         q, k = p.rope(q, c.heads, c.inverse_frequencies), p.rope(k, c.kv_heads, c.inverse_frequencies)
         a = p.attention(q, k, v, heads=c.heads, kv_heads=c.kv_heads, scale=c.head_dim**-0.5)
         x = p.add(x, *p.linear(a, name(i, "o")))
         h = p.rms_norm(x, name(i, "ffn_norm"), c.norm_eps)
-        x = p.add(x, *p.linear(p.swiglu(*p.linear(h, name(i, "gate"), name(i, "up"))), name(i, "down")))
+        x = p.add(x, *p.linear(p.activation("silu", *p.linear(h, name(i, "gate"), name(i, "up"))), name(i, "down")))
     (logits,) = p.linear(p.rms_norm(x, NORM, c.norm_eps), EMBEDDING if c.tied else HEAD)
     p.output = logits.index
     return p
 
 
 def config_from_gguf(metadata: Mapping[str, Any], names: set[str], *, arch: str = "llama") -> dict[str, Any]:
-    """GGUF metadata → the dictionary of an equal ``config.json``.
+    """GGUF metadata → the dictionary of an equal ``config.json``; ``arch`` is what the keys begin with.
 
     ``names`` are the tensors of the file: a file without ``output.weight`` has a tied head.
     """

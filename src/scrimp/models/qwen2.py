@@ -11,6 +11,7 @@ from scrimp.models.fields import flag
 from scrimp.models.llama import LlamaConfig
 
 GGUF_NAMES = llama.GGUF_NAMES
+GGUF_OFFSET = llama.GGUF_OFFSET
 GGUF_PERMUTED: dict[str, str] = {}  # GGUF keeps Qwen's rows in the Hugging Face order
 program = llama.program
 

@@ -114,7 +114,7 @@ def folds(program: Program) -> list[Fold]:
         if producer is None or producer.vectors or any(reader.kind != "linear" for reader in readers):
             continue
         if sum(other.inputs.count(values) for other in program.ops) == 1 and result != program.output:
-            _, heads, kv_heads, _ = op.ints
+            heads, kv_heads = op.ints[1:3]
             names = tuple(name for reader in readers for name in reader.weights)
             value = producer.weights[producer.outputs.index(values)]
             found.append(Fold(value, names, heads, kv_heads, frozenset({values, result})))

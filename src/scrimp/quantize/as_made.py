@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -31,12 +32,12 @@ def logits_as_made(program: Program, context: int, read: Callable[[str], QTensor
 
     ``read`` returns a tensor of the ``program`` as it was made.
     """
-    tokens = tokens_of(program.widths[program.output], context)
+    tokens = tokens_of(program.matrices[program.ops[0].weights[0]][0], context)
     state: F32 | None = None
     for block in split(program):
         state = _through(block, tokens, state, read)
     assert state is not None
-    return tokens, _head(program, state, read)
+    return tokens, state if program.head is None else _head(program, state, read)
 
 
 def _through(block: Block, tokens: list[int], state: F32 | None, read: Callable[[str], QTensor | F32]) -> F32:
@@ -53,12 +54,17 @@ def _through(block: Block, tokens: list[int], state: F32 | None, read: Callable[
 
 def _head(program: Program, state: F32, read: Callable[[str], QTensor | F32]) -> F32:
     """The product that makes the logits, of states that stand in for an embedding."""
-    head = program.ops[-1]
-    assert head.kind == "linear", "logits come from a product"
+    head = program.head
+    assert head is not None
+    after = [replace(op, inputs=(1,), outputs=(1,)) for op in program.ops[program.ops.index(head) + 1 :]]
     last = Program({STAND_IN: (len(state), state.shape[1]), head.weights[0]: program.matrices[head.weights[0]]},
                    {name: program.vectors[name] for name in head.vectors if name})  # fmt: skip
     last.widths, last.output = [state.shape[1], program.widths[program.output]], 1
-    last.ops = [Op("embed", (), (0,), (STAND_IN,)), Op("linear", (0,), (1,), head.weights, head.vectors, head.ints)]
+    last.ops = [
+        Op("embed", (), (0,), (STAND_IN,), ints=(0,), floats=(1.0,)),
+        Op("linear", (0,), (1,), head.weights, head.vectors, head.ints),
+        *after,
+    ]
     engine = _engine(last, read, {STAND_IN: from_floats(parse("f32"), state)}, len(state))
     return engine.forward(range(len(state)), 0, all_logits=True)
 

@@ -131,6 +131,9 @@ def check_loss(job: Job, text: str | Path | None = None, *, max_tokens: int | No
     """Refused, before the work and not after it, when the loss cannot be measured on this text."""
     from scrimp.text.tokenizer import load
 
+    if models.encodes(job.source.config):
+        raise Refused(f"{job.source.path} is an encoder, which writes no text to measure a loss on.",
+                      hint="leave the text out; scrimp embed shows what it makes of texts")  # fmt: skip
     tokenizer = load(job.source.tokenizer)
     words = default_text() if text is None else read_text(text) if isinstance(text, Path) else text
     parsed, _ = models.build(job.source.config)
@@ -182,6 +185,8 @@ def compress(
     wished = wish_of(wish)
     job = prepare(model, wished, progress=progress)
     with job.source:
+        if text is not None and models.encodes(job.source.config):
+            check_loss(job, text)
         report = run(job, Path(out), progress=progress, fresh=fresh)
         job, report = within_goal(model, wished, job, report, progress=progress)
         return report if text is None else measure_loss(job, report, text, max_tokens=max_tokens, progress=progress)
@@ -196,7 +201,7 @@ def verify_reopened(store: Path, tokens: list[int], made: F32) -> None:
     try:
         verify(store)
         with open_model(store, arithmetic="int8") as model:
-            found = model.logits(tokens)
+            found = model.engine.forward(tokens, 0, all_logits=True)
     except Refused as error:
         raise GoalNotMet(error.message, hint=DAMAGED) from None
     if not np.array_equal(found, made):

@@ -9,6 +9,7 @@ import numpy as np
 
 from scrimp import _core
 from scrimp.errors import GoalNotMet
+from scrimp.measure.windows import default_text
 from scrimp.model import Model, open_model
 from scrimp.progress import SILENT, Progress
 from scrimp.quantize.compress import run
@@ -25,7 +26,8 @@ ATTEMPTS = 4
 def within_goal(
     model: str | Path, wish: Wish, job: Job, report: CompressReport, *, progress: Progress = SILENT
 ) -> tuple[Job, CompressReport]:
-    """The job and report of a store that loses no more than ``wish.kl`` on the probe's text, weights alone.
+    """The job and report of a store that loses no more than ``wish.kl`` on a text that calibrated nothing, weights
+    alone.
 
     ``report`` is of the store that ``job`` made; it is made again until it fits, where the wish is a loss of a packed
     store: other plans were measured before they were carried out. GoalNotMet when it does not: the last
@@ -45,15 +47,16 @@ def within_goal(
     if found > wish.kl:
         raise GoalNotMet(f"{report.out} loses {found:.4f} nats; {wish.kl:g} were asked for.",
                          hint=f"it is complete and can be used; allow {found:.2g}, or leave --pack out")  # fmt: skip
-    note = f"measured on the probe's text: KL {found:.4f} with the weights alone, within {wish.kl:g}"
+    note = f"measured on a text that calibrated nothing: KL {found:.4f} with the weights alone, within {wish.kl:g}"
     if aim < wish.kl:
         note += f"; planned for {aim:.4f}, since single matrices lose less than all together"
     return job, replace(report, notes=(*report.notes, note))
 
 
 def stored_divergence(source: Source, store: Path) -> float:
-    """KL(original ‖ stored), mean over the tokens of the probe's windows, nats, in reference arithmetic."""
-    windows = probe_windows(source)
+    """KL(original ‖ stored), mean over some windows of the text that losses are measured on, nats, in reference
+    arithmetic."""
+    windows = probe_windows(source, default_text())
     original, total = Model(source, context=windows.shape[1], arithmetic="f32"), 0.0
     with open_model(store, context=windows.shape[1], arithmetic="f32") as small:
         engine = original.engine

@@ -29,6 +29,7 @@ class Group:
     vectors: tuple[str, ...] = ()  #: divided: the vector of a norm, or the bias of ``rows``
     repeats: int = 1  #: query heads that read the same key head, and so the same row of ``rows``
     head_dim: int = 0  #: inputs in a head; 0 where there are none
+    offset: float = 0.0  #: what the norm adds to its vector before it multiplies with it
 
     @property
     def tensors(self) -> tuple[str, ...]:
@@ -56,9 +57,10 @@ class Folded:
 def fold_groups(program: Program) -> tuple[tuple[Group, ...], dict[tuple[str, ...], str]]:
     """The Groups of a Program in the order of its operations; and the matrices that are in none, with the reason.
 
-    Inputs can be divided beforehand when all that reads them are linear layers, and they come from ``rms_norm`` (its
-    vector is divided), ``swiglu`` (the rows of its second factor) or ``attention`` (the rows of the values); the matrix
-    of those rows must feed nothing else. A matrix or vector that is used twice, like a tied embedding, stays.
+    Inputs can be divided beforehand when all that reads them are linear layers, and they come from a norm (its vector
+    is divided, and its bias), a gated ``activation`` (the rows of its second factor) or ``attention`` (the rows of the
+    values); the matrix of those rows must feed nothing else. A matrix or vector that is used twice, like a tied
+    embedding, stays.
     """
     groups: list[Group] = []
     refused: dict[tuple[str, ...], str] = {}
@@ -84,19 +86,20 @@ def fold_groups(program: Program) -> tuple[tuple[Group, ...], dict[tuple[str, ..
 def _group(program: Program, names: tuple[str, ...], buffer: int, made: Mapping[int, Op]) -> Group | str:
     """The Group of what reads ``buffer``, by the operation that made it; or why there is none."""
     op, width = made[buffer], program.widths[buffer]
-    if op.kind == "rms_norm":
-        return Group(names, width, vectors=op.vectors)
-    if op.kind not in ("swiglu", "attention"):
+    if op.kind == "layer_norm" or (op.kind == "rms_norm" and op.ints[0] == 1):
+        return Group(names, width, vectors=op.vectors, offset=op.floats[1] if op.kind == "rms_norm" else 0.0)
+    gated = op.kind == "activation" and len(op.inputs) == 2
+    if not gated and op.kind != "attention":
         return f"their inputs come from '{op.kind}', which has nothing that could be divided beforehand"
-    factor = op.inputs[1 if op.kind == "swiglu" else 2]
+    factor = op.inputs[1 if gated else 2]
     maker = made[factor]
     if maker.kind != "linear" or sum(reader.inputs.count(factor) for reader in program.ops) > 1:
         return f"what '{op.kind}' multiplies with is not a linear layer's output alone"
     at = maker.outputs.index(factor)
     vectors = tuple(filter(None, maker.vectors[at : at + 1]))
-    if op.kind == "swiglu":
+    if gated:
         return Group(names, width, maker.weights[at], vectors)
-    _, heads, kv_heads, head_dim = op.ints
+    heads, kv_heads, head_dim = op.ints[1:4]
     return Group(names, width, maker.weights[at], vectors, heads // kv_heads, head_dim)
 
 
@@ -145,9 +148,17 @@ def apply_fold(
     divide = of_maker(group, s)
     return Folded(
         {name: fold_weight(group, s, name, weight) for name, weight in weights.items()},
-        {name: v / divide if name in group.vectors else v for name, v in vectors.items()},
+        {name: _divided(group, v, divide) if name in group.vectors else v for name, v in vectors.items()},
         new,
     )
+
+
+def _divided(group: Group, vector: F32, divide: F32) -> F32:
+    """A vector of the group whose network is divided: what the norm multiplies with is ``offset + vector``."""
+    if not group.offset:
+        return vector / divide
+    offset = np.float32(group.offset)
+    return (vector + offset) / divide - offset
 
 
 def fold_weight(group: Group, s: F32, name: str, weight: F32) -> F32:

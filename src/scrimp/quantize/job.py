@@ -101,16 +101,16 @@ def _solve(
 ) -> tuple[plans.Plan, tuple[str, ...], int | None]:
     """A size in bytes, or a loss where there is none → the plan, how it was found, and its bytes where it is packed."""
     overhead = _Overhead(source)
-    if source.tokenizer.kind == "none":
+    why = "no tokenizer" if source.tokenizer.kind == "none" else "an encoder" if models.encodes(source.config) else ""
+    if why:
         if limit is None or wish.pack:
-            raise Refused(
-                "The source has no tokenizer, so that no text can be run through it to measure a loss.",
-                hint="use --size without --pack, or --format",
-            )
+            verb = "is" if why == "an encoder" else "has"
+            raise Refused(f"The source {verb} {why}, so that no loss can be measured.",
+                          hint="use --size without --pack, or --format")  # fmt: skip
         plan = fit(
             source, limit, overhead.file_bytes, method_name=wish.method, embedding=wish.ends, rules=wish.parsed_rules
         )
-        return plan, ("no tokenizer, so nothing was measured: one format for the whole body",), None
+        return plan, (f"{why}, so nothing was measured: one format for the whole body",), None
     surveyed = _survey(source, wish, progress) if wish.pack else None
     spender = Spender(
         source, probe_windows(source), overhead.file_bytes if surveyed is None else overhead.around_packed,

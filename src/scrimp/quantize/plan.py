@@ -10,6 +10,7 @@ from scrimp.errors import UsageError, nearest
 from scrimp.formats import Format, parse
 from scrimp.formats.floats import Exponent
 from scrimp.formats.format import SCALE_BITS
+from scrimp.models import bert
 from scrimp.models.llama import EMBEDDING, HEAD
 from scrimp.models.sidecars import owner
 from scrimp.quantize.methods import METHODS, REWRITES, is_method, method
@@ -20,7 +21,7 @@ from scrimp.tensors import QTensor, stored_bytes
 #: The method of tensors that keep what the source stores.
 KEEP = "keep"
 #: The two ends of a network are more sensitive than its body, and read once per token.
-ENDS = (EMBEDDING, HEAD)
+ENDS = (EMBEDDING, HEAD, bert.WORDS, bert.POSITIONS, bert.TYPES)
 ENDS_FORMAT = parse("int8:g64")
 
 

@@ -19,7 +19,7 @@ from scrimp.engine import Engine, default_threads, pick_isa
 from scrimp.engine.float_path import as_run
 from scrimp.errors import Refused
 from scrimp.formats import Format, parse
-from scrimp.measure.windows import default_text
+from scrimp.measure.windows import calibration_text
 from scrimp.model import F32, read_tensors
 from scrimp.progress import SILENT, Progress
 from scrimp.quantize.decoded import decode
@@ -34,7 +34,7 @@ PROBE = parse("int3:g64")
 #: The ends of a network are too sensitive for that.
 PROBE_ENDS = parse("int4:g64")
 #: Tokens measured on: every matrix runs the network from its block on over them once.
-WINDOWS, CONTEXT = 2, 256
+WINDOWS, CONTEXT = 4, 128
 #: Rows of a matrix on which the error of a format is estimated.
 SAMPLE_ROWS = 64
 
@@ -144,23 +144,23 @@ def recall(path: Path | None, probe: Probe) -> dict[str, float] | None:
     return found if numbers else None
 
 
-def probe_windows(source: Source) -> NDArray[np.int32]:
-    """The end of the text that ships with scrimp, ``(WINDOWS, CONTEXT)``: not the tokens a loss is reported on."""
+def probe_windows(source: Source, text: str | None = None) -> NDArray[np.int32]:
+    """Pieces of a text (of the one to calibrate on unless given), ``(WINDOWS, CONTEXT)``, spread evenly over it."""
     from scrimp.text.tokenizer import load
 
     tokenizer = load(source.tokenizer)
     parsed, _ = models.build(source.config)
     bos = [tokenizer.bos_id] if tokenizer.add_bos and tokenizer.bos_id is not None else []
     context = min(CONTEXT, parsed.context)
-    body, tokens = context - len(bos), tokenizer.encode(default_text(), add_bos=False)
+    body, tokens = context - len(bos), tokenizer.encode(calibration_text() if text is None else text, add_bos=False)
     count = min(WINDOWS, len(tokens) // body)
     if count == 0:
         raise Refused(
-            f"The text that ships with scrimp has {len(tokens):,} tokens for this model, fewer than {body:,}.",
+            f"The calibration text that ships with scrimp has {len(tokens):,} tokens for this model: not {body:,}.",
             hint="use --format: without text no sensitivity can be measured",
         )
-    tail = tokens[len(tokens) - count * body :]
-    return np.array([bos + tail[at : at + body] for at in range(0, len(tail), body)], np.int32)
+    begins = [at * (len(tokens) - body) // max(1, count - 1) for at in range(count)]
+    return np.array([bos + tokens[at : at + body] for at in begins], np.int32)
 
 
 def sample_error(stored: QTensor, formats: Mapping[str, Format], method_name: str) -> dict[str, float]:

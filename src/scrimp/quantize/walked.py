@@ -58,7 +58,7 @@ def apply_walked(
             if name not in done and name not in rewritable:
                 yield one(name, vectors[name], None)
     progress.start("compress", sum(_cost(plan, block, names, prefix) for block, names in zip(blocks, due, strict=True)))
-    walk, beside = (Walk(calibration.windows, directory=directory) for _ in range(2))
+    walk, beside = (Walk(calibration.windows, directory=directory, arithmetic="int8") for _ in range(2))
     original = Original(walk, blocks, lambda name: _matrix(source.read, name), vectors, kept)
     replaced: set[str] = set()
     for at, (block, names, block_groups) in enumerate(zip(blocks, due, groups, strict=True)):

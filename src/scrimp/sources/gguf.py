@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scrimp.errors import Refused
-from scrimp.models import architecture
+from scrimp.models import GGUF_ARCHITECTURES, architecture
 from scrimp.sources.checks import check_finite, check_tensors
-from scrimp.sources.gguf_blocks import U8, narrowest, to_floats, to_qtensor
+from scrimp.sources.gguf_blocks import U8, i2_s, narrowest, to_floats, to_qtensor
 from scrimp.sources.gguf_header import GgufHeader, GgufTensor, Value, parse_header
 from scrimp.sources.mapped import forget_pages, map_file, unmap
 from scrimp.sources.rotary_order import halves_from_pairs
@@ -47,7 +47,8 @@ class GgufSource(Source):
     def __init__(self, path: Path, data: mmap.mmap, header: GgufHeader) -> None:
         self._data = data
         arch = header.metadata.get("general.architecture")
-        module = architecture(arch)
+        module = architecture(arch, GGUF_ARCHITECTURES)
+        self._offset: float = module.GGUF_OFFSET
         split = header.metadata.get("split.count", 0)
         if split not in (0, 1):
             raise Refused(
@@ -92,7 +93,10 @@ class GgufSource(Source):
     def _decode(self, name: str, stored: GgufTensor) -> QTensor | NDArray[np.float32]:
         raw = np.frombuffer(self._data, np.uint8, stored.nbytes, stored.offset)
         if len(stored.shape) == 1:
-            return _vector(raw, stored)
+            values = _vector(raw, stored)
+            return values - np.float32(self._offset) if self._offset else values
+        if stored.type.tail:
+            return i2_s(raw, stored.shape, f"{self.path}: {name}")
         rows = raw.reshape(stored.shape[0], -1)
         if name in self._heads:
             rows = halves_from_pairs(rows, self._heads[name])

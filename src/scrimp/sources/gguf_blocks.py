@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from scrimp.errors import ScrimpError
+from scrimp.errors import Refused, ScrimpError
 from scrimp.formats import Format, parse
 from scrimp.tensors import QTensor, from_codes, from_floats, to_f32
 
@@ -35,6 +35,7 @@ class BlockType:
     nbytes: int
     format: Format | None = None  #: the equal Format
     decode: Decoder | None = None  #: None for bare floats, and for what the gguf package decodes
+    tail: int = 0  #: bytes that follow the blocks of a tensor
     readable: bool = True  #: False: integers and intermediate types, which are no weights
 
 
@@ -62,6 +63,22 @@ def to_floats(kind: BlockType, rows: U8) -> F32:
         raise ScrimpError(f"Reading {kind.name} needs the gguf package.", hint="pip install gguf") from None
     with np.errstate(all="ignore"):
         return np.asarray(quants.dequantize(rows, GGMLQuantizationType(kind.number)), np.float32)
+
+
+def i2_s(raw: U8, shape: tuple[int, ...], what: str) -> QTensor:
+    """The ternary type of bitnet.cpp as its x86 builds write it: all bytes of a tensor ``(N, K)`` → QTensor.
+
+    A block is 128 weights in 32 bytes: byte ``j`` holds the codes of weights ``j, j + 32, j + 64, j + 96``, the first
+    in its highest bits; 0, 1, 2 mean -1, 0, 1. Behind the blocks lies the scale of the whole tensor, a float32, filled
+    up to 32 bytes. Source: ggml-bitnet-mad.cpp of microsoft/BitNet. Refused, with ``what`` it is, where a code is 3.
+    """
+    shifts = np.array([6, 4, 2, 0], np.uint8)[:, None]
+    fields = (raw[:-32].reshape(-1, 1, 32) >> shifts) & np.uint8(3)
+    if fields.max(initial=0) > 2:
+        raise Refused(f"{what} holds codes of 3, which are no ternary weights.",
+                      hint="the file is damaged, or was written by a build for another processor")  # fmt: skip
+    scale = raw[-32:-28].view("<f4").reshape(1, 1)
+    return from_codes(parse("ternary:tensor@f32"), fields.reshape(shape), scale)
 
 
 def narrowest(values: F32) -> QTensor:
@@ -164,6 +181,7 @@ TYPES: dict[int, BlockType] = {
         BlockType(30, "BF16", 1, 2, parse("bf16")),
         BlockType(34, "TQ1_0", 256, 54, parse("ternary:g256"), _tq1_0),
         BlockType(35, "TQ2_0", 256, 66, parse("ternary:g256"), _tq2_0),
+        BlockType(36, "I2_S", 128, 32, parse("ternary:tensor@f32"), tail=32),
         BlockType(39, "MXFP4", 32, 17),
         BlockType(40, "NVFP4", 64, 36),
         BlockType(41, "Q1_0", 128, 18, readable=False),

@@ -224,7 +224,7 @@ def _tensor(cursor: _Cursor) -> GgufTensor:
             cursor.fail(f"{name} has the impossible shape {' × '.join(f'{s:,}' for s in reversed(sides))}")
     if sides[0] % kind.block:
         cursor.fail(f"{name} has rows of {sides[0]:,}, which blocks of {kind.block} ({kind.name}) do not divide")
-    return GgufTensor(name, tuple(reversed(sides)), kind, offset, count // kind.block * kind.nbytes)
+    return GgufTensor(name, tuple(reversed(sides)), kind, offset, count // kind.block * kind.nbytes + kind.tail)
 
 
 def _place(cursor: _Cursor, infos: list[GgufTensor], start: int, alignment: int) -> dict[str, GgufTensor]:

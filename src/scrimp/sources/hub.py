@@ -29,7 +29,8 @@ _BLOCK = 1 << 20
 _LISTING_BYTES = 20_000_000
 _TEXT_FILES = {
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-    "chat_template.jinja", "model.safetensors.index.json",
+    "chat_template.jinja", "model.safetensors.index.json", "modules.json", "sentence_bert_config.json",
+    "1_Pooling/config.json",
 }  # fmt: skip
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,200}")
@@ -79,6 +80,7 @@ def download(file: HubFile, directory: Path, progress: Progress) -> str:
     The bytes so far lie in ``<name>.<commit part>.part``; the name appears when length and hash are right.
     """
     target = directory / file.name
+    target.parent.mkdir(exist_ok=True)
     part = directory / f"{file.name}.{hashlib.sha256(file.url.encode()).hexdigest()[:12]}.part"
     if target.is_file() and target.stat().st_size == file.bytes and (digest := _digest(file, target)) is not None:
         return digest
@@ -136,7 +138,7 @@ def _digest(file: HubFile, path: Path) -> str | None:
 
 def _file(base: str, repo: str, commit: str, entry: dict[str, Any]) -> HubFile | None:
     name, lfs = entry["rfilename"], entry.get("lfs") or {}
-    if not isinstance(name, str) or not _SAFE_NAME.fullmatch(name):
+    if not isinstance(name, str) or not (_SAFE_NAME.fullmatch(name) or name in _TEXT_FILES):
         return None  # files in folders, and names that are no plain file names
     size, sha256, blob = lfs.get("size", entry.get("size")), lfs.get("sha256"), entry.get("blobId")
     if not isinstance(size, int) or size < 0 or not (sha256 or blob):

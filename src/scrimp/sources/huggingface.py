@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from numpy.typing import NDArray
 
 from scrimp.errors import Refused
 from scrimp.formats import parse
+from scrimp.models import ARCHITECTURES
+from scrimp.sources import bitnet_packed, sentence
 from scrimp.sources.checks import check_finite, check_tensors
 from scrimp.sources.json_object import read_json
-from scrimp.sources.safetensors_file import SafetensorsFile
+from scrimp.sources.safetensors_file import SafetensorsFile, StoredTensor
 from scrimp.sources.source import Source, TensorInfo
 from scrimp.sources.tokenizer_data import TokenizerData
 from scrimp.tensors import DTYPES, QTensor, from_floats, to_f32
@@ -22,7 +25,7 @@ _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _TEXTS = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-    "chat_template.jinja", _INDEX,
+    "chat_template.jinja", _INDEX, sentence.MODULES, sentence.LIMITS,
 )  # fmt: skip
 _PLAIN_NAME = re.compile(r"[\w.-]{1,200}\.safetensors")
 #: safetensors dtype → Format of the same bits
@@ -35,22 +38,35 @@ _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 def open_huggingface(directory: Path) -> HuggingFaceSource:
     """Check config, headers and names; no weights are read (two copies of a tied embedding are compared)."""
     config = read_json(directory / "config.json")
-    if quantization := config.get("quantization_config"):
+    ternary: bitnet_packed.Convention | None = None
+    if quantization := config.pop("quantization_config", None):
         method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
-        if method == "scrimp":
+        if method == "bitnet" and config.get("model_type") == "bitnet":
+            ternary = bitnet_packed.convention(directory, quantization)
+        elif method == "scrimp":
             raise Refused(f"{directory} is a compressed model without its scrimp.json.",
                           hint="the directory is damaged or incomplete; compress the model again")  # fmt: skip
-        raise Refused(f"{directory} is quantized with {str(method)[:40]!r}, which scrimp does not read.",
-                      hint="start from the original float weights, or from a GGUF")  # fmt: skip
+        else:
+            raise Refused(f"{directory} is quantized with {str(method)[:40]!r}, which scrimp does not read.",
+                          hint="start from the original float weights, or from a GGUF")  # fmt: skip
     files: list[SafetensorsFile] = []
     try:
         for path in _weight_files(directory):
             files.append(SafetensorsFile(path))
-        return HuggingFaceSource(directory, config, files)
+        return HuggingFaceSource(directory, config, files, ternary)
     except BaseException:
         for file in files:
             file.close()
         raise
+
+
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """Where the scale of a packed matrix lies."""
+
+    name: str
+    file: SafetensorsFile
+    kind: str
 
 
 class HuggingFaceSource(Source):
@@ -58,14 +74,28 @@ class HuggingFaceSource(Source):
 
     kind = "huggingface"
 
-    def __init__(self, directory: Path, config: dict[str, Any], files: list[SafetensorsFile]) -> None:
-        self._files = files
+    def __init__(
+        self,
+        directory: Path,
+        config: dict[str, Any],
+        files: list[SafetensorsFile],
+        ternary: bitnet_packed.Convention | None = None,
+    ) -> None:
+        self._files, self._ternary = files, ternary
         self._home = _homes(directory, files)
-        notes = self._leave_out_duplicates(directory, config)
+        notes = self._leave_out(directory, config)
+        self._scales = self._take_scales(directory) if ternary in ("multiply", "divide") else {}
         stored = {name: file.tensors[name] for name, file in self._home.items()}
-        check_tensors(directory, config, {name: tensor.shape for name, tensor in stored.items()})
+        shapes = {name: tensor.shape for name, tensor in stored.items()}
+        shapes |= {name: (4 * stored[name].shape[0], *stored[name].shape[1:]) for name in self._scales}
+        check_tensors(directory, config, shapes)
+        if ternary == "online":
+            notes.append("the floats of training become ternary, as the network was trained to run")
+        if config.get("model_type") == "bert":
+            config[sentence.KEY], told = sentence.embedding_of(directory)
+            notes += told
         for tensor in stored.values():
-            if tensor.dtype not in _FLOATS:
+            if tensor.dtype not in _FLOATS and tensor.name not in self._scales:
                 raise Refused(f"{directory}: {tensor.name} is stored as {tensor.dtype}, which scrimp does not read.",
                               hint=f"save the model as one of {', '.join(_FLOATS)}")  # fmt: skip
         has_tokenizer = (directory / "tokenizer.json").is_file()
@@ -73,7 +103,12 @@ class HuggingFaceSource(Source):
         super().__init__(
             directory,
             config=config,
-            tensors={name: TensorInfo(name, t.shape, t.dtype, t.nbytes) for name, t in stored.items()},
+            tensors={
+                name: TensorInfo(
+                    name, shapes[name], "U8, four ternary a byte" if name in self._scales else t.dtype, t.nbytes
+                )
+                for name, t in stored.items()
+            },
             tokenizer=TokenizerData.huggingface(directory) if has_tokenizer else TokenizerData.none(),
             notes=notes,
             file_bytes=texts + sum(file.nbytes for file in files),
@@ -82,11 +117,24 @@ class HuggingFaceSource(Source):
     def read(self, name: str) -> QTensor | NDArray[np.float32]:
         file = self._home[name]
         stored = file.tensors[name]
+        if name in self._scales:
+            return self._unpack(name, file, stored)
         kind = _FLOATS[stored.dtype]
         values = file.bytes_of(name).view(DTYPES[kind]).reshape(stored.shape)
         # a vector is copied: what came from the map must not outlive it
         tensor = from_floats(parse(kind), values) if values.ndim == 2 else to_f32(values, kind).copy()
         check_finite(self.path, name, tensor)
+        file.forget(name)
+        if self._ternary == "online" and isinstance(tensor, QTensor) and name not in (_EMBEDDING, _HEAD):
+            return bitnet_packed.ternarize(to_f32(values, kind))
+        return tensor
+
+    def _unpack(self, name: str, file: SafetensorsFile, stored: StoredTensor) -> QTensor:
+        beside = self._scales[name]
+        scale = beside.file.bytes_of(beside.name).view(DTYPES[beside.kind])
+        assert self._ternary is not None
+        packed = file.bytes_of(name).reshape(stored.shape)
+        tensor = bitnet_packed.unpack(f"{self.path}: {name}", packed, scale, beside.kind, self._ternary)
         file.forget(name)
         return tensor
 
@@ -94,14 +142,38 @@ class HuggingFaceSource(Source):
         for file in self._files:
             file.close()
 
-    def _leave_out_duplicates(self, directory: Path, config: dict[str, Any]) -> list[str]:
-        """Take out what says nothing new: rotary buffers, and a head that equals the embedding it is tied to."""
+    def _take_scales(self, directory: Path) -> dict[str, _Scale]:
+        """Take out the scales of packed matrices; matrix → its scale. Refused where one lacks the other."""
+        found: dict[str, _Scale] = {}
+        packed = [name for name, file in self._home.items() if file.tensors[name].dtype == "U8"]
+        for name in packed:
+            scale = name.removesuffix(bitnet_packed.WEIGHT) + bitnet_packed.SCALE
+            file = self._home.get(scale)
+            if file is None or len(self._home[name].tensors[name].shape) != 2:
+                raise Refused(f"{directory}: {name} is no packed matrix with a scale beside it.",
+                              hint=f"{scale[:80]} is missing, or the file is damaged")  # fmt: skip
+            stored = file.tensors[scale]
+            if stored.dtype not in _FLOATS or stored.shape not in ((), (1,)):
+                raise Refused(f"{directory}: {scale} is {stored.dtype} {list(stored.shape)}, not one number.",
+                              hint="the file is damaged")  # fmt: skip
+            found[name] = _Scale(scale, file, _FLOATS[stored.dtype])
+            del self._home[scale]
+        return found
+
+    def _leave_out(self, directory: Path, config: dict[str, Any]) -> list[str]:
+        """Take out what says nothing new: rotary buffers, a head that equals the embedding it is tied to, and what the
+        architecture names as of no use here."""
         buffers = [name for name in self._home if _BUFFER.fullmatch(name)]
         for name in buffers:
             del self._home[name]
         notes = (
             [f"rotary frequencies come from the config, not from the file: {len(buffers)} tensors"] if buffers else []
         )
+        unused = getattr(ARCHITECTURES.get(str(config.get("model_type"))), "UNUSED", None)
+        if left := [name for name in self._home if unused and re.fullmatch(unused, name)]:
+            notes.append(f"left out, since hidden states need none of it: {', '.join(sorted(left))}")
+            for name in left:
+                del self._home[name]
         if config.get("tie_word_embeddings") is True and _HEAD in self._home and _EMBEDDING in self._home:
             head, embedding = (self._home[name].bytes_of(name) for name in (_HEAD, _EMBEDDING))
             if not np.array_equal(head, embedding):

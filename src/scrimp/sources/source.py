@@ -17,7 +17,7 @@ from scrimp.models.sidecars import owner
 from scrimp.sources.tokenizer_data import TokenizerData
 from scrimp.tensors import QTensor
 
-Kind = Literal["gguf", "huggingface", "llama2c", "scrimp"]
+Kind = Literal["gguf", "huggingface", "llama2c", "scrimp", "shape"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,12 +96,18 @@ class Tokenizer:
             with refusing(TypeError, UnicodeEncodeError):
                 ids: list[int] = self.backend.encode(text, add_special_tokens=False).ids
         except (TypeError, UnicodeEncodeError):  # which of them depends on the version of the library
-            raise Refused(
-                "The text is not Unicode: it holds half of a surrogate pair.",
-                hint="read it as UTF-8 with errors='replace'",
-            ) from None
+            raise _not_unicode() from None
         if add_bos and self.add_bos and self.bos_id is not None:
             return [self.bos_id, *ids]
+        return ids
+
+    def encode_whole(self, text: str) -> list[int]:
+        """Token ids of ``text`` with the special tokens that the tokenizer puts around a text, as encoders read it."""
+        try:
+            with refusing(TypeError, UnicodeEncodeError):
+                ids: list[int] = self.backend.encode(text, add_special_tokens=True).ids
+        except (TypeError, UnicodeEncodeError):
+            raise _not_unicode() from None
         return ids
 
     def token_bytes(self, token_id: int) -> bytes:
@@ -149,6 +155,11 @@ class Tokenizer:
 
     def _identity(self) -> tuple[object, ...]:
         return self.special, self.add_bos, self.eos_ids, self.chat_template
+
+
+def _not_unicode() -> Refused:
+    return Refused("The text is not Unicode: it holds half of a surrogate pair.",
+                   hint="read it as UTF-8 with errors='replace'")  # fmt: skip
 
 
 def load(data: TokenizerData, *, rows: int | None = None) -> Tokenizer:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from scrimp.models.hadamard import turn
-from scrimp.program import Op, Program
+from scrimp.program import CURVES, LOOK_UPS, Curve, Op, Program
 
 
 class Weight(Protocol):
@@ -104,12 +104,26 @@ Operation = Callable[[Run, Op, list[Tensor]], tuple[Tensor, ...]]
 
 
 def _embed(run: Run, op: Op, inputs: list[Tensor]) -> tuple[Tensor, ...]:
-    return (run.network.matrices[op.weights[0]].rows(run.tokens),)
+    what, tokens = op.ints[0], run.tokens
+    if what == LOOK_UPS["position"]:
+        tokens = torch.arange(run.start, run.start + tokens.shape[1]).expand(tokens.shape)
+    elif what == LOOK_UPS["first"]:
+        tokens = torch.zeros_like(tokens)
+    rows = run.network.matrices[op.weights[0]].rows(tokens)
+    return (rows if op.floats[0] == 1 else rows * op.floats[0],)
 
 
 def _rms_norm(run: Run, op: Op, inputs: list[Tensor]) -> tuple[Tensor, ...]:
-    vector = run.network.vectors[op.vectors[0]]
-    return (functional.rms_norm(inputs[0], vector.shape, vector, op.floats[0]),)
+    vector, (eps, offset) = run.network.vectors[op.vectors[0]], op.floats
+    if offset:
+        vector = vector + offset
+    x = inputs[0].view(*inputs[0].shape[:-1], op.ints[0], -1)
+    return (functional.rms_norm(x, vector.shape, vector, eps).flatten(-2),)
+
+
+def _layer_norm(run: Run, op: Op, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+    vector, bias = (run.network.vectors[name] for name in op.vectors)
+    return (functional.layer_norm(inputs[0], vector.shape, vector, bias, op.floats[0]),)
 
 
 def _linear(run: Run, op: Op, inputs: list[Tensor]) -> tuple[Tensor, ...]:
@@ -130,7 +144,8 @@ def _rope(run: Run, op: Op, inputs: list[Tensor]) -> tuple[Tensor, ...]:
 
 
 def _attention(run: Run, op: Op, inputs: list[Tensor]) -> tuple[Tensor, ...]:
-    cache, heads, kv_heads, head_dim = op.ints
+    cache, heads, kv_heads, head_dim, window, causal = op.ints
+    scale, cap = op.floats
     q, k, v = (x.view(*x.shape[:2], -1, head_dim).transpose(1, 2) for x in inputs)  # (B, H, T, D)
     shape, start = q.shape, run.start
     if run.past is not None:
@@ -139,12 +154,36 @@ def _attention(run: Run, op: Op, inputs: list[Tensor]) -> tuple[Tensor, ...]:
         q = q.reshape(len(q), kv_heads, heads // kv_heads, head_dim)
     else:
         k, v = (x.repeat_interleave(heads // kv_heads, dim=1) for x in (k, v))
-    found = functional.scaled_dot_product_attention(q, k, v, is_causal=not start, scale=op.floats[0])
+    mask = None
+    if causal and (window or cap):
+        behind = torch.arange(start, k.shape[2])[:, None] - torch.arange(k.shape[2])  # (T, S)
+        mask = (behind >= 0) & (behind < (window or k.shape[2]))
+    if cap:
+        scores = cap * torch.tanh(q @ k.transpose(-1, -2) * (scale / cap))
+        scores = scores if mask is None else scores.masked_fill(~mask, -torch.inf)
+        found = scores.softmax(dim=-1) @ v
+    else:
+        whole = mask is None and bool(causal) and not start
+        found = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=whole, scale=scale)
     return (found.reshape(shape).transpose(1, 2).flatten(-2),)
 
 
-def _swiglu(run: Run, op: Op, inputs: list[Tensor]) -> tuple[Tensor, ...]:
-    return (functional.silu(inputs[0]) * inputs[1],)
+_CURVES: dict[Curve, Callable[[Tensor], Tensor]] = {
+    "silu": functional.silu,
+    "gelu": functional.gelu,
+    "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
+    "relu2": lambda x: functional.relu(x).square(),
+}
+
+
+def _activation(run: Run, op: Op, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+    bend = next(_CURVES[curve] for curve, number in CURVES.items() if number == op.ints[0])
+    made = bend(inputs[0])
+    return (made * inputs[1] if len(inputs) > 1 else made,)
+
+
+def _softcap(run: Run, op: Op, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+    return (op.floats[0] * torch.tanh(inputs[0] / op.floats[0]),)
 
 
 def _add(run: Run, op: Op, inputs: list[Tensor]) -> tuple[Tensor, ...]:
@@ -174,8 +213,10 @@ OPERATIONS: dict[str, Operation] = {
     "linear": _linear,
     "rope": _rope,
     "attention": _attention,
-    "swiglu": _swiglu,
+    "activation": _activation,
     "add": _add,
     "hadamard": _hadamard,
     "select": _select,
+    "layer_norm": _layer_norm,
+    "softcap": _softcap,
 }

@@ -15,7 +15,7 @@ from torch.nn import functional
 from scrimp.train.quantized_weight import FixedWeight, QuantizedWeight
 
 #: Tokens whose logits are held at once.
-TOKENS_AT_ONCE = 256
+TOKENS_AT_ONCE = 128
 
 
 def next_token_kl(hidden: Tensor, head: QuantizedWeight | FixedWeight, target: Tensor, target_head: Tensor) -> Tensor:
@@ -45,22 +45,24 @@ class _NextTokenKL(Function):
         learns: bool,
         *parameters: Tensor,
     ) -> Tensor:
-        dense = head.dense()
-        rows, targets = hidden.detach().flatten(0, -2), target.flatten(0, -2)
-        to_head = torch.zeros_like(dense) if learns and any(ctx.needs_input_grad[5:]) else None
-        to_hidden = torch.empty_like(rows) if learns else None
+        half = learns and head.half
+        kind = torch.bfloat16 if half else torch.float32
+        dense, expected = head.dense().to(kind), target_head.to(kind)
+        rows, targets = hidden.detach().flatten(0, -2).to(kind), target.flatten(0, -2).to(kind)
+        to_head = torch.zeros(dense.shape) if learns and any(ctx.needs_input_grad[5:]) else None
+        to_hidden = torch.empty(rows.shape) if learns else None
         total = 0.0
         for begin in range(0, len(rows), TOKENS_AT_ONCE):
             at = slice(begin, begin + TOKENS_AT_ONCE)
-            log_p = functional.log_softmax(targets[at] @ target_head.T, dim=-1)
-            log_q = functional.log_softmax(rows[at] @ dense.T, dim=-1)
+            log_p = functional.log_softmax((targets[at] @ expected.T).float(), dim=-1)
+            log_q = functional.log_softmax((rows[at] @ dense.T).float(), dim=-1)
             p = log_p.exp()
             total += float(torch.sum(p * log_p.sub_(log_q), dtype=torch.float64))
             if to_hidden is not None:
-                apart = log_q.exp_().sub_(p).div_(len(rows))
-                torch.mm(apart, dense, out=to_hidden[at])
+                apart = log_q.exp_().sub_(p).div_(len(rows)).to(kind)
+                to_hidden[at] = apart @ dense
                 if to_head is not None:
-                    to_head.addmm_(apart.T, rows[at])
+                    to_head += apart.T @ rows[at]
         ctx.own = () if to_head is None or not isinstance(head, QuantizedWeight) else head.gradients(to_head)
         ctx.to_hidden = None if to_hidden is None else to_hidden.view(hidden.shape)
         return torch.tensor(total / len(rows))

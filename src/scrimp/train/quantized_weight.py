@@ -50,10 +50,11 @@ class QuantizedWeight:
     codes    code = round(p), clipped to the levels there are
     """
 
-    def __init__(self, tensor: QTensor, original: F32 | None = None) -> None:
-        """``original (N, K)``: learn the codes too, starting where it lies between them."""
+    def __init__(self, tensor: QTensor, original: F32 | None = None, *, half: bool = False) -> None:
+        """``original (N, K)``: learn the codes too, starting where it lies between them. ``half``: products that a
+        gradient passes are bfloat16; what is only measured stays float32."""
         assert trains(tensor.format)
-        self.format, self.shape = tensor.format, tensor.shape
+        self.format, self.shape, self.half = tensor.format, tensor.shape, half
         element, cols = tensor.format.element, tensor.shape[1]
         rows = slice(0, 1 if tensor.format.block == "tensor" else None)
         self.group = tensor.format.group(cols)
@@ -72,7 +73,8 @@ class QuantizedWeight:
             self.parameters["codes"] = self._latent(original).requires_grad_()
 
     def product(self, x: Tensor) -> Tensor:
-        found: Tensor = _Product.apply(x, self, *self.parameters.values())  # type: ignore[no-untyped-call]
+        half = self.half and torch.is_grad_enabled()
+        found: Tensor = _Product.apply(x, self, half, *self.parameters.values())  # type: ignore[no-untyped-call]
         return found
 
     def rows(self, tokens: Tensor) -> Tensor:
@@ -182,8 +184,8 @@ class QuantizedWeight:
 class FixedWeight:
     """A matrix that does not learn: ``(N, K)`` float32."""
 
-    def __init__(self, dense: F32) -> None:
-        self._dense = torch.from_numpy(dense)
+    def __init__(self, dense: F32, *, half: bool = False) -> None:
+        self._dense, self.half = torch.from_numpy(dense), half
 
     def product(self, x: Tensor) -> Tensor:
         return functional.linear(x, self._dense)
@@ -199,17 +201,19 @@ class _Product(Function):
     """``x Wᵀ``. W is made again for the way back: that costs a hundredth of a product, and saves a copy of all."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: QuantizedWeight, *parameters: Tensor) -> Tensor:
-        ctx.weight = weight
+    def forward(ctx: Any, x: Tensor, weight: QuantizedWeight, half: bool, *parameters: Tensor) -> Tensor:
+        ctx.weight, ctx.kind = weight, torch.bfloat16 if half else torch.float32
+        x = x.to(ctx.kind)
         ctx.save_for_backward(x)
-        return functional.linear(x, weight.dense())
+        return functional.linear(x, weight.dense().to(ctx.kind)).float()
 
     @staticmethod
     def backward(ctx: Any, *given: Tensor) -> tuple[Tensor | None, ...]:
-        (x,), gradient = ctx.saved_tensors, given[0].flatten(0, -2)
-        back = (gradient @ ctx.weight.dense()).view(x.shape) if ctx.needs_input_grad[0] else None
-        own = ctx.weight.gradients(gradient.T @ x.flatten(0, -2)) if any(ctx.needs_input_grad[2:]) else ()
-        return back, None, *(own or [None] * (len(ctx.needs_input_grad) - 2))
+        (x,), gradient = ctx.saved_tensors, given[0].flatten(0, -2).to(ctx.kind)
+        back = (gradient @ ctx.weight.dense().to(ctx.kind)).float().view(x.shape) if ctx.needs_input_grad[0] else None
+        learns = any(ctx.needs_input_grad[3:])
+        own = ctx.weight.gradients((gradient.T @ x.flatten(0, -2)).float()) if learns else ()
+        return back, None, None, *(own or [None] * (len(ctx.needs_input_grad) - 3))
 
 
 class _Rows(Function):

@@ -44,6 +44,7 @@ from scrimp.train.original import open_original
 from scrimp.train.settings import Settings
 from scrimp.train.student import load as load_student
 from scrimp.train.teacher import Teacher
+from scrimp.train.torch_extra import has_fast_halves
 
 #: What is added to a matrix's method in the plan of a store that was recovered.
 SUFFIX = "+recover"
@@ -154,7 +155,9 @@ def _course(
 ) -> Course:  # fmt: skip
     """Run, from the checkpoint on where there is one of this very job. Minutes since ``began`` are minutes gone."""
     _, program = models.build(small.config)
-    student = load_student(small, program, original=original if settings.codes else None, ends=settings.ends)
+    student = load_student(
+        small, program, original=original if settings.codes else None, ends=settings.ends, half=has_fast_halves()
+    )
     optimizer = Adam(student.parameters())
     path, job = checkpoint.checkpoint_of(out), fingerprint(small, original, read, settings)
     if fresh:

@@ -87,8 +87,11 @@ class Student:
         return found | {name: values.detach().numpy() for name, values in self.vectors.items()}
 
 
-def load(store: Source, program: Program, *, original: Source | None = None, ends: bool = False) -> Student:
-    """A store as a student. With the ``original`` codes learn too; with ``ends`` also embedding and head.
+def load(
+    store: Source, program: Program, *, original: Source | None = None, ends: bool = False, half: bool = False
+) -> Student:
+    """A store as a student. With the ``original`` codes learn too; with ``ends`` also embedding and head; ``half`` is
+    for machines that multiply bfloat16 faster.
 
     Matrices in formats without scales of their own stay as they are.
     """
@@ -100,10 +103,10 @@ def load(store: Source, program: Program, *, original: Source | None = None, end
         tensor = store.read(name)
         assert isinstance(tensor, QTensor)
         if name in still or not trains(tensor.format):
-            fixed[name], matrices[name] = tensor, FixedWeight(decode(tensor))
+            fixed[name], matrices[name] = tensor, FixedWeight(decode(tensor), half=half)
             continue
         weight = None if original is None else original.read(name)
-        matrices[name] = QuantizedWeight(tensor, decode(weight) if isinstance(weight, QTensor) else None)
+        matrices[name] = QuantizedWeight(tensor, decode(weight) if isinstance(weight, QTensor) else None, half=half)
     stored = {name: store.read(name) for name in program.vectors}
     vectors = LearnedVectors({name: v for name, v in stored.items() if isinstance(v, np.ndarray)})
     return Student(Network(program, matrices, vectors), matrices, vectors, fixed)

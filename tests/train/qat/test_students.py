@@ -16,7 +16,8 @@ from scrimp.train.qat.student import EPSILON, Student, fold, numbers  # noqa: E4
 
 LABELS = tuple("abcd")
 SMALL = {"mlp": {"hidden": (20, 12)}, "vgg8": {"channels": (6, 8), "hidden": (10,)}, "resnet8": {"channels": (6, 8)},
-         "depthwise": {"channels": (6,), "hidden": (12,)}}  # fmt: skip
+         "depthwise": {"channels": (6,), "hidden": (12,)},
+         "patches": {"channels": (6, 8), "kernels": (4, 2), "strides": (3, 1), "hidden": (12,)}}  # fmt: skip
 
 
 def student(name, weights="ternary:row", rule="seq", channels=3, side=16):
@@ -118,5 +119,7 @@ def test_networks_that_can_t_be_are_refused():
         build("mlp", Image(16, 16, 1), LABELS, {"channels": (3,)})
     with pytest.raises(UsageError, match="one number"):
         build("depthwise", Image(16, 16, 1), LABELS, {"channels": (3, 4)})
+    with pytest.raises(UsageError, match="2 channels, 1 kernels and 1 strides"):
+        build("patches", Image(16, 16, 1), LABELS, {"channels": (3, 4)})
     with pytest.raises(Refused, match="must fit"):
         build("depthwise", Image(8, 8, 1), LABELS, {})

@@ -112,6 +112,30 @@ def test_a_run_that_was_interrupted_ends_in_the_same_store(data, tmp_path):
     assert read_store(tmp_path / "parts") == read_store(tmp_path / "whole")
 
 
+def test_a_second_run_into_the_same_place_waits_its_turn(data, tmp_path):
+    out, told = tmp_path / "out", []
+
+    def meanwhile(count, epoch):
+        with pytest.raises(ScrimpError, match="Another scrimp is training"):
+            run.train(job(data), out)
+        told.append(count)
+
+    run.train(job(data, RECIPE.replace("epochs = 6", "epochs = 2")), out, told=meanwhile)
+    assert told == [1, 2]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+def test_learning_in_sixteen_bits_is_judged_in_thirty_two(data, tmp_path):
+    text = RECIPE.replace("epochs = 6", 'epochs = 6\nprecision = "bf16"').replace("mlp", "vgg8")
+    text = text.replace("hidden = [24, 16]", "channels = [8]\nhidden = [16]")
+    report = run.train(job(data, text), tmp_path / "out")
+    assert report.accuracy > 0.95
+    assert report.same >= 396
+    net, tensors = open_net(tmp_path / "out")
+    logits = run_integers(lower(net, tensors), job(data).lessons.test.images)
+    assert (logits.argmax(axis=1) == job(data).lessons.test.labels).mean() == report.integer
+
+
 def test_another_recipe_starts_over(data, tmp_path):
     def stop(count, epoch):
         raise Interrupted

@@ -12,7 +12,7 @@ from scrimp.export.firmware.arena import Arena
 from scrimp.export.firmware.c_arrays import array, fields, numbers
 from scrimp.export.firmware.flash import reach_of
 from scrimp.export.firmware.memory import gathers, sums_are_logits
-from scrimp.export.firmware.narrow import I64, base, narrow, width
+from scrimp.export.firmware.narrow import I64, narrow, width
 from scrimp.export.firmware.packing import PACKINGS, Words
 from scrimp.export.firmware.schedule import Stage, is_linear
 from scrimp.integer.program import INT32_HIGH, Add, AvgPool, IntegerProgram, MaxPool, Op, Product, Requantize
@@ -131,9 +131,7 @@ def _requantize(by: Requantize, reach: I64, name: str) -> tuple[str, str]:
     """The arrays of a ``struct scrimp_requantize``, and its initializer."""
     narrowed = narrow(by, reach)
     logits = by.high == INT32_HIGH
-    common = base(by.multiplier)
-    rest = (by.multiplier - common).astype(np.int32)
-    multipliers, multiplier, top = numbers(f"{name}_multiplier", rest)
+    multipliers, multiplier, top = numbers(f"{name}_multiplier", by.multiplier)
     offsets, offset, high = numbers(f"{name}_offset", narrowed.stored)
     bounds = (0, 0) if logits else (by.low, by.high)
     values = (
@@ -141,8 +139,7 @@ def _requantize(by: Requantize, reach: I64, name: str) -> tuple[str, str]:
         offset,
         top,
         high,
-        common,
-        width(rest),
+        width(by.multiplier),
         width(narrowed.stored),
         narrowed.shift,
         by.pre,

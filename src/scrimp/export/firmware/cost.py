@@ -45,8 +45,6 @@ BASE = (
     "memset",
     "scrimp_pixels",
     "scrimp_requantize",
-    "scrimp_code",
-    "number",
 )
 Features = tuple[float, ...]
 
@@ -69,9 +67,10 @@ def other_features(program: IntegerProgram, op: Op, chained: bool) -> tuple[str,
         if is_linear(program, op):
             return "linear", (1, made.channels)
         pixels = made.height * made.width * (made.channels if chained else op.groups)
-        taps = op.kernel[0] * op.kernel[1] if gathers(program, op, chained) else 0
+        rows = op.kernel[0] if gathers(program, op, chained) else 0
+        taps = rows * op.kernel[1]
         inputs = op.weight.shape[1] if taps else 0
-        return "conv", (pixels, pixels * taps, pixels * inputs, made.size)
+        return "conv", (pixels, pixels * rows, pixels * taps, pixels * inputs, made.size)
     if isinstance(op, Add):
         return "add", (1, made.size)
     return ("max_pool" if isinstance(op, MaxPool) else "avg_pool"), (

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from scrimp.export.firmware.narrow import I64, base, narrow, rows_reach, stored_bytes
+from scrimp.export.firmware.narrow import I64, narrow, rows_reach, stored_bytes
 from scrimp.export.firmware.schedule import Stage, is_linear
 from scrimp.integer.program import Add, AvgPool, IntegerProgram, Op, Product, Requantize
 
 #: sizeof, on 32 bits: struct scrimp_linear, scrimp_conv, scrimp_pool, scrimp_add, scrimp_requantize.
-LINEAR, CONV, POOL, ADD, REQUANTIZE = 52, 84, 16, 16, 28
+LINEAR, CONV, POOL, ADD, REQUANTIZE = 48, 80, 16, 16, 24
 #: The code of model_run: itself, and a call with its arguments at most; a loop over channels.
 RUN, CALL, LOOP = 28, 24, 24
 
@@ -33,8 +33,7 @@ def operation_bytes(program: IntegerProgram, op: Op) -> int:
 
 
 def _numbers(by: Requantize, reach: I64) -> int:
-    multipliers = (by.multiplier - base(by.multiplier)).astype(np.int32)
-    return sum(-(-stored_bytes(values) // 4) * 4 for values in (multipliers, narrow(by, reach).stored))
+    return sum(-(-stored_bytes(values) // 4) * 4 for values in (by.multiplier, narrow(by, reach).stored))
 
 
 def call_bytes(program: IntegerProgram, stages: tuple[Stage, ...]) -> int:

@@ -72,12 +72,6 @@ def width(values: I32) -> int:
     return 3 if low >= -(1 << 23) and high < 1 << 23 else 4
 
 
-def base(values: I32) -> int:
-    """What to take away so that the rest fits into 16 bits; 0 where that is not needed or not possible."""
-    low, high = int(values.min()), int(values.max())
-    return low if width(values) > 2 and high - low < 1 << 16 else 0
-
-
 def stored_bytes(values: I32) -> int:
     """In flash."""
     return width(values) * values.size or 4

@@ -31,7 +31,6 @@ _RUNTIME = (
     "pixels.c",
     "linear.c",
     "conv.c",
-    "code.c",
     "requantize.c",
     "pool.c",
     "add.c",
@@ -65,6 +64,8 @@ build/main_firmware.o: board/main.c model.h vectors.h | build
 build/main_stream.o: board/stream.c model.h | build
 	$(CC) $(ALL_FLAGS) -c -o $@ $<
 build/product_%%.o: runtime/product_%%.c | build
+	$(CC) $(ALL_FLAGS) $(KERNEL_FLAGS) -c -o $@ $<
+build/requantize.o: runtime/requantize.c | build
 	$(CC) $(ALL_FLAGS) $(KERNEL_FLAGS) -c -o $@ $<
 build/%%.o: runtime/%%.c | build
 	$(CC) $(ALL_FLAGS) -c -o $@ $<

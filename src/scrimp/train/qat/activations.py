@@ -60,20 +60,20 @@ class Activation(nn.Module):
         if self.kind == "static":
             if float(self.first) == 0:
                 seen = x.detach().clamp(min=0) if self.relu else x.detach()
-                self.first = (_FIRST_REACH * seen.square().mean().sqrt() / HIGH).clamp(min=1e-6)
+                self.first = (_FIRST_REACH * seen.float().square().mean().sqrt() / HIGH).clamp(min=1e-6)
             step = self.scale * self.first
             x = x.contiguous(memory_format=_format(x))
             found: Tensor = _Learned.apply(x, step, self.low, HIGH)  # type: ignore[no-untyped-call]
             return found
         made = x.clamp(min=0) if self.relu else x
         with torch.no_grad():
-            size = made.abs().flatten(1).amax(dim=1).clamp(min=1e-6)
+            size = made.abs().flatten(1).amax(dim=1).float().clamp(min=1e-6)
             if self.training:  # a test must not decide what is stored
                 self.largest = torch.maximum(self.largest * _KEPT, size.max())
         if self.kind == "float":
             return made
         steps = (size / HIGH).view(-1, *[1] * (x.dim() - 1))
-        return through(made, (made.detach() / steps).round_().mul_(steps))
+        return through(made, (made.detach() / steps).round_().mul_(steps).to(made.dtype))
 
     def settle(self) -> None:
         """After a step of the optimizer: the scale stays positive."""
@@ -103,9 +103,9 @@ class _Learned(Function):
         passed, off = torch.empty_like(x), 0.0
         for g, part, q, out in zip(*map(_pieces, (gradient, x, made, passed)), strict=True):
             torch.ops.aten.hardtanh_backward.grad_input(g, part, low * ctx.size, high * ctx.size, grad_input=out)
-            off += float(torch.dot(g, q) - torch.dot(out, part))
+            off += float(torch.dot(g.float(), q.float()) - torch.dot(out.float(), part.float()))
         slowed = off / ctx.size * (x.numel() / len(x) * high) ** -0.5
-        return passed, torch.tensor(slowed, dtype=x.dtype), None, None
+        return passed, torch.tensor(slowed), None, None
 
 
 def _pieces(x: Tensor) -> list[Tensor]:

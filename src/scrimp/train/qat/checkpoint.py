@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -13,9 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scrimp.errors import Refused
+from scrimp.errors import Refused, ScrimpError
 from scrimp.sources.json_object import parse_json_object
 from scrimp.sources.safetensors_file import SafetensorsFile
+from scrimp.store.partial import lock
 from scrimp.train.checkpoint import write_arrays
 from scrimp.train.qat.course import Course, Epoch, Lessons, enter
 from scrimp.train.qat.recipe import Recipe
@@ -30,6 +34,23 @@ _KINDS = (float, float, float, float, float, str)
 def checkpoint_of(out: Path) -> Path:
     """``dir/.name.training``."""
     return out.parent / f".{out.name}.training"
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Nothing else trains ``out`` meanwhile: two would replace each other's checkpoints. ScrimpError where one does."""
+    path, held = out.parent / f".{out.name}.lock", f"Another scrimp is training {out}."
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        lock(descriptor, held)
+        if not path.exists() or not os.path.samestat(os.fstat(descriptor), path.stat()):
+            raise ScrimpError(held, hint="it has just ended: try again")  # what is locked is the file it removed
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
 
 
 def fingerprint(recipe: Recipe, lessons: Lessons) -> str:

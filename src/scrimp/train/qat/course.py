@@ -22,6 +22,7 @@ from scrimp.train.qat.student import Student, numbers
 
 #: Pictures that are looked at together where nothing learns.
 _AT_ONCE = 500
+_PRECISIONS = {"f32": torch.float32, "bf16": torch.bfloat16}
 #: What is left of the rate at the end.
 _LAST = 0.001
 
@@ -108,6 +109,7 @@ def enter(recipe: Recipe, course: Course, epoch: int) -> None:
                      "float" if warming else recipe.activations)  # fmt: skip
     for name, weight in student.weights.items():
         weight.hold(recipe.frozen(name, epoch))
+    student.precision = _PRECISIONS[recipe.schedule.precision]
     course.optimizer.follow(dict(student.named_parameters()))
 
 
@@ -154,7 +156,7 @@ def _loss(recipe: Recipe, lessons: Lessons, x: Tensor, logits: Tensor, labels: T
     if recipe.distillation is None or lessons.teacher is None:
         return hard
     with torch.no_grad():
-        wanted = lessons.teacher(x)
+        wanted = lessons.teacher(x.to(_PRECISIONS[recipe.schedule.precision]))
     soft = distance(wanted, logits, recipe.distillation.temperature)
     return (1 - recipe.distillation.soft) * hard + recipe.distillation.soft * soft
 

@@ -21,7 +21,7 @@ class QLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.permute(0, 2, 3, 1).flatten(1) if x.dim() == 4 else x
-        return functional.linear(flat, self.weight())
+        return functional.linear(flat, self.weight().to(flat.dtype))
 
 
 class QConv2d(nn.Module):
@@ -34,7 +34,8 @@ class QConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         node = self.node
-        kernels = self.weight().view(node.outputs, node.kernel, node.kernel, self.channels).permute(0, 3, 1, 2)
+        weight = self.weight().to(x.dtype)
+        kernels = weight.view(node.outputs, node.kernel, node.kernel, self.channels).permute(0, 3, 1, 2)
         return functional.conv2d(x, kernels, None, node.stride, node.padding, 1, node.groups)
 
 

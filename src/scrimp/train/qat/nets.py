@@ -85,6 +85,30 @@ def depthwise(
     return Net(image, _pixels(image), (*nodes, *_head("pool3", hidden, len(labels))), labels)
 
 
+def patches(
+    image: Image,
+    labels: tuple[str, ...],
+    *,
+    channels: Sequence[int] = (32,),
+    kernels: Sequence[int] = (6,),
+    strides: Sequence[int] = (3,),
+    hidden: Sequence[int] = (64,),
+) -> Net:
+    """Convolutions with strides and without padding or pools, then linear layers: few points, many channels at each.
+
+    Tables of partial sums are shared by all channels of a point, so that on a chip few wide points are the cheapest.
+    """
+    if not len(channels) == len(kernels) == len(strides):
+        raise UsageError(f"patches has {len(channels)} channels, {len(kernels)} kernels and {len(strides)} strides.",
+                         hint="one of each per convolution")  # fmt: skip
+    nodes: list[Node] = []
+    before = INPUT
+    for at, (count, kernel, stride) in enumerate(zip(channels, kernels, strides, strict=True), 1):
+        nodes.append(Node(f"conv{at}", "conv2d", (before,), count, kernel=kernel, stride=stride, relu=True))
+        before = nodes[-1].name
+    return Net(image, _pixels(image), (*nodes, *_head(before, hidden, len(labels))), labels)
+
+
 def _head(before: str, hidden: Sequence[int], classes: int) -> list[Node]:
     nodes = []
     for at, count in enumerate(hidden, 1):
@@ -94,11 +118,17 @@ def _head(before: str, hidden: Sequence[int], classes: int) -> list[Node]:
 
 
 NETS: Mapping[str, Callable[..., Net]] = MappingProxyType(
-    {"mlp": mlp, "vgg8": vgg8, "resnet8": resnet8, "depthwise": depthwise}
+    {"mlp": mlp, "vgg8": vgg8, "resnet8": resnet8, "depthwise": depthwise, "patches": patches}
 )
 #: What each can be told besides.
 OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"mlp": ("hidden",), "vgg8": ("channels", "hidden"), "resnet8": ("channels",), "depthwise": ("channels", "hidden")}
+    {
+        "mlp": ("hidden",),
+        "vgg8": ("channels", "hidden"),
+        "resnet8": ("channels",),
+        "depthwise": ("channels", "hidden"),
+        "patches": ("channels", "kernels", "strides", "hidden"),
+    }
 )
 
 

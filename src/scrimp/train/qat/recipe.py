@@ -72,6 +72,7 @@ class Schedule:
     progressive: tuple[tuple[Format, int], ...] = ()
     freeze: Mapping[str, int] = field(default_factory=dict)  #: operations (globs) → epochs after which weights stay
     label_smoothing: float = 0.0
+    precision: Literal["f32", "bf16"] = "f32"  #: of products while they are learned; tests are always in f32
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,11 @@ def train(
     told: Callable[[int, Epoch], None] = lambda epoch, row: None,
 ) -> TrainReport:
     """Train from the checkpoint on where there is one of this job, and write ``out``; ``told`` after each epoch."""
+    with checkpoint.alone(out):
+        return _train(job, out, fresh, progress, told)
+
+
+def _train(job: Job, out: Path, fresh: bool, progress: Progress, told: Callable[[int, Epoch], None]) -> TrainReport:
     recipe, path = job.recipe, checkpoint.checkpoint_of(out)
     if fresh:
         path.unlink(missing_ok=True)

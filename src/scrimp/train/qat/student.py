@@ -27,6 +27,8 @@ class Student(nn.Module):
     """Batch norm follows every product but the last, which has a bias; then the activation is rounded.
 
     A max-pool behind a product comes before its rounding, which makes the same numbers with a quarter of the work.
+    While it learns, products and activations are of ``precision``; parameters, sums over a batch and all that a network
+    at rest computes are float32.
     """
 
     def __init__(self, net: Net, seed: int = 0) -> None:
@@ -49,6 +51,7 @@ class Student(nn.Module):
         self.weights = {name: _weight(product) for name, product in self.products.items()}
         self.roundings = {name: _activation(found) for name, found in self.activations.items()}
         self.bias = nn.Parameter(torch.zeros(last.outputs))
+        self.precision = torch.float32
         self._late = {pool.inputs[0]: pool.name for pool in net.nodes if _pools_alone(pool, net)}
 
     def store_as(self, weights: Mapping[str, Spelled], activations: Kind) -> None:
@@ -60,10 +63,10 @@ class Student(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pictures (n, channels, height, width) in numbers (:func:`numbers`) → logits."""
-        made = {INPUT: x}
+        made = {INPUT: x.to(self.precision) if self.training else x}
         for node in self.net.nodes:
             made[node.name] = self._run(node, [made[name] for name in node.inputs])
-        return made[self.net.nodes[-1].name].flatten(1)
+        return made[self.net.nodes[-1].name].flatten(1).float()
 
     def settle(self) -> None:
         """After a step of the optimizer."""

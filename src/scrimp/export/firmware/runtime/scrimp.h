@@ -28,14 +28,10 @@ scrimp_product scrimp_w8, scrimp_w4, scrimp_t2, scrimp_t5, scrimp_t19, scrimp_b1
 struct scrimp_requantize {
     const void *multiplier, *offset;
     const int8_t *multiplier_high, *offset_high;
-    int32_t multiplier_base; /* what all multipliers have in common */
     uint8_t multiplier_kind, offset_kind, offset_shift, pre, shift;
     int8_t low, high;
     uint8_t logits;
 };
-
-/* Before it is clamped. */
-int32_t scrimp_code(const struct scrimp_requantize *by, int32_t sum, int32_t channel);
 
 /* Of the channels first .. first + n - 1; out is int8, or int32 of logits. */
 void scrimp_requantize(const struct scrimp_requantize *by, const int32_t *acc, int32_t first, int32_t n, void *out);

@@ -1,0 +1,35 @@
+"""Ceilings: positive, of every instruction set, and refused where they make no sense."""
+
+import pytest
+
+from scrimp import _core
+
+
+def test_reading_is_measured_for_every_thread_and_repeat(isa):
+    found = _core.read_bandwidth(1 << 20, 2, 3, isa=isa)
+    assert len(found) == 3
+    assert min(found) > 0  # a busy machine may take one of the threads away for long
+    assert len(_core.read_bandwidth(1 << 16, 1, 4, least=1 << 20, isa=isa)) == 4
+
+
+def test_caches_are_faster_than_memory(isa):
+    near = max(_core.read_bandwidth(1 << 14, 1, 5, least=1 << 24, isa=isa))
+    assert near > max(_core.read_bandwidth(1 << 27, 1, 2, isa=isa))
+
+
+def test_peaks_are_positive_and_wider_registers_are_faster(isa):
+    for numbers in ("int8", "f32"):
+        found = _core.peak(numbers, 1, 5, isa)
+        assert len(found) == 5
+        assert min(found) > 0
+        if isa != "scalar":
+            assert max(found) > max(_core.peak(numbers, 1, 5, "scalar"))
+
+
+@pytest.mark.parametrize("wrong", [{"bytes": 100, "threads": 1}, {"bytes": 1 << 20, "threads": 0},
+                                   {"bytes": 1 << 20, "threads": 1, "repeats": 0}])  # fmt: skip
+def test_nonsense_is_refused(wrong):
+    with pytest.raises(ValueError, match="out of range"):
+        _core.read_bandwidth(**wrong)
+    with pytest.raises(ValueError, match="out of range"):
+        _core.peak("int4", 1, 1, "scalar")
