@@ -33,12 +33,10 @@ PageLayout page_layout(const std::vector<CacheShape>& caches, CacheType type, in
   const auto place = [&](int64_t size) { return std::exchange(layout.bytes, layout.bytes + round_up(size, 64)); };
   for (const auto& [heads, head_dim] : caches) {
     const auto [bytes, scales] = cache_row(type, head_dim, block_log2);
-    const int64_t codes = kPagePositions * bytes, scale_bytes = kPagePositions * scales * 2;
+    const int64_t codes = heads * kPagePositions * bytes, scale_bytes = heads * kPagePositions * scales * 2;
     const int64_t keys = place(codes), values = place(codes);
     const int64_t key_scales = place(scale_bytes), value_scales = place(scale_bytes);
-    const int64_t head_bytes = layout.bytes - keys;
-    layout.bytes += (heads - 1) * head_bytes;
-    layout.parts.push_back({bytes, scales, keys, values, key_scales, value_scales, head_bytes});
+    layout.parts.push_back({bytes, scales, keys, values, key_scales, value_scales});
   }
   return layout;
 }

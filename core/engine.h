@@ -32,13 +32,11 @@ struct CacheRow {
 };
 CacheRow cache_row(CacheType type, int64_t head_dim, int32_t block_log2);
 
-// Where the keys and values of each layer lie in a page, in bytes; each begins on a line of 64. All of a head lies
-// together: whoever attends to it reads one stream.
+// Where the keys and values of each layer lie in a page, in bytes; each begins on a line of 64.
 struct PageLayout {
   struct Part {
-    int64_t row_bytes, row_scales;                   // of one head and position
-    int64_t keys, values, key_scales, value_scales;  // of head 0
-    int64_t head_bytes;
+    int64_t row_bytes, row_scales;  // of one head and position
+    int64_t keys, values, key_scales, value_scales;
   };
   std::vector<Part> parts;
   int64_t bytes;

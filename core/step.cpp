@@ -254,13 +254,13 @@ void Engine::prepare_attention(const Op& op, const Step& step, int64_t rows, int
     for (const auto& [buffer, codes, scales] : streams) {
       const float* from = row(buffer, step, t);
       for (int64_t h = 0; h < kv_heads; ++h, from += head_dim) {
-        uint8_t* to = page + h * part.head_bytes + codes + position * part.row_bytes;
+        uint8_t* to = page + codes + (h * kPagePositions + position) * part.row_bytes;
         if (settings_.cache == CacheType::kF32) {
           std::memcpy(to, from, static_cast<size_t>(part.row_bytes));
         } else if (settings_.cache == CacheType::kF16) {
           kernels_.to_f16(from, head_dim, reinterpret_cast<uint16_t*>(to));
         } else {
-          auto* scale = reinterpret_cast<uint16_t*>(page + h * part.head_bytes + scales) + position;
+          auto* scale = reinterpret_cast<uint16_t*>(page + scales) + h * part.row_scales * kPagePositions + position;
           kernels_.to_codes(from, head_dim, settings_.cache, int64_t{1} << settings_.cache_block_log2, to, scale,
                             kPagePositions);
         }
@@ -367,7 +367,6 @@ void Engine::attention(const Op& op, size_t index, int thread) {
                       .cache_block_log2 = settings_.cache_block_log2,
                       .pages = strip.span->pages,
                       .page_bytes = layout_.bytes,
-                      .head_bytes = part.head_bytes,
                       .keys = page + part.keys,
                       .values = page + part.values,
                       .key_scales = reinterpret_cast<const uint16_t*>(page + part.key_scales),

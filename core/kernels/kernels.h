@@ -103,10 +103,9 @@ struct Attention {
   int32_t cache_block_log2;    // a power of two, at least 32
   const int32_t* pages;        // of the sequence, as many as the positions that are attended to need
   int64_t page_bytes;          // from one page of the pool to the next
-  int64_t head_bytes;          // from one key/value head of a page to the next
-  const uint8_t* keys;         // of head 0 in page 0: [kPagePositions][row_bytes], and 64 bytes more that can be read
+  const uint8_t* keys;         // of page 0: [kv_heads][kPagePositions][row_bytes], and 64 bytes more that can be read
   const uint8_t* values;       // same
-  const uint16_t* key_scales;  // of head 0 in page 0: [row_scales][kPagePositions] f16
+  const uint16_t* key_scales;  // of page 0: [kv_heads][row_scales][kPagePositions] f16
   const uint16_t* value_scales;
   float* out;  // [T][out_stride]
   int64_t out_stride;

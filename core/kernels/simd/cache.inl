@@ -13,13 +13,8 @@ inline int64_t page_of(const Attention& a, int64_t position) {
   return a.pages[position / kPagePositions] * a.page_bytes;
 }
 
-// From the rows of a stretch to those of the block after it, in bytes.
-inline int64_t rows_ahead(const Attention& a, const Stretch& s) {
-  return page_of(a, s.next) - page_of(a, s.begin) + (s.next % kPagePositions - s.begin % kPagePositions) * a.row_bytes;
-}
-
 inline const uint8_t* rows_at(const Attention& a, const uint8_t* plane, int64_t head, int64_t position) {
-  return plane + page_of(a, position) + head * a.head_bytes + position % kPagePositions * a.row_bytes;
+  return plane + page_of(a, position) + (head * kPagePositions + position % kPagePositions) * a.row_bytes;
 }
 
 // The readers have the rows of a stretch. `read` gives kLanes numbers from d on, all of them stored; `read_first` the
@@ -27,18 +22,15 @@ inline const uint8_t* rows_at(const Attention& a, const uint8_t* plane, int64_t 
 // memory in pieces too short for the hardware to run ahead of, so the rows of the next block are asked for: one line
 // holds kPerLine numbers, and asking past the end is harmless.
 
-inline void prefetch_at(const void* memory, int64_t ahead) {
-  __builtin_prefetch(reinterpret_cast<const uint8_t*>(memory) + ahead);
-}
-
 struct F32Rows {
   static constexpr int64_t kPerLine = 16;
   const float* rows;
-  int64_t ahead;
+  const float* next;
   int64_t head_dim;
 
   static F32Rows at(const Attention& a, const uint8_t* plane, const uint16_t*, const Stretch& s, float*) {
-    return {reinterpret_cast<const float*>(rows_at(a, plane, s.head, s.begin)), rows_ahead(a, s), a.head_dim};
+    return {reinterpret_cast<const float*>(rows_at(a, plane, s.head, s.begin)),
+            reinterpret_cast<const float*>(rows_at(a, plane, s.head, s.next)), a.head_dim};
   }
   Vec read(int64_t p, int64_t d) const { return load(rows + p * head_dim + d); }
   Vec read_first(int64_t p, int64_t d, int64_t count) const {
@@ -49,17 +41,18 @@ struct F32Rows {
     for (int64_t i = 0; i < kLanes; ++i) square[i] = read(p + i, d);
     transpose(square);
   }
-  void prefetch(int64_t p, int64_t d) const { prefetch_at(rows + p * head_dim + d, ahead); }
+  void prefetch(int64_t p, int64_t d) const { __builtin_prefetch(next + p * head_dim + d); }
 };
 
 struct F16Rows {
   static constexpr int64_t kPerLine = 32;
   const uint16_t* rows;
-  int64_t ahead;
+  const uint16_t* next;
   int64_t head_dim;
 
   static F16Rows at(const Attention& a, const uint8_t* plane, const uint16_t*, const Stretch& s, float*) {
-    return {reinterpret_cast<const uint16_t*>(rows_at(a, plane, s.head, s.begin)), rows_ahead(a, s), a.head_dim};
+    return {reinterpret_cast<const uint16_t*>(rows_at(a, plane, s.head, s.begin)),
+            reinterpret_cast<const uint16_t*>(rows_at(a, plane, s.head, s.next)), a.head_dim};
   }
   Vec read(int64_t p, int64_t d) const { return load_f16(rows + p * head_dim + d); }
   Vec read_first(int64_t p, int64_t d, int64_t count) const {
@@ -70,14 +63,14 @@ struct F16Rows {
     for (int64_t i = 0; i < kLanes; ++i) square[i] = read(p + i, d);
     transpose(square);
   }
-  void prefetch(int64_t p, int64_t d) const { prefetch_at(rows + p * head_dim + d, ahead); }
+  void prefetch(int64_t p, int64_t d) const { __builtin_prefetch(next + p * head_dim + d); }
 };
 
 // Scales of a stretch as float32, [row_scales][kPositions]; up to kLanes - 1 more are read, of the same page.
 inline const float* widen_scales(const Attention& a, const uint16_t* scales, const Stretch& s, float* wide) {
-  const uint16_t* head = scales + s.head * a.head_bytes / 2;
-  const uint16_t* from = head + page_of(a, s.begin) / 2 + s.begin % kPagePositions;
-  const uint16_t* next = head + page_of(a, s.next) / 2 + s.next % kPagePositions;
+  const int64_t head = s.head * a.row_scales * kPagePositions;
+  const uint16_t* from = scales + page_of(a, s.begin) / 2 + head + s.begin % kPagePositions;
+  const uint16_t* next = scales + page_of(a, s.next) / 2 + head + s.next % kPagePositions;
   for (int64_t i = 0; i < a.row_scales; ++i) {
     __builtin_prefetch(next + i * kPagePositions);
     for (int64_t p = 0; p < s.positions; p += kLanes)
@@ -89,14 +82,15 @@ inline const float* widen_scales(const Attention& a, const uint16_t* scales, con
 struct Int8Rows {
   static constexpr int64_t kPerLine = 64;
   const uint8_t* rows;
-  int64_t ahead;
+  const uint8_t* next;
   const float* scales;
   int64_t row_bytes;
   int32_t block_log2;
 
   static Int8Rows at(const Attention& a, const uint8_t* plane, const uint16_t* scales, const Stretch& s, float* wide) {
     const float* found = widen_scales(a, scales, s, wide);
-    return {rows_at(a, plane, s.head, s.begin), rows_ahead(a, s), found, a.row_bytes, a.cache_block_log2};
+    return {rows_at(a, plane, s.head, s.begin), rows_at(a, plane, s.head, s.next), found, a.row_bytes,
+            a.cache_block_log2};
   }
   Vec read(int64_t p, int64_t d) const {
     return load_int8(rows + p * row_bytes + d) * broadcast(scales[(d >> block_log2) * kPositions + p]);
@@ -110,20 +104,21 @@ struct Int8Rows {
 #pragma GCC unroll 16
     for (int64_t i = 0; i < kLanes; ++i) square[i] = square[i] * scale;
   }
-  void prefetch(int64_t p, int64_t d) const { prefetch_at(rows + p * row_bytes + d, ahead); }
+  void prefetch(int64_t p, int64_t d) const { __builtin_prefetch(next + p * row_bytes + d); }
 };
 
 struct Int4Rows {
   static constexpr int64_t kPerLine = 128;
   const uint8_t* rows;
-  int64_t ahead;
+  const uint8_t* next;
   const float* scales;
   int64_t row_bytes;
   int32_t block_log2;
 
   static Int4Rows at(const Attention& a, const uint8_t* plane, const uint16_t* scales, const Stretch& s, float* wide) {
     const float* found = widen_scales(a, scales, s, wide);
-    return {rows_at(a, plane, s.head, s.begin), rows_ahead(a, s), found, a.row_bytes, a.cache_block_log2};
+    return {rows_at(a, plane, s.head, s.begin), rows_at(a, plane, s.head, s.next), found, a.row_bytes,
+            a.cache_block_log2};
   }
   Vec read(int64_t p, int64_t d) const {
     const uint8_t* from = rows + p * row_bytes + d / 32 * 16 + d % 16;
@@ -138,7 +133,7 @@ struct Int4Rows {
 #pragma GCC unroll 16
     for (int64_t i = 0; i < kLanes; ++i) square[i] = square[i] * scale;
   }
-  void prefetch(int64_t p, int64_t d) const { prefetch_at(rows + p * row_bytes + d / 2, ahead); }
+  void prefetch(int64_t p, int64_t d) const { __builtin_prefetch(next + p * row_bytes + d / 2); }
 };
 
 inline Vec numbers(const float* x, int64_t count) {
