@@ -84,19 +84,25 @@ class Model:
         self.threads = threads or default_threads()
         self.isa = pick_isa(isa)
         matrices, vectors, self.notes = read_tensors(source, self.program.matrices, self.program.vectors)
-        self.engine = Engine(
-            self.program,
-            matrices,
-            vectors,
-            context=self.context,
-            threads=self.threads,
-            isa=self.isa,
-            arithmetic=self.arithmetic,
-            kv=kv,
-            activation_block=activation_block,
-            sequences=sequences,
-            cache_bytes=cache_bytes,
-        )
+        try:
+            self.engine = Engine(
+                self.program,
+                matrices,
+                vectors,
+                context=self.context,
+                threads=self.threads,
+                isa=self.isa,
+                arithmetic=self.arithmetic,
+                kv=kv,
+                activation_block=activation_block,
+                sequences=sequences,
+                cache_bytes=cache_bytes,
+            )
+        except MemoryError:
+            raise UsageError(
+                f"This machine has no memory for {sequences + 1:,} sequences of {self.context:,} tokens.",
+                hint="a shorter context, fewer sequences, or a limit: cache_bytes",
+            ) from None
 
     @property
     def kv(self) -> Kv:

@@ -145,3 +145,16 @@ def test_the_largest_codes_do_not_overflow(isa):
             assert np.all(
                 np.abs(_core.linear(core_matrix(tensor), rows, isa) - exact[: len(rows)]) <= bound[: len(rows)]
             ), name
+
+
+@pytest.mark.parametrize("name", ["int8:g32", "int6:g64", "int5z:g128", "int4z:g32", "int4:g64", "int3:g64", "int2:g32",
+                                  "binary:g64"])  # fmt: skip
+@pytest.mark.parametrize("shape", [(16, 64), (33, 576), (70, 1536), (17, 2624)])
+def test_a_token_has_the_same_bits_beside_any_number_of_others(name, shape, isa):
+    """What lets sequences share a step: one kernel serves a token alone, others a few, or many."""
+    rng = np.random.default_rng(zlib.crc32(f"{name} {shape}".encode()))
+    matrix = core_matrix(random_tensor(name, shape, rng))
+    x = rng.normal(size=(61, shape[1])).astype(np.float32)
+    alone = np.concatenate([_core.linear(matrix, x[t : t + 1], isa) for t in range(len(x))])
+    for tokens in (2, 3, 4, 5, 6, 7, 11, 12, 13, 18, 24, 25, 47, 48, 49, 61):
+        assert np.array_equal(_core.linear(matrix, x[:tokens].copy(), isa), alone[:tokens]), tokens

@@ -9,6 +9,11 @@ namespace scrimp::avx512 {
 // One token: each stored vector is unpacked in registers and used at once.
 void linear_int8_decode(const Matrix& w, const Activations& x, int64_t tile_begin, int64_t tile_end, float* y,
                         uint8_t* scratch);
+// A few tokens, each vector unpacked in registers for all of them; where `takes_few` says so.
+constexpr int64_t kFewTokens = 48;
+bool takes_few(const Matrix& w, const Activations& x);
+void linear_int8_few(const Matrix& w, const Activations& x, int64_t tile_begin, int64_t tile_end, float* y,
+                     int64_t y_stride, uint8_t* scratch);
 // Many tokens: 32 rows are unpacked into scratch, then multiplied by every token.
 void linear_int8_prefill(const Matrix& w, const Activations& x, int64_t tile_begin, int64_t tile_end, float* y,
                          int64_t y_stride, uint8_t* scratch);

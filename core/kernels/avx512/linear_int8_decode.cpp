@@ -1,29 +1,8 @@
 // One token times a matrix of integer codes: the kernel that generates text. It is bound by reading memory.
-#include "kernels/avx512/linear_int8.h"
+#include "kernels/avx512/linear_int8_decode.h"
 
 namespace scrimp::avx512 {
 namespace {
-
-constexpr int64_t kStep = 32;  // inputs
-
-// How far ahead a stream is asked for: the hardware prefetcher stops at page borders and in the shadow of arithmetic.
-// Shares of plain reading with huge pages on Zen 4, one thread, at 0 / 1024 / 2048 / 8192 bytes: int8 102 / 68 / 92 /
-// 88, int4 90 / 75 / 95 / 82, int3 77 / 67 / 90 / 77, trits 75 / 65 / 66 / 50. Zen 5 liked 8192 better than none. So:
-// 2048, but nothing for trits, nor where six or more vectors make a step: their reading is what is waited for anyway.
-constexpr int64_t kAheadBytes = 2048;
-
-template <class Codes>
-SCRIMP_INLINE void prefetch(const uint8_t* plane0, const uint8_t* plane1) {
-  if constexpr (Codes::kVectors[0] + Codes::kVectors[1] >= 6) return;
-  const auto ahead = [](const uint8_t* p, auto vectors) __attribute__((always_inline)) {
-    const uintptr_t from = reinterpret_cast<uintptr_t>(p) + kAheadBytes;  // an address only: it may lie past the plane
-    each<vectors.value>([&](auto v) __attribute__((always_inline)) {
-      _mm_prefetch(reinterpret_cast<const char*>(from + v.value * kVectorBytes), _MM_HINT_T0);
-    });
-  };
-  ahead(plane0, Index<Codes::kVectors[0]>{});
-  ahead(plane1, Index<Codes::kVectors[1]>{});
-}
 
 // What is the same for every row: computed once per call, kept in scratch.
 struct Token {
@@ -71,47 +50,13 @@ Token describe(const Matrix& w, const Activations& x, uint8_t* scratch) {
       const int32_t sum = per_block ? x.sums[i] : sum_of(x.quads + k, smaller(end - k, segment));
       start[i] = -zero * sum;
       scale[i] = x.scales[per_block ? i : 0];
-      group_sum += scale[i] * static_cast<float>(sum);
+      group_sum = __builtin_fmaf(scale[i], static_cast<float>(sum), group_sum);
     }
     group_sums[g] = group_sum;
   }
   start[i] = 0;
   return {segment, start, scale, group_sums};
 }
-
-// An int32 sum per row, in pieces that do not wait for each other: kCopies of each of kParts parts, where part c holds
-// 2^(kBits * c) times its share (see OnePlane). The whole is to be doubled if kUp is 1, without what it starts from.
-template <int kParts, int kCopies, int kBits, int kUp>
-struct Sum {
-  static constexpr int kUndoubled =
-      kUp == 1 && kParts > 1;  // the part that needs no shift to be doubled: 1, for one bit
-  __m512i piece[kParts * kCopies];
-
-  SCRIMP_INLINE explicit Sum(__m512i start) {
-    each<kParts * kCopies>([&](auto c) __attribute__((always_inline)) {
-      piece[c.value] = c.value == kUndoubled ? start : _mm512_setzero_si512();
-    });
-  }
-
-  template <int kPart, int kCopy>
-  SCRIMP_INLINE void add(__m512i codes, const int8_t* x) {
-    dot(piece[kCopy % kCopies * kParts + kPart], codes, x);
-  }
-
-  SCRIMP_INLINE __m512i total() {
-    __m512i sum = _mm512_setzero_si512();
-    each<kParts>([&](auto c) __attribute__((always_inline)) {
-      each<kCopies - 1>([&](auto i) __attribute__((always_inline)) {
-        piece[c.value] = _mm512_add_epi32(piece[c.value], piece[(i.value + 1) * kParts + c.value]);
-      });
-      constexpr int kDown = kParts > 1 ? kBits * c.value - kUp : 0;
-      if constexpr (kDown > 0) piece[c.value] = _mm512_srai_epi32(piece[c.value], kDown);
-      if constexpr (kDown < 0) piece[c.value] = _mm512_slli_epi32(piece[c.value], -kDown);
-      sum = c.value == 0 ? piece[0] : _mm512_add_epi32(sum, piece[c.value]);
-    });
-    return sum;
-  }
-};
 
 // group += scale of the activations of segment i * its exact sum
 SCRIMP_INLINE __m512 add_segment(__m512 group, __m512i sum, const Token& token, int64_t i) {

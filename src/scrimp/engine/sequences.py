@@ -91,8 +91,8 @@ class Sequences:
         """A sequence that begins with what is known of ``tokens``, all but the last of them at most: its ``length``
         says how many need not be run. :class:`Full` when ``count`` are open."""
         with self.lock:
-            sequence = self._new()
             found, length = self.pages.find(list(tokens[: self.context][:-1]))
+            sequence = self._new()
             self._use(sequence, found, length)
             return sequence
 
