@@ -60,14 +60,17 @@ nb::list pack_codes(nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::de
   int shift = 0;
   for (int width : widths) {
     const int64_t span = plane_span(width);
-    auto plane =
-        make_array<uint8_t>({static_cast<size_t>((rows + kTileRows - 1) / kTileRows),
-                             static_cast<size_t>((cols + span - 1) / span), static_cast<size_t>(kVectorBytes)});
+    const size_t shape[3] = {static_cast<size_t>((rows + kTileRows - 1) / kTileRows),
+                             static_cast<size_t>((cols + span - 1) / span), static_cast<size_t>(kVectorBytes)};
+    auto memory = std::make_unique<std::shared_ptr<uint8_t>>(weight_memory(shape[0] * shape[1] * shape[2]));
+    uint8_t* plane = memory->get();
     {
       nb::gil_scoped_release release;
-      pack_plane(codes.data(), rows, cols, shift, width, plane.data());
+      pack_plane(codes.data(), rows, cols, shift, width, plane);
     }
-    planes.append(plane);
+    nb::capsule owner(memory.get(), [](void* held) noexcept { delete static_cast<std::shared_ptr<uint8_t>*>(held); });
+    memory.release();
+    planes.append(Array<uint8_t>(plane, 3, shape, owner));
     shift += width;
   }
   return planes;

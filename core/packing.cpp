@@ -57,11 +57,25 @@ void pack_plane(const uint8_t* codes, int64_t rows, int64_t cols, int shift, int
   const int64_t span = plane_span(width), vectors = (cols + span - 1) / span;
   const int64_t tiles = (rows + kTileRows - 1) / kTileRows, fields = span / 4;
   const auto mask = static_cast<uint8_t>(width == 0 ? 3 : (1 << width) - 1);
-  std::memset(plane, 0, static_cast<size_t>(tiles * vectors * kVectorBytes));
+  const auto tile_bytes = static_cast<size_t>(vectors * kVectorBytes);
+  if (rows % kTileRows != 0) std::memset(plane + (tiles - 1) * vectors * kVectorBytes, 0, tile_bytes);
+  const uint32_t mask4 = mask * 0x01010101u;
   for (int64_t row = 0; row < rows; ++row) {
     uint8_t* tile = plane + row / kTileRows * vectors * kVectorBytes + 4 * (row % kTileRows);
     const uint8_t* source = codes + row * cols;
-    for (int64_t vector = 0; vector < vectors; ++vector) {
+    // Four inputs at a time, where a vector is full: no field of a byte reaches into the next.
+    const int64_t full = cols / span;
+    for (int64_t vector = 0; vector < full; ++vector) {
+      uint32_t bytes = 0;
+      for (int64_t i = 0; i < fields; ++i) {
+        uint32_t four;
+        std::memcpy(&four, source + vector * span + 4 * i, 4);
+        four = (four >> shift) & mask4;
+        bytes += width == 0 ? four * kPowersOf3[i] : four << (width * i);
+      }
+      std::memcpy(tile + vector * kVectorBytes, &bytes, 4);
+    }
+    for (int64_t vector = full; vector < vectors; ++vector) {
       uint8_t bytes[4] = {0, 0, 0, 0};
       for (int64_t i = 0; i < fields; ++i) {
         for (int64_t j = 0; j < 4; ++j) {

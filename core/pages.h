@@ -38,6 +38,10 @@ Memory<T> allocate(int64_t count, bool huge = false) {
   return Memory<T>(static_cast<T*>(memory));
 }
 
+// Memory for `bytes` of a weight, not touched. Small weights that are made one after another lie together in a block of
+// huge pages, which is released with the last of them. Any thread may ask.
+std::shared_ptr<uint8_t> weight_memory(size_t bytes);
+
 // Asks the system to put what is in memory already into huge pages, which copies it: stretches [first, second) of
 // addresses, with what lies between them and the next border of a page. Weights that were decoded into small arrays are
 // read a third faster from them. Mapped files are left as they are.

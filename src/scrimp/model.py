@@ -182,9 +182,12 @@ class Model:
 
     def pieces(self, prompt: str | Sequence[dict[str, str]], *, raw: bool = False, **options: Any) -> Iterator[Piece]:
         """As :meth:`generate`, with tokens, timings and the reason of the end."""
+        from scrimp.text.chat import prepare
         from scrimp.text.prompt import prompt_tokens, reply
 
         self._check_writes()
+        if not raw and "tokenizer" not in vars(self):
+            prepare()  # meanwhile the tokenizer is read
         tokens = prompt_tokens(self.tokenizer, prompt, raw=raw, context=self.context)
         return reply(self.step, tokens, self.tokenizer, self.context, **options)
 

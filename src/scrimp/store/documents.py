@@ -8,12 +8,14 @@ import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import scrimp
-from scrimp.quantize.plan import Plan
 from scrimp.sources.receipt import sha256_of
 from scrimp.sources.source import Source
+
+if TYPE_CHECKING:
+    from scrimp.quantize.plan import Plan
 
 QUANT_METHOD = "scrimp"
 #: Raised when an older scrimp could not read what a newer one writes.

@@ -8,6 +8,7 @@ that is killed when it takes too long. Starting it costs about 0.1 s once, in th
 
 from __future__ import annotations
 
+import atexit
 import json
 import math
 import os
@@ -32,6 +33,7 @@ CHATML = (
 )
 MAX_TEMPLATE_CHARACTERS = 1 << 20
 MAX_OUTPUT_CHARACTERS = 1 << 24
+TIMEOUT_S = 10.0
 NEEDED_VARIABLES = ("SYSTEMROOT", "LD_LIBRARY_PATH", "TZ")  # to start Python, and to know the time; no keys or paths
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -61,13 +63,66 @@ def check_messages(messages: Sequence[Message]) -> None:
             )
 
 
+class _Prepared:
+    """At most one process that has no template yet; the next one to need a process takes it."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._turn = threading.Lock()
+
+    def start(self) -> None:
+        with self._turn:
+            if self._process is None:
+                self._process = _start_process(TIMEOUT_S)
+                atexit.register(self.end)
+
+    def take(self) -> subprocess.Popen[bytes] | None:
+        with self._turn:
+            process, self._process = self._process, None
+        return process
+
+    def end(self) -> None:
+        if (process := self.take()) is not None:
+            _end_process(process)
+
+
+_prepared = _Prepared()
+
+
+def prepare() -> None:
+    """Starts the process of the next template now, so that it comes up while a model is opened."""
+    _prepared.start()
+
+
+def _start_process(timeout_s: float) -> subprocess.Popen[bytes]:
+    """-I: no user site, no PYTHON* variables, no current directory. Its own session: Ctrl-C is not meant for it."""
+    return subprocess.Popen(
+        [sys.executable, "-I", str(Path(render_worker.__file__)), str(math.ceil(timeout_s) + 1)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={name: os.environ[name] for name in NEEDED_VARIABLES if name in os.environ},
+        start_new_session=True,
+    )
+
+
+def _end_process(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            _close_quietly(pipe)
+
+
 class ChatTemplate:
     """A template and the process that renders it. Safe to share between threads, which take turns.
 
     ``timeout_s`` bounds one rendering, the start of the process included.
     """
 
-    def __init__(self, template: str, special: Mapping[str, str] | None = None, *, timeout_s: float = 10.0) -> None:
+    def __init__(
+        self, template: str, special: Mapping[str, str] | None = None, *, timeout_s: float = TIMEOUT_S
+    ) -> None:
         if len(template) > MAX_TEMPLATE_CHARACTERS:
             raise Refused(
                 f"The chat template has {len(template):,} characters, more than {MAX_TEMPLATE_CHARACTERS:,}.",
@@ -125,11 +180,7 @@ class ChatTemplate:
         process, self._process, self._compiled = self._process, None, False
         if process is None:
             return
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                _close_quietly(pipe)
+        _end_process(process)
 
     def __enter__(self) -> ChatTemplate:
         return self
@@ -142,15 +193,8 @@ class ChatTemplate:
             self.close()
 
     def _start(self) -> None:
-        """-I: no user site, no PYTHON* variables, no current directory. Its own session: Ctrl-C is not meant for it."""
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", str(Path(render_worker.__file__)), str(math.ceil(self._timeout_s) + 1)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={name: os.environ[name] for name in NEEDED_VARIABLES if name in os.environ},
-            start_new_session=True,
-        )
+        prepared = _prepared.take() if self._timeout_s == TIMEOUT_S else None
+        self._process = prepared or _start_process(self._timeout_s)
 
     def _ask(self, names: Mapping[str, Any] | None) -> str:
         """Sends ``names`` (None: the template itself) and returns the text that comes back."""

@@ -11,6 +11,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import IO, Any, NoReturn
@@ -121,6 +122,8 @@ def main() -> None:
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     limit_s = int(sys.argv[1])
     compiled: list[Any] = []
+    with suppress(Exception):  # said in the answer to the template
+        environment()  # imports Jinja while no template is there yet
 
     def compile_template() -> str:
         sandbox = environment()
@@ -128,7 +131,8 @@ def main() -> None:
         compiled.append(sandbox.from_string(first))
         return ""
 
-    first = read(source)
+    if (first := read(source)) is None:
+        return
     write(sink, answer(compile_template, limit_s))
     while (inputs := read(source)) is not None:
         write(sink, answer(partial(render, compiled[0], inputs), limit_s))
