@@ -125,10 +125,10 @@ class Engine {
   void lay_out(const Step& step);
 
   void run_segment(const Segment& segment, const Step& step, int thread);
-  void token_work(const Op& op, size_t index, const Step& step, int64_t rows, int64_t block);
+  void token_work(const Op& op, size_t index, const Step& step, int64_t rows, int64_t block, int thread);
   void hadamard(const Op& op, size_t index, const float* x, int64_t width, float* y) const;
   void prepare_linear(const Op& op, const Step& step, int64_t rows, int64_t block);
-  void prepare_attention(const Op& op, const Step& step, int64_t rows, int64_t block);
+  void prepare_attention(const Op& op, const Step& step, int64_t rows, int64_t block, uint8_t* turned);
   void linear(const Op& op, size_t index, const Step& step, int64_t rows, int thread);
   void attention(const Op& op, size_t index, int thread);
   void gather_wanted(const Step& step, int thread);

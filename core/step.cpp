@@ -17,6 +17,14 @@ using Clock = std::chrono::steady_clock;
 constexpr int64_t kPrefillTiles[2] = {2, 8};  // tiles claimed at a time when many tokens share them, least and most
 constexpr int64_t kAttentionTokens = 16;      // query tokens claimed at a time
 
+// A row of keys becomes column `position` of a page's [number][kPagePositions].
+template <typename Number>
+void put_column(const uint8_t* row, int64_t count, int64_t position, uint8_t* page) {
+  for (int64_t i = 0; i < count; ++i)
+    std::memcpy(page + (i * kPagePositions + position) * static_cast<int64_t>(sizeof(Number)),
+                row + i * static_cast<int64_t>(sizeof(Number)), sizeof(Number));
+}
+
 }  // namespace
 
 // What the rows of the arena are, and how the queries of the step are cut.
@@ -117,7 +125,7 @@ void Engine::run_segment(const Segment& segment, const Step& step, int thread) {
   for (int64_t block; (block = stages_.claim(2 * last, 0, blocks)) >= 0;) {
     auto before = Clock::now();
     for (auto i = static_cast<size_t>(segment.first); i <= last; ++i) {
-      token_work(ops_[i], i, step, rows, block);
+      token_work(ops_[i], i, step, rows, block, thread);
       const auto now = Clock::now();
       seconds[i] += std::chrono::duration<double>(now - before).count();
       before = now;
@@ -130,9 +138,9 @@ void Engine::run_segment(const Segment& segment, const Step& step, int thread) {
 }
 
 // The part of an operation that looks at one token at a time, for one block of tokens.
-void Engine::token_work(const Op& op, size_t index, const Step& step, int64_t rows, int64_t block) {
+void Engine::token_work(const Op& op, size_t index, const Step& step, int64_t rows, int64_t block, int thread) {
   if (op.kind == OpKind::kLinear) return prepare_linear(op, step, rows, block);
-  if (op.kind == OpKind::kAttention) return prepare_attention(op, step, rows, block);
+  if (op.kind == OpKind::kAttention) return prepare_attention(op, step, rows, block, scratch(thread));
   const int64_t begin = block * kTokenBlock, end = std::min(begin + kTokenBlock, rows);
   for (int64_t t = begin; t < end; ++t) {
     float* out = row(op.outputs[0], step, t);
@@ -238,8 +246,8 @@ void Engine::prepare_linear(const Op& op, const Step& step, int64_t rows, int64_
   kernels_.quantize(x, arena_width_, block, block + 1, activations_of(op, rows));
 }
 
-// Put the keys and values of a block of tokens into their pages.
-void Engine::prepare_attention(const Op& op, const Step& step, int64_t rows, int64_t block) {
+// Put the keys and values of a block of tokens into their pages; `turned` has room for one row.
+void Engine::prepare_attention(const Op& op, const Step& step, int64_t rows, int64_t block, uint8_t* turned) {
   const auto cache = static_cast<size_t>(op.ints[0]);
   const auto [kv_heads, head_dim] = caches_[cache];
   const PageLayout::Part& part = layout_.parts[cache];
@@ -254,7 +262,9 @@ void Engine::prepare_attention(const Op& op, const Step& step, int64_t rows, int
     for (const auto& [buffer, codes, scales] : streams) {
       const float* from = row(buffer, step, t);
       for (int64_t h = 0; h < kv_heads; ++h, from += head_dim) {
-        uint8_t* to = page + codes + (h * kPagePositions + position) * part.row_bytes;
+        const bool keys = codes == part.keys;
+        uint8_t* head = page + codes + h * kPagePositions * part.row_bytes;
+        uint8_t* to = keys ? turned : head + position * part.row_bytes;
         if (settings_.cache == CacheType::kF32) {
           std::memcpy(to, from, static_cast<size_t>(part.row_bytes));
         } else if (settings_.cache == CacheType::kF16) {
@@ -263,6 +273,14 @@ void Engine::prepare_attention(const Op& op, const Step& step, int64_t rows, int
           auto* scale = reinterpret_cast<uint16_t*>(page + scales) + h * part.row_scales * kPagePositions + position;
           kernels_.to_codes(from, head_dim, settings_.cache, int64_t{1} << settings_.cache_block_log2, to, scale,
                             kPagePositions);
+        }
+        if (!keys) continue;
+        if (settings_.cache == CacheType::kF32) {
+          put_column<uint32_t>(turned, head_dim, position, head);
+        } else if (settings_.cache == CacheType::kF16) {
+          put_column<uint16_t>(turned, head_dim, position, head);
+        } else {
+          put_column<uint8_t>(turned, part.row_bytes, position, head);
         }
       }
     }
@@ -340,10 +358,14 @@ void Engine::attention(const Op& op, size_t index, int thread) {
   const float* q = buffer(op.inputs[0]);
   float* out = buffer(op.outputs[0]);
   const uint8_t* page = pages_.get();
-  // A piece is the query heads of one key head for a strip of tokens of one sequence. Where there are few of them,
-  // every query head is one.
+  // A piece is the query heads of one key head for a strip of tokens of one sequence. Where there are few of them, and
+  // that takes less time, every query head is one.
+  constexpr int64_t kReadCost = 2;  // of keys and values, in products of one query with them
+  const auto rounds = [&](int64_t pieces) { return (pieces + settings_.threads - 1) / settings_.threads; };
   const auto strips = static_cast<int64_t>(strips_.size());
-  const bool by_head = strips * kv_heads < 2 * settings_.threads;
+  const bool by_head =
+      strips * kv_heads < 2 * settings_.threads &&
+      rounds(strips * heads) * (kReadCost + 1) < rounds(strips * kv_heads) * (kReadCost + heads / kv_heads);
   const int64_t together = by_head ? 1 : heads / kv_heads, groups = heads / together;
   const int64_t total = strips * groups;
   const auto size = [&](int queue) { return queue == 0 ? total : 0; };

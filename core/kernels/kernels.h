@@ -29,8 +29,9 @@ enum class ScaleType : int32_t { kNone = 0, kF16 = 1, kF32 = 2, kBf16 = 3 };
 //   kInt4: 16 bytes for each 32 numbers, the last ones padded. Byte j holds code j in its low and code 16 + j in its
 //          high half, each 8 more than it means; -7 .. 7.
 // A number is scale * code. Scales are float16, one for each `cache_block` numbers of a row, in a plane of their own.
-// Rows lie in pages: position p of a sequence in page pages[p / kPagePositions] of a pool, as row p % kPagePositions of
-// each head.
+// Rows lie in pages: position p of a sequence in page pages[p / kPagePositions] of a pool. Of the values of a head a
+// page holds row after row, as [p % kPagePositions][number or byte of kInt4]. Of its keys it holds the transpose,
+// [number or byte][p % kPagePositions]: a vector of positions is what their scores are computed in.
 enum class CacheType : int32_t { kF16 = 0, kF32 = 1, kInt8 = 2, kInt4 = 3 };
 
 // One stored weight matrix W (rows N, cols K): architecture section 4.
@@ -103,8 +104,8 @@ struct Attention {
   int32_t cache_block_log2;    // a power of two, at least 32
   const int32_t* pages;        // of the sequence, as many as the positions that are attended to need
   int64_t page_bytes;          // from one page of the pool to the next
-  const uint8_t* keys;         // of page 0: [kv_heads][kPagePositions][row_bytes], and 64 bytes more that can be read
-  const uint8_t* values;       // same
+  const uint8_t* keys;         // of page 0: a transpose of kPagePositions * row_bytes for each of the kv_heads
+  const uint8_t* values;       // of page 0: [kv_heads][kPagePositions][row_bytes], and 64 bytes more that can be read
   const uint16_t* key_scales;  // of page 0: [kv_heads][row_scales][kPagePositions] f16
   const uint16_t* value_scales;
   float* out;  // [T][out_stride]

@@ -89,34 +89,6 @@ inline Vec load_int4(const uint8_t* p, int shift) {
   const __m256i codes = _mm256_and_si256(_mm256_srl_epi32(bytes, _mm_cvtsi32_si128(shift)), _mm256_set1_epi32(15));
   return {_mm256_cvtepi32_ps(_mm256_sub_epi32(codes, _mm256_set1_epi32(8)))};
 }
-// The same of 8 rows `stride` bytes apart, rows become columns: as bytes, which takes half the shuffles of floats.
-inline void transpose_bytes(const uint8_t* p, int64_t stride, uint8_t (&columns)[64]) {
-  __m128i pairs[4];  // of rows 2i and 2i + 1
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i)
-    pairs[i] = _mm_unpacklo_epi8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 2 * i * stride)),
-                                 _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + (2 * i + 1) * stride)));
-  const __m128i low[2] = {_mm_unpacklo_epi16(pairs[0], pairs[1]), _mm_unpackhi_epi16(pairs[0], pairs[1])};
-  const __m128i high[2] = {_mm_unpacklo_epi16(pairs[2], pairs[3]), _mm_unpackhi_epi16(pairs[2], pairs[3])};
-#pragma GCC unroll 2
-  for (int i = 0; i < 2; ++i) {
-    auto* to = reinterpret_cast<__m128i*>(columns + 32 * i);
-    _mm_storeu_si128(to, _mm_unpacklo_epi32(low[i], high[i]));
-    _mm_storeu_si128(to + 1, _mm_unpackhi_epi32(low[i], high[i]));
-  }
-}
-inline void transpose_int8(const uint8_t* p, int64_t stride, Vec (&columns)[8]) {
-  uint8_t bytes[64];
-  transpose_bytes(p, stride, bytes);
-#pragma GCC unroll 8
-  for (int j = 0; j < 8; ++j) columns[j] = load_int8(bytes + 8 * j);
-}
-inline void transpose_int4(const uint8_t* p, int64_t stride, int shift, Vec (&columns)[8]) {
-  uint8_t bytes[64];
-  transpose_bytes(p, stride, bytes);
-#pragma GCC unroll 8
-  for (int j = 0; j < 8; ++j) columns[j] = load_int4(bytes + 8 * j, shift);
-}
 // Of integral values in -128 .. 127.
 inline void store_int8(uint8_t* p, Vec a) {
   const __m256i wide = _mm256_cvtps_epi32(a.v);
@@ -126,29 +98,6 @@ inline void store_int8(uint8_t* p, Vec a) {
 inline Vec load_bf16(const uint16_t* p) {
   const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
   return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16))};
-}
-
-// Rows become columns.
-inline void transpose(Vec (&a)[8]) {
-  __m256 b[8];
-#pragma GCC unroll 4
-  for (int i = 0; i < 8; i += 2) {
-    b[i] = _mm256_unpacklo_ps(a[i].v, a[i + 1].v);
-    b[i + 1] = _mm256_unpackhi_ps(a[i].v, a[i + 1].v);
-  }
-  __m256 c[8];  // c[4g + j]: in each half, column 4*half + j of rows 4g .. 4g+3
-#pragma GCC unroll 2
-  for (int i = 0; i < 8; i += 4) {
-    c[i] = _mm256_shuffle_ps(b[i], b[i + 2], 0x44);
-    c[i + 1] = _mm256_shuffle_ps(b[i], b[i + 2], 0xEE);
-    c[i + 2] = _mm256_shuffle_ps(b[i + 1], b[i + 3], 0x44);
-    c[i + 3] = _mm256_shuffle_ps(b[i + 1], b[i + 3], 0xEE);
-  }
-#pragma GCC unroll 4
-  for (int j = 0; j < 4; ++j) {
-    a[j].v = _mm256_permute2f128_ps(c[j], c[4 + j], 0x20);
-    a[4 + j].v = _mm256_permute2f128_ps(c[j], c[4 + j], 0x31);
-  }
 }
 
 // Stored codes: four bytes for each row.

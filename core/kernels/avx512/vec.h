@@ -76,47 +76,6 @@ inline Vec load_bf16(const uint16_t* p) {
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16))};
 }
 
-// Rows become columns.
-inline void transpose(Vec (&a)[16]) {
-  __m512 b[16];
-#pragma GCC unroll 8
-  for (int i = 0; i < 16; i += 2) {
-    b[i] = _mm512_unpacklo_ps(a[i].v, a[i + 1].v);
-    b[i + 1] = _mm512_unpackhi_ps(a[i].v, a[i + 1].v);
-  }
-  __m512 c[16];  // c[4g + j]: in each quarter, column 4*quarter + j of rows 4g .. 4g+3
-#pragma GCC unroll 4
-  for (int i = 0; i < 16; i += 4) {
-    c[i] = _mm512_shuffle_ps(b[i], b[i + 2], 0x44);
-    c[i + 1] = _mm512_shuffle_ps(b[i], b[i + 2], 0xEE);
-    c[i + 2] = _mm512_shuffle_ps(b[i + 1], b[i + 3], 0x44);
-    c[i + 3] = _mm512_shuffle_ps(b[i + 1], b[i + 3], 0xEE);
-  }
-#pragma GCC unroll 4
-  for (int j = 0; j < 4; ++j) {
-    const __m512 low01 = _mm512_shuffle_f32x4(c[j], c[4 + j], 0x44);
-    const __m512 high01 = _mm512_shuffle_f32x4(c[j], c[4 + j], 0xEE);
-    const __m512 low23 = _mm512_shuffle_f32x4(c[8 + j], c[12 + j], 0x44);
-    const __m512 high23 = _mm512_shuffle_f32x4(c[8 + j], c[12 + j], 0xEE);
-    a[j].v = _mm512_shuffle_f32x4(low01, low23, 0x88);
-    a[4 + j].v = _mm512_shuffle_f32x4(low01, low23, 0xDD);
-    a[8 + j].v = _mm512_shuffle_f32x4(high01, high23, 0x88);
-    a[12 + j].v = _mm512_shuffle_f32x4(high01, high23, 0xDD);
-  }
-}
-
-// Of 16 rows of codes `stride` bytes apart.
-inline void transpose_int8(const uint8_t* p, int64_t stride, Vec (&columns)[16]) {
-#pragma GCC unroll 16
-  for (int i = 0; i < 16; ++i) columns[i] = load_int8(p + i * stride);
-  transpose(columns);
-}
-inline void transpose_int4(const uint8_t* p, int64_t stride, int shift, Vec (&columns)[16]) {
-#pragma GCC unroll 16
-  for (int i = 0; i < 16; ++i) columns[i] = load_int4(p + i * stride, shift);
-  transpose(columns);
-}
-
 // Stored codes: four bytes for each row.
 struct Quad {
   __m512i v;

@@ -104,43 +104,12 @@ inline int8x8_t int4_of(uint8x8_t bytes, int shift) {
 inline Vec load_int4(const uint8_t* p, int shift) {
   return from_int16(vget_low_s16(vmovl_s8(int4_of(load_bytes(p, p), shift))));
 }
-// The same of 4 rows `stride` bytes apart, rows become columns: as bytes, which takes one shuffle.
-inline uint8x16_t transpose_bytes(const uint8_t* p, int64_t stride) {
-  static constexpr uint8_t kTurned[16] = {0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15};
-  const uint8x16_t rows = vcombine_u8(load_bytes(p, p + stride), load_bytes(p + 2 * stride, p + 3 * stride));
-  return vqtbl1q_u8(rows, vld1q_u8(kTurned));
-}
-inline void widen_columns(int8x8_t low, int8x8_t high, Vec (&columns)[4]) {
-  const int16x8_t first_two = vmovl_s8(low), last_two = vmovl_s8(high);
-  columns[0] = from_int16(vget_low_s16(first_two));
-  columns[1] = from_int16(vget_high_s16(first_two));
-  columns[2] = from_int16(vget_low_s16(last_two));
-  columns[3] = from_int16(vget_high_s16(last_two));
-}
-inline void transpose_int8(const uint8_t* p, int64_t stride, Vec (&columns)[4]) {
-  const int8x16_t turned = vreinterpretq_s8_u8(transpose_bytes(p, stride));
-  widen_columns(vget_low_s8(turned), vget_high_s8(turned), columns);
-}
-inline void transpose_int4(const uint8_t* p, int64_t stride, int shift, Vec (&columns)[4]) {
-  const uint8x16_t turned = transpose_bytes(p, stride);
-  widen_columns(int4_of(vget_low_u8(turned), shift), int4_of(vget_high_u8(turned), shift), columns);
-}
 // Of integral values in -128 .. 127.
 inline void store_int8(uint8_t* p, Vec a) {
   const int16x4_t words = vqmovn_s32(vcvtnq_s32_f32(a.v));
   const int8x8_t bytes = vqmovn_s16(vcombine_s16(words, words));
   const uint32_t four = vget_lane_u32(vreinterpret_u32_s8(bytes), 0);
   __builtin_memcpy(p, &four, 4);
-}
-
-// Rows become columns.
-inline void transpose(Vec (&a)[4]) {
-  const float32x4x2_t even = vtrnq_f32(a[0].v, a[1].v);  // columns 0, 2 of rows 0, 1; columns 1, 3
-  const float32x4x2_t odd = vtrnq_f32(a[2].v, a[3].v);
-  a[0].v = vcombine_f32(vget_low_f32(even.val[0]), vget_low_f32(odd.val[0]));
-  a[1].v = vcombine_f32(vget_low_f32(even.val[1]), vget_low_f32(odd.val[1]));
-  a[2].v = vcombine_f32(vget_high_f32(even.val[0]), vget_high_f32(odd.val[0]));
-  a[3].v = vcombine_f32(vget_high_f32(even.val[1]), vget_high_f32(odd.val[1]));
 }
 
 // Stored codes: four bytes for each row.

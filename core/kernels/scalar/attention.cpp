@@ -15,7 +15,7 @@ void attend(const Attention& a, const float* q, int64_t head, int64_t begin, int
   for (int64_t p = begin; p <= last; ++p) {
     double score = 0.0;
     for (int64_t d = 0; d < a.head_dim; ++d)
-      score += static_cast<double>(q[d]) * static_cast<double>(cached(a, a.keys, a.key_scales, head, p, d));
+      score += static_cast<double>(q[d]) * static_cast<double>(cached(a, true, head, p, d));
     score *= static_cast<double>(a.scale);
     if (a.softcap > 0.0F) score = static_cast<double>(a.softcap) * ::tanh(score / static_cast<double>(a.softcap));
     if (score > peak) {
@@ -26,8 +26,7 @@ void attend(const Attention& a, const float* q, int64_t head, int64_t begin, int
     }
     const double weight = ::exp(score - peak);
     sum += weight;
-    for (int64_t d = 0; d < a.head_dim; ++d)
-      output[d] += weight * static_cast<double>(cached(a, a.values, a.value_scales, head, p, d));
+    for (int64_t d = 0; d < a.head_dim; ++d) output[d] += weight * static_cast<double>(cached(a, false, head, p, d));
   }
   for (int64_t d = 0; d < a.head_dim; ++d) out[d] = static_cast<float>(output[d] / sum);
 }

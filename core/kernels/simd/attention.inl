@@ -1,10 +1,10 @@
 // Attention by blocks of positions with an online softmax: causal, or of all tokens of the call. Included inside the
 // namespace of an instruction set.
 //
-// For each block of positions of one key/value head, keys become a panel [d][position] and values a panel
-// [position][d] of float32, once for all queries (heads sharing the key/value head x tokens) of a query block. Scores
-// and outputs are then products of the same kind as linear_f32. Per query: peak m, sum l and the unscaled output o are
-// carried on:
+// Scores and outputs are products of the same kind as linear_f32: keys are a panel [d][position], as they lie in a
+// page, and values one of [position][d]. Few queries (heads sharing the key/value head x tokens) read both from the
+// cache as they multiply; for many, a block of positions is widened to float32 first, once for a query block. Per
+// query: peak m, sum l and the unscaled output o are carried on:
 //
 //   m' = max(m, scores),  p = exp(scores - m'),  l = l exp(m - m') + sum p,  o = o exp(m - m') + p V,  at the end o / l
 //
@@ -41,69 +41,38 @@ struct AttentionScratch {
   float* keys;     // [head_dim][kPositions]
   float* values;   // [kPositions][width]
   float* queries;  // [max_queries][head_dim], times scale
-  float* scores;   // [max_queries][kPositions], then their exponentials
+  float* scores;   // [max_queries][kPagePositions], then their exponentials
   float* outputs;  // [max_queries][width]
   float* peaks;    // [max_queries]
   float* sums;     // [max_queries]
-  float* scales;   // [kPositions][row_scales] of keys, then of values, each rounded up to kLanes
+  float* scales;   // [row_scales][kPagePositions] of keys, then of values
 };
 
 inline AttentionScratch carve(const Attention& a, uint8_t* bytes) {
   AttentionScratch s;
   s.width = (a.head_dim + kLanes - 1) / kLanes * kLanes;
-  const int64_t scales = 2 * kPositions * a.row_scales;
+  const int64_t scales = 2 * kPagePositions * a.row_scales;
   const int64_t room =
       static_cast<int64_t>(kScratchBytes / sizeof(float)) - kPositions * (a.head_dim + s.width) - scales;
-  const int64_t fit = room / (a.head_dim + kPositions + s.width + 2);
+  const int64_t fit = room / (a.head_dim + kPagePositions + s.width + 2);
   s.max_queries = fit < kMaxQueries ? fit : kMaxQueries;
   s.keys = reinterpret_cast<float*>(bytes);
   s.values = s.keys + a.head_dim * kPositions;
   s.queries = s.values + kPositions * s.width;
   s.scores = s.queries + s.max_queries * a.head_dim;
-  s.outputs = s.scores + s.max_queries * kPositions;
+  s.outputs = s.scores + s.max_queries * kPagePositions;
   s.peaks = s.outputs + s.max_queries * s.width;
   s.sums = s.peaks + s.max_queries;
   s.scales = s.sums + s.max_queries;
   return s;
 }
 
-// keys[position][d] -> panel[d][position] f32; positions up to a multiple of kLanes become 0.
-// Not inlined, as the next one: GCC 12 keeps less in registers when both are (attention 5 % slower).
-template <class Rows>
-__attribute__((noinline)) void transpose_keys(const Rows& keys, int64_t positions, int64_t head_dim, float* panel) {
-  for (int64_t p = 0; p < positions; p += kLanes) {
-    for (int64_t d = 0; d < head_dim; d += kLanes) {
-      Vec square[kLanes];
-      if (d % Rows::kPerLine == 0)
-        for (int64_t i = 0; i < kLanes; ++i) keys.prefetch(p + i, d);
-      if (p + kLanes <= positions && d + kLanes <= head_dim) {
-        keys.read_columns(p, d, square);
-      } else {
-        for (int64_t i = 0; i < kLanes; ++i)
-          square[i] = p + i < positions ? keys.read_first(p + i, d, head_dim - d) : broadcast(0.0F);
-        transpose(square);
-      }
-      float* to = panel + d * kPositions + p;
-      if (d + kLanes <= head_dim) {
-#pragma GCC unroll 16
-        for (int64_t i = 0; i < kLanes; ++i) store(to + i * kPositions, square[i]);
-      } else {
-        for (int64_t i = 0; i < head_dim - d; ++i) store(to + i * kPositions, square[i]);
-      }
-    }
-  }
-}
-
-// values[position][d] -> panel[position][width] f32, columns past head_dim 0.
-template <class Rows>
-__attribute__((noinline)) void widen_values(const Rows& values, int64_t positions, int64_t head_dim, int64_t width,
-                                            float* panel) {
-  for (int64_t p = 0; p < positions; ++p)
-    for (int64_t d = 0; d < head_dim; d += kLanes) {
-      if (d % Rows::kPerLine == 0) values.prefetch(p, d);
-      const bool whole = d + kLanes <= head_dim;
-      store(panel + p * width + d, whole ? values.read(p, d) : values.read_first(p, d, head_dim - d));
-    }
+// A panel of the cache as float32 [inner][stride]; rows are a multiple of kLanes.
+// Not inlined: GCC 12 keeps less in registers where it is.
+template <class Panel>
+__attribute__((noinline)) void to_floats(const Panel& from, int64_t inner, int64_t rows, float* to, int64_t stride) {
+  for (int64_t k = 0; k < inner; ++k)
+    for (int64_t r = 0; r < rows; r += kLanes) store(to + k * stride + r, from.at(k, r));
 }
 
 // One query, one block: scores become exponentials (0 from `visible` on), peak, sum and output move to the new peak.
@@ -172,42 +141,70 @@ inline int64_t first_block(const Attention& a, int64_t token) {
   return from > 0 ? from / kPositions * kPositions : 0;
 }
 
-template <class Rows>
+// The queries of a block that see some of `positions` from p on: [begin, end).
+struct Seeing {
+  int64_t begin, end;
+};
+
+inline Seeing seeing(const Attention& a, const QueryBlock& block, int64_t p, int64_t positions) {
+  return {a.causal ? block.index_of(p - a.start) : 0,
+          a.window > 0 ? least(block.index_of(p + positions - 1 + a.window - a.start), block.count) : block.count};
+}
+
+// Scores of positions from p on, of one page, where they lie in it.
+template <class Keys>
+inline void score(const Attention& a, const QueryBlock& block, const AttentionScratch& s, int64_t p, int64_t positions,
+                  const Keys& keys) {
+  const auto [i, to] = seeing(a, block, p, positions);
+  product(keys, positions, a.head_dim, s.queries + i * a.head_dim, a.head_dim, to - i,
+          s.scores + i * kPagePositions + p % kPagePositions, kPagePositions, false);
+}
+
+// A block of positions from p on, at most kPositions, whose scores are there.
+template <class Values>
+inline void gather(const Attention& a, const QueryBlock& block, const AttentionScratch& s, int64_t p, int64_t positions,
+                   const Values& values) {
+  float* scores = s.scores + p % kPagePositions;
+  const auto [i, to] = seeing(a, block, p, kPositions);
+  // For the queries from `fresh` on this is the first block.
+  const int64_t fresh = p == 0 ? i : a.window > 0 ? least(block.index_of(p + a.window - 1 - a.start), to) : to;
+  for (int64_t j = i; j < to; ++j) {
+    float* row = scores + j * kPagePositions;
+    const int64_t at = a.start + block.token(j) - p;  // the query's own position
+    if (a.softcap > 0.0F)
+      for (int64_t k = 0; k < positions; k += kLanes) store(row + k, capped(load(row + k), a.softcap));
+    if (a.window > 0)
+      for (int64_t k = 0; k <= at - a.window && k < positions; ++k) row[k] = -__builtin_inff();
+    soften(row, a.causal ? least(at + 1, positions) : positions, positions, j >= fresh, s.peaks + j, s.sums + j,
+           s.outputs + j * s.width, s.width);
+  }
+  const auto add = [&](int64_t begin, int64_t end, bool accumulate) {
+    if (begin < end)
+      product(values, s.width, positions, scores + begin * kPagePositions, kPagePositions, end - begin,
+              s.outputs + begin * s.width, s.width, accumulate);
+  };
+  add(i, fresh, true);
+  add(fresh, to, false);
+}
+
+template <class Keys, class Values>
 inline void attend_block(const Attention& a, int64_t kv_head, const QueryBlock& block, const AttentionScratch& s) {
-  float* value_scales = s.scales + kPositions * a.row_scales;
+  float* value_scales = s.scales + kPagePositions * a.row_scales;
   pack_queries(a, block, s.queries);
+  const bool few = block.count <= kProductTokens;
   const int64_t end = a.start + (a.causal ? block.token(block.count - 1) + 1 : a.tokens);
   for (int64_t p = first_block(a, block.token(0)); p < end; p += kPositions) {
-    const int64_t positions = end - p < kPositions ? end - p : kPositions;
-    const Stretch stretch{kv_head, p, positions, p + positions < end ? p + positions : p};
-    transpose_keys(Rows::at(a, a.keys, a.key_scales, stretch, s.scales), positions, a.head_dim, s.keys);
-    widen_values(Rows::at(a, a.values, a.value_scales, stretch, value_scales), positions, a.head_dim, s.width,
-                 s.values);
-
-    // Queries [i, to) see this block, and for those from `fresh` on it is the first one.
-    const int64_t i = a.causal ? block.index_of(p - a.start) : 0;
-    const int64_t to =
-        a.window > 0 ? least(block.index_of(p + kPositions - 1 + a.window - a.start), block.count) : block.count;
-    const int64_t fresh = p == 0 ? i : a.window > 0 ? least(block.index_of(p + a.window - 1 - a.start), to) : to;
-    product(s.keys, kPositions, positions, a.head_dim, s.queries + i * a.head_dim, a.head_dim, to - i,
-            s.scores + i * kPositions, kPositions, false);
-    for (int64_t j = i; j < to; ++j) {
-      float* scores = s.scores + j * kPositions;
-      const int64_t at = a.start + block.token(j) - p;  // the query's own position
-      if (a.softcap > 0.0F)
-        for (int64_t k = 0; k < positions; k += kLanes) store(scores + k, capped(load(scores + k), a.softcap));
-      if (a.window > 0)
-        for (int64_t k = 0; k <= at - a.window && k < positions; ++k) scores[k] = -__builtin_inff();
-      soften(scores, a.causal ? least(at + 1, positions) : positions, positions, j >= fresh, s.peaks + j, s.sums + j,
-             s.outputs + j * s.width, s.width);
+    const int64_t positions = least(end - p, kPositions), in_page = p % kPagePositions;
+    if (few) {  // all scores of a page at once: more sums at a time than of a block
+      const bool begins = in_page == 0 || p == first_block(a, block.token(0));
+      if (begins) score(a, block, s, p, least(end - p, kPagePositions - in_page), Keys::of(a, kv_head, p, s.scales));
+      gather(a, block, s, p, positions, Values::of(a, kv_head, p, value_scales));
+    } else {
+      to_floats(Keys::of(a, kv_head, p, s.scales), a.head_dim, positions, s.keys, kPositions);
+      to_floats(Values::of(a, kv_head, p, value_scales), positions, s.width, s.values, s.width);
+      score(a, block, s, p, positions, FloatPanel{s.keys, kPositions});
+      gather(a, block, s, p, positions, FloatPanel{s.values, s.width});
     }
-    const auto gather = [&](int64_t begin, int64_t stop, bool add) {
-      if (begin < stop)
-        product(s.values, s.width, s.width, positions, s.scores + begin * kPositions, kPositions, stop - begin,
-                s.outputs + begin * s.width, s.width, add);
-    };
-    gather(i, fresh, true);
-    gather(fresh, to, false);
   }
   finish_outputs(a, block, s);
 }
@@ -225,16 +222,16 @@ inline void attention_body(const Attention& a, int64_t head_begin, int64_t head_
       const QueryBlock block{head, next - head, token_begin, first, count};
       switch (a.cache) {
         case CacheType::kF16:
-          attend_block<F16Rows>(a, kv_head, block, s);
+          attend_block<FloatKeys<uint16_t>, FloatValues<uint16_t>>(a, kv_head, block, s);
           break;
         case CacheType::kF32:
-          attend_block<F32Rows>(a, kv_head, block, s);
+          attend_block<FloatKeys<float>, FloatValues<float>>(a, kv_head, block, s);
           break;
         case CacheType::kInt8:
-          attend_block<Int8Rows>(a, kv_head, block, s);
+          attend_block<Int8Keys, Int8Values>(a, kv_head, block, s);
           break;
         case CacheType::kInt4:
-          attend_block<Int4Rows>(a, kv_head, block, s);
+          attend_block<Int4Keys, Int4Values>(a, kv_head, block, s);
           break;
       }
     }

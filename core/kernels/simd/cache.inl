@@ -1,139 +1,118 @@
-// Rows of a key/value cache: written, and read back as float32. Included inside the namespace of an instruction set.
+// A key/value cache: read as panels of product.inl, and its codes written. Included inside the namespace of an
+// instruction set.
+//
+// Of keys a panel has inputs d and rows that are positions, as a page holds them; of values inputs that are positions
+// and rows d. What lies past the last position written, or past head_dim, is no number: it stays in lanes of its own.
 
-constexpr int64_t kPositions = 32;  // read at a time: both panels in L1 (decoding is 1.2 to 1.5 times faster than with
-                                    // 64)
+constexpr int64_t kPositions = 32;  // widened at a time: both panels in L1
 static_assert(kPositions % kLanes == 0 && kPagePositions % kPositions == 0);
-
-// `positions` of them from `begin` on, in one page, of one key/value head; `next` is where the block after it begins.
-struct Stretch {
-  int64_t head, begin, positions, next;
-};
 
 inline int64_t page_of(const Attention& a, int64_t position) {
   return a.pages[position / kPagePositions] * a.page_bytes;
 }
 
-inline const uint8_t* rows_at(const Attention& a, const uint8_t* plane, int64_t head, int64_t position) {
-  return plane + page_of(a, position) + (head * kPagePositions + position % kPagePositions) * a.row_bytes;
+// Keys or values of one head from `position` on, which is in the same page.
+inline const uint8_t* head_of(const Attention& a, const uint8_t* plane, int64_t head, int64_t position) {
+  return plane + page_of(a, position) + head * kPagePositions * a.row_bytes;
 }
 
-// The readers have the rows of a stretch. `read` gives kLanes numbers from d on, all of them stored; `read_first` the
-// first `count` and then zeros; `read_columns` kLanes rows of them, transposed. Decoding one token streams rows from
-// memory in pieces too short for the hardware to run ahead of, so the rows of the next block are asked for: one line
-// holds kPerLine numbers, and asking past the end is harmless.
-
-struct F32Rows {
-  static constexpr int64_t kPerLine = 16;
-  const float* rows;
-  const float* next;
-  int64_t head_dim;
-
-  static F32Rows at(const Attention& a, const uint8_t* plane, const uint16_t*, const Stretch& s, float*) {
-    return {reinterpret_cast<const float*>(rows_at(a, plane, s.head, s.begin)),
-            reinterpret_cast<const float*>(rows_at(a, plane, s.head, s.next)), a.head_dim};
-  }
-  Vec read(int64_t p, int64_t d) const { return load(rows + p * head_dim + d); }
-  Vec read_first(int64_t p, int64_t d, int64_t count) const {
-    return count >= kLanes ? read(p, d) : load_first(rows + p * head_dim + d, count, broadcast(0.0F));
-  }
-  void read_columns(int64_t p, int64_t d, Vec (&square)[kLanes]) const {
-#pragma GCC unroll 16
-    for (int64_t i = 0; i < kLanes; ++i) square[i] = read(p + i, d);
-    transpose(square);
-  }
-  void prefetch(int64_t p, int64_t d) const { __builtin_prefetch(next + p * head_dim + d); }
-};
-
-struct F16Rows {
-  static constexpr int64_t kPerLine = 32;
-  const uint16_t* rows;
-  const uint16_t* next;
-  int64_t head_dim;
-
-  static F16Rows at(const Attention& a, const uint8_t* plane, const uint16_t*, const Stretch& s, float*) {
-    return {reinterpret_cast<const uint16_t*>(rows_at(a, plane, s.head, s.begin)),
-            reinterpret_cast<const uint16_t*>(rows_at(a, plane, s.head, s.next)), a.head_dim};
-  }
-  Vec read(int64_t p, int64_t d) const { return load_f16(rows + p * head_dim + d); }
-  Vec read_first(int64_t p, int64_t d, int64_t count) const {
-    return count >= kLanes ? read(p, d) : load_f16_first(rows + p * head_dim + d, count);
-  }
-  void read_columns(int64_t p, int64_t d, Vec (&square)[kLanes]) const {
-#pragma GCC unroll 16
-    for (int64_t i = 0; i < kLanes; ++i) square[i] = read(p + i, d);
-    transpose(square);
-  }
-  void prefetch(int64_t p, int64_t d) const { __builtin_prefetch(next + p * head_dim + d); }
-};
-
-// Scales of a stretch as float32, [row_scales][kPositions]; up to kLanes - 1 more are read, of the same page.
-inline const float* widen_scales(const Attention& a, const uint16_t* scales, const Stretch& s, float* wide) {
-  const int64_t head = s.head * a.row_scales * kPagePositions;
-  const uint16_t* from = scales + page_of(a, s.begin) / 2 + head + s.begin % kPagePositions;
-  const uint16_t* next = scales + page_of(a, s.next) / 2 + head + s.next % kPagePositions;
-  for (int64_t i = 0; i < a.row_scales; ++i) {
-    __builtin_prefetch(next + i * kPagePositions);
-    for (int64_t p = 0; p < s.positions; p += kLanes)
-      store(wide + i * kPositions + p, load_f16(from + i * kPagePositions + p));
-  }
+// Scales of a head in the page of a position as float32, [row_scales][kPagePositions].
+inline const float* widen_scales(const Attention& a, const uint16_t* scales, int64_t head, int64_t position,
+                                 float* wide) {
+  const int64_t count = a.row_scales * kPagePositions;
+  const uint16_t* from = scales + page_of(a, position) / 2 + head * count;
+  for (int64_t i = 0; i < count; i += kLanes) store(wide + i, load_f16(from + i));
   return wide;
 }
 
-struct Int8Rows {
-  static constexpr int64_t kPerLine = 64;
-  const uint8_t* rows;
-  const uint8_t* next;
-  const float* scales;
-  int64_t row_bytes;
-  int32_t block_log2;
+inline Vec load_number(const float* p) { return load(p); }
+inline Vec load_number(const uint16_t* p) { return load_f16(p); }
 
-  static Int8Rows at(const Attention& a, const uint8_t* plane, const uint16_t* scales, const Stretch& s, float* wide) {
-    const float* found = widen_scales(a, scales, s, wide);
-    return {rows_at(a, plane, s.head, s.begin), rows_at(a, plane, s.head, s.next), found, a.row_bytes,
-            a.cache_block_log2};
+template <typename Number>
+struct FloatKeys {
+  const Number* numbers;
+
+  static FloatKeys of(const Attention& a, int64_t head, int64_t position, float*) {
+    const auto* page = reinterpret_cast<const Number*>(head_of(a, a.keys, head, position));
+    return {page + position % kPagePositions};
   }
-  Vec read(int64_t p, int64_t d) const {
-    return load_int8(rows + p * row_bytes + d) * broadcast(scales[(d >> block_log2) * kPositions + p]);
-  }
-  Vec read_first(int64_t p, int64_t d, int64_t count) const {
-    return count >= kLanes ? read(p, d) : keep_first(read(p, d), count);
-  }
-  void read_columns(int64_t p, int64_t d, Vec (&square)[kLanes]) const {
-    transpose_int8(rows + p * row_bytes + d, row_bytes, square);
-    const Vec scale = load(scales + (d >> block_log2) * kPositions + p);
-#pragma GCC unroll 16
-    for (int64_t i = 0; i < kLanes; ++i) square[i] = square[i] * scale;
-  }
-  void prefetch(int64_t p, int64_t d) const { __builtin_prefetch(next + p * row_bytes + d); }
+  Vec at(int64_t d, int64_t p) const { return load_number(numbers + d * kPagePositions + p); }
 };
 
-struct Int4Rows {
-  static constexpr int64_t kPerLine = 128;
-  const uint8_t* rows;
-  const uint8_t* next;
+template <typename Number>
+struct FloatValues {
+  const Number* numbers;
+  int64_t head_dim;
+
+  static FloatValues of(const Attention& a, int64_t head, int64_t position, float*) {
+    const auto* page = reinterpret_cast<const Number*>(head_of(a, a.values, head, position));
+    return {page + position % kPagePositions * a.head_dim, a.head_dim};
+  }
+  Vec at(int64_t p, int64_t d) const { return load_number(numbers + p * head_dim + d); }
+};
+
+struct Int8Keys {
+  const uint8_t* codes;
+  const float* scales;
+  int32_t block_log2;
+
+  static Int8Keys of(const Attention& a, int64_t head, int64_t position, float* wide) {
+    const int64_t first = position % kPagePositions;
+    return {head_of(a, a.keys, head, position) + first, widen_scales(a, a.key_scales, head, position, wide) + first,
+            a.cache_block_log2};
+  }
+  Vec at(int64_t d, int64_t p) const {
+    return load_int8(codes + d * kPagePositions + p) * load(scales + (d >> block_log2) * kPagePositions + p);
+  }
+};
+
+struct Int8Values {
+  const uint8_t* codes;
   const float* scales;
   int64_t row_bytes;
   int32_t block_log2;
 
-  static Int4Rows at(const Attention& a, const uint8_t* plane, const uint16_t* scales, const Stretch& s, float* wide) {
-    const float* found = widen_scales(a, scales, s, wide);
-    return {rows_at(a, plane, s.head, s.begin), rows_at(a, plane, s.head, s.next), found, a.row_bytes,
+  static Int8Values of(const Attention& a, int64_t head, int64_t position, float* wide) {
+    const int64_t first = position % kPagePositions;
+    return {head_of(a, a.values, head, position) + first * a.row_bytes,
+            widen_scales(a, a.value_scales, head, position, wide) + first, a.row_bytes, a.cache_block_log2};
+  }
+  Vec at(int64_t p, int64_t d) const {
+    return load_int8(codes + p * row_bytes + d) * broadcast(scales[(d >> block_log2) * kPagePositions + p]);
+  }
+};
+
+struct Int4Keys {
+  const uint8_t* codes;
+  const float* scales;
+  int32_t block_log2;
+
+  static Int4Keys of(const Attention& a, int64_t head, int64_t position, float* wide) {
+    const int64_t first = position % kPagePositions;
+    return {head_of(a, a.keys, head, position) + first, widen_scales(a, a.key_scales, head, position, wide) + first,
             a.cache_block_log2};
   }
-  Vec read(int64_t p, int64_t d) const {
-    const uint8_t* from = rows + p * row_bytes + d / 32 * 16 + d % 16;
-    return load_int4(from, d % 32 < 16 ? 0 : 4) * broadcast(scales[(d >> block_log2) * kPositions + p]);
+  Vec at(int64_t d, int64_t p) const {
+    const uint8_t* from = codes + (d / 32 * 16 + d % 16) * kPagePositions + p;
+    return load_int4(from, d % 32 < 16 ? 0 : 4) * load(scales + (d >> block_log2) * kPagePositions + p);
   }
-  Vec read_first(int64_t p, int64_t d, int64_t count) const {
-    return count >= kLanes ? read(p, d) : keep_first(read(p, d), count);
+};
+
+struct Int4Values {
+  const uint8_t* codes;
+  const float* scales;
+  int64_t row_bytes;
+  int32_t block_log2;
+
+  static Int4Values of(const Attention& a, int64_t head, int64_t position, float* wide) {
+    const int64_t first = position % kPagePositions;
+    return {head_of(a, a.values, head, position) + first * a.row_bytes,
+            widen_scales(a, a.value_scales, head, position, wide) + first, a.row_bytes, a.cache_block_log2};
   }
-  void read_columns(int64_t p, int64_t d, Vec (&square)[kLanes]) const {
-    transpose_int4(rows + p * row_bytes + d / 32 * 16 + d % 16, row_bytes, d % 32 < 16 ? 0 : 4, square);
-    const Vec scale = load(scales + (d >> block_log2) * kPositions + p);
-#pragma GCC unroll 16
-    for (int64_t i = 0; i < kLanes; ++i) square[i] = square[i] * scale;
+  Vec at(int64_t p, int64_t d) const {
+    const uint8_t* from = codes + p * row_bytes + d / 32 * 16 + d % 16;
+    return load_int4(from, d % 32 < 16 ? 0 : 4) * broadcast(scales[(d >> block_log2) * kPagePositions + p]);
   }
-  void prefetch(int64_t p, int64_t d) const { __builtin_prefetch(next + p * row_bytes + d / 2); }
 };
 
 inline Vec numbers(const float* x, int64_t count) {

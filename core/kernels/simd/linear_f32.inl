@@ -24,7 +24,7 @@ inline void linear_f32_body(const Matrix& w, const float* x, int64_t x_stride, i
       for (int64_t i = 0; i < tiles; ++i)
         for (int64_t part = 0; part < kParts; ++part)
           decode(w, tile + i, part, k, k + inner, panel + i * kTileRows + part * kLanes, stride);
-      product(panel, stride, rows, inner, x + k, x_stride, tokens, y + tile * kTileRows, y_stride, k > 0);
+      product(FloatPanel{panel, stride}, rows, inner, x + k, x_stride, tokens, y + tile * kTileRows, y_stride, k > 0);
     }
   }
 }

@@ -24,8 +24,8 @@ inline void gram_body(const float* x, const float* turned, int64_t width, int64_
   for (int64_t row = 0; row < row_end; row += kGramRows) {
     const int64_t rows = row_end - row < kGramRows ? row_end - row : kGramRows;
     for (int64_t c = 0; c < cols; c += kPanel)
-      product(panel + c * tokens, kPanel, cols - c < kPanel ? cols - c : kPanel, tokens, turned + row * tokens, tokens,
-              rows, sums + c, kGramCols, false);
+      product(FloatPanel{panel + c * tokens, kPanel}, cols - c < kPanel ? cols - c : kPanel, tokens,
+              turned + row * tokens, tokens, rows, sums + c, kGramCols, false);
     for (int64_t r = 0; r < rows; ++r) {
       double* to = moments + (row + r) * width + begin;
       for (int64_t c = 0; c < cols; ++c) to[c] += static_cast<double>(sums[r * kGramCols + c]);

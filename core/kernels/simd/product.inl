@@ -2,7 +2,8 @@
 //
 //   y[t][r] (+)= sum_k panel[k][r] * x[t][k]
 //
-// A panel holds rows side by side, so lanes are rows; an activation is broadcast and feeds kVecs multiply-adds.
+// A panel holds rows side by side, so lanes are rows; an activation is broadcast and feeds kVecs multiply-adds. Any
+// type is a panel whose `at(k, r)` gives rows r .. r + kLanes - 1 of input k.
 // Every sum is one chain of fused multiply-adds in the order of k, whatever the block: an output has the same bits for
 // any number of tokens, any split of rows over threads, and AVX2 or AVX-512.
 //
@@ -12,10 +13,17 @@
 constexpr int64_t kFewTokens = 2;
 constexpr int kFewTokensVecs = 4;
 
-// kVecs vectors of rows times kTokens tokens, all sums in registers. `rows` of the vectors are written.
-template <int kVecs, int kTokens>
-void product_block(const float* panel, int64_t panel_stride, int64_t rows, int64_t inner, const float* x,
-                   int64_t x_stride, float* y, int64_t y_stride, bool accumulate) {
+struct FloatPanel {
+  const float* numbers;
+  int64_t stride;
+
+  Vec at(int64_t k, int64_t r) const { return load(numbers + k * stride + r); }
+};
+
+// kVecs vectors of rows from `first` on times kTokens tokens, all sums in registers. `rows` of the vectors are written.
+template <int kVecs, int kTokens, class Panel>
+void product_block(const Panel& panel, int64_t first, int64_t rows, int64_t inner, const float* x, int64_t x_stride,
+                   float* y, int64_t y_stride, bool accumulate) {
   Vec sums[kTokens][kVecs];
 #pragma GCC unroll 16
   for (int t = 0; t < kTokens; ++t)
@@ -25,7 +33,7 @@ void product_block(const float* panel, int64_t panel_stride, int64_t rows, int64
   for (int64_t k = 0; k < inner; ++k) {
     Vec weights[kVecs];
 #pragma GCC unroll 4
-    for (int v = 0; v < kVecs; ++v) weights[v] = load(panel + k * panel_stride + v * kLanes);
+    for (int v = 0; v < kVecs; ++v) weights[v] = panel.at(k, first + v * kLanes);
 #pragma GCC unroll 16
     for (int t = 0; t < kTokens; ++t) {
       const Vec activation = broadcast(x[t * x_stride + k]);
@@ -51,38 +59,37 @@ void product_block(const float* panel, int64_t panel_stride, int64_t rows, int64
 }
 
 // The last tokens, at most kTokens, in one block.
-template <int kVecs, int kTokens>
-void product_rest(int64_t tokens, const float* panel, int64_t panel_stride, int64_t rows, int64_t inner, const float* x,
+template <int kVecs, int kTokens, class Panel>
+void product_rest(int64_t tokens, const Panel& panel, int64_t first, int64_t rows, int64_t inner, const float* x,
                   int64_t x_stride, float* y, int64_t y_stride, bool accumulate) {
   if (tokens == kTokens) {
-    product_block<kVecs, kTokens>(panel, panel_stride, rows, inner, x, x_stride, y, y_stride, accumulate);
+    product_block<kVecs, kTokens>(panel, first, rows, inner, x, x_stride, y, y_stride, accumulate);
   } else if constexpr (kTokens > 1) {
-    product_rest<kVecs, kTokens - 1>(tokens, panel, panel_stride, rows, inner, x, x_stride, y, y_stride, accumulate);
+    product_rest<kVecs, kTokens - 1>(tokens, panel, first, rows, inner, x, x_stride, y, y_stride, accumulate);
   }
 }
 
-template <int kVecs>
-void product_rows(const float* panel, int64_t panel_stride, int64_t rows, int64_t inner, const float* x,
-                  int64_t x_stride, int64_t tokens, float* y, int64_t y_stride, bool accumulate) {
+template <int kVecs, class Panel>
+void product_rows(const Panel& panel, int64_t first, int64_t rows, int64_t inner, const float* x, int64_t x_stride,
+                  int64_t tokens, float* y, int64_t y_stride, bool accumulate) {
   int64_t t = 0;
   for (; t + kProductTokens <= tokens; t += kProductTokens)
-    product_block<kVecs, kProductTokens>(panel, panel_stride, rows, inner, x + t * x_stride, x_stride, y + t * y_stride,
+    product_block<kVecs, kProductTokens>(panel, first, rows, inner, x + t * x_stride, x_stride, y + t * y_stride,
                                          y_stride, accumulate);
-  product_rest<kVecs, kProductTokens - 1>(tokens - t, panel, panel_stride, rows, inner, x + t * x_stride, x_stride,
+  product_rest<kVecs, kProductTokens - 1>(tokens - t, panel, first, rows, inner, x + t * x_stride, x_stride,
                                           y + t * y_stride, y_stride, accumulate);
 }
 
 // The whole product for any number of rows and tokens; panel rows are readable up to a multiple of kLanes.
-inline void product(const float* panel, int64_t panel_stride, int64_t rows, int64_t inner, const float* x,
-                    int64_t x_stride, int64_t tokens, float* y, int64_t y_stride, bool accumulate) {
+template <class Panel>
+inline void product(const Panel& panel, int64_t rows, int64_t inner, const float* x, int64_t x_stride, int64_t tokens,
+                    float* y, int64_t y_stride, bool accumulate) {
   int64_t r = 0;
   if (tokens <= kFewTokens)
     for (; rows - r > (kFewTokensVecs - 1) * kLanes; r += kFewTokensVecs * kLanes)
-      product_rest<kFewTokensVecs, kFewTokens>(tokens, panel + r, panel_stride, rows - r, inner, x, x_stride, y + r,
-                                               y_stride, accumulate);
+      product_rest<kFewTokensVecs, kFewTokens>(tokens, panel, r, rows - r, inner, x, x_stride, y + r, y_stride,
+                                               accumulate);
   for (; rows - r > kLanes; r += kProductVecs * kLanes)
-    product_rows<kProductVecs>(panel + r, panel_stride, rows - r, inner, x, x_stride, tokens, y + r, y_stride,
-                               accumulate);
-  if (r < rows)
-    product_rows<1>(panel + r, panel_stride, rows - r, inner, x, x_stride, tokens, y + r, y_stride, accumulate);
+    product_rows<kProductVecs>(panel, r, rows - r, inner, x, x_stride, tokens, y + r, y_stride, accumulate);
+  if (r < rows) product_rows<1>(panel, r, rows - r, inner, x, x_stride, tokens, y + r, y_stride, accumulate);
 }

@@ -89,7 +89,8 @@ inline void sweep_strip(const Sweep& s, int64_t strip) {
     const float* feedback = s.feedback + begin * s.inputs;
     memcpy(target, weights + begin * kStripRows, static_cast<size_t>((end - begin) * kStripRows) * sizeof(float));
     if (begin > 0)
-      product(weights, kStripRows, kStripRows, begin, feedback, s.inputs, end - begin, target, kStripRows, true);
+      product(FloatPanel{weights, kStripRows}, kStripRows, begin, feedback, s.inputs, end - begin, target, kStripRows,
+              true);
     for (int64_t k = begin; k < end; ++k) {
       const int64_t at = s.group[k] * s.rows_padded + strip * kStripRows;
       for (int64_t v = 0; v < kVecs; ++v) {

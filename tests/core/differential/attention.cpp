@@ -45,14 +45,19 @@ struct Cache {
   void store(const float* x, int64_t head, int64_t position, uint8_t* plane, uint16_t* scales) {
     const int64_t page = pages[static_cast<size_t>(position / kPagePositions)] * page_bytes;
     const int64_t row = position % kPagePositions;
-    uint8_t* to = plane + page + (head * kPagePositions + row) * row_bytes;
+    std::vector<uint8_t> stored(static_cast<size_t>(row_bytes));
     if (type == CacheType::kF32)
-      std::memcpy(to, x, static_cast<size_t>(row_bytes));
+      std::memcpy(stored.data(), x, static_cast<size_t>(row_bytes));
     else if (type == CacheType::kF16)
-      kScalarKernels.to_f16(x, head_dim, reinterpret_cast<uint16_t*>(to));
+      kScalarKernels.to_f16(x, head_dim, reinterpret_cast<uint16_t*>(stored.data()));
     else
-      kScalarKernels.to_codes(x, head_dim, type, 32, to, scales + page / 2 + head * row_scales * kPagePositions + row,
-                              kPagePositions);
+      kScalarKernels.to_codes(x, head_dim, type, 32, stored.data(),
+                              scales + page / 2 + head * row_scales * kPagePositions + row, kPagePositions);
+    const int64_t unit = type == CacheType::kF32 ? 4 : type == CacheType::kF16 ? 2 : 1;
+    uint8_t* to = plane + page + head * kPagePositions * row_bytes;
+    for (int64_t at = 0; at < row_bytes; at += unit)
+      std::memcpy(to + (plane == keys() ? at * kPagePositions + row * unit : row * row_bytes + at),
+                  &stored[static_cast<size_t>(at)], static_cast<size_t>(unit));
   }
 };
 
@@ -69,7 +74,7 @@ void compare(Check& c, const Attention& a, const float* got, const float* exact)
         double dot = 0, size = 0;
         for (int64_t d = 0; d < a.head_dim; ++d) {
           const double term = static_cast<double>(a.q[t * a.q_stride + h * a.head_dim + d]) *
-                              static_cast<double>(scalar::cached(a, a.keys, a.key_scales, h / share, begin + p, d));
+                              static_cast<double>(scalar::cached(a, true, h / share, begin + p, d));
           dot += term;
           size += std::fabs(term);
         }
@@ -95,8 +100,7 @@ void compare(Check& c, const Attention& a, const float* got, const float* exact)
       for (int64_t d = 0; d < a.head_dim; ++d) {
         double size = 0, largest = 0;
         for (int64_t p = 0; p < seen; ++p) {
-          const double v =
-              std::fabs(static_cast<double>(scalar::cached(a, a.values, a.value_scales, h / share, begin + p, d)));
+          const double v = std::fabs(static_cast<double>(scalar::cached(a, false, h / share, begin + p, d)));
           size += wr[static_cast<size_t>(p)] / total * v;
           largest = std::max(largest, v);
         }
