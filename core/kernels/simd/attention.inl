@@ -193,15 +193,19 @@ inline void attend_block(const Attention& a, int64_t kv_head, const QueryBlock& 
   pack_queries(a, block, s.queries);
   const bool few = block.count <= kProductTokens;
   const int64_t end = a.start + (a.causal ? block.token(block.count - 1) + 1 : a.tokens);
-  for (int64_t p = first_block(a, block.token(0)); p < end; p += kPositions) {
+  const auto place = [&](int64_t p, int64_t next) { return Place{kv_head, p, next < end ? next : p}; };
+  const int64_t begin = first_block(a, block.token(0));
+  for (int64_t p = begin; p < end; p += kPositions) {
     const int64_t positions = least(end - p, kPositions), in_page = p % kPagePositions;
+    const Place here = place(p, p + kPositions);
     if (few) {  // all scores of a page at once: more sums at a time than of a block
-      const bool begins = in_page == 0 || p == first_block(a, block.token(0));
-      if (begins) score(a, block, s, p, least(end - p, kPagePositions - in_page), Keys::of(a, kv_head, p, s.scales));
-      gather(a, block, s, p, positions, Values::of(a, kv_head, p, value_scales));
+      if (const int64_t page = p - in_page; in_page == 0 || p == begin)
+        score(a, block, s, p, least(end, page + kPagePositions) - p,
+              Keys::of(a, place(p, page + kPagePositions), s.scales));
+      gather(a, block, s, p, positions, Values::of(a, here, value_scales));
     } else {
-      to_floats(Keys::of(a, kv_head, p, s.scales), a.head_dim, positions, s.keys, kPositions);
-      to_floats(Values::of(a, kv_head, p, value_scales), positions, s.width, s.values, s.width);
+      to_floats(Keys::of(a, here, s.scales), a.head_dim, positions, s.keys, kPositions);
+      to_floats(Values::of(a, here, value_scales), positions, s.width, s.values, s.width);
       score(a, block, s, p, positions, FloatPanel{s.keys, kPositions});
       gather(a, block, s, p, positions, FloatPanel{s.values, s.width});
     }

@@ -16,6 +16,12 @@ inline const uint8_t* head_of(const Attention& a, const uint8_t* plane, int64_t 
   return plane + page_of(a, position) + head * kPagePositions * a.row_bytes;
 }
 
+// Where a panel begins, and where the one after it will: its lines are asked for while this one is read, since they are
+// far away and too few for the hardware to run ahead. Asking past the end is harmless.
+struct Place {
+  int64_t head, position, next;
+};
+
 // Scales of a head in the page of a position as float32, [row_scales][kPagePositions].
 inline const float* widen_scales(const Attention& a, const uint16_t* scales, int64_t head, int64_t position,
                                  float* wide) {
@@ -31,87 +37,112 @@ inline Vec load_number(const uint16_t* p) { return load_f16(p); }
 template <typename Number>
 struct FloatKeys {
   const Number* numbers;
+  const Number* next;
 
-  static FloatKeys of(const Attention& a, int64_t head, int64_t position, float*) {
-    const auto* page = reinterpret_cast<const Number*>(head_of(a, a.keys, head, position));
-    return {page + position % kPagePositions};
+  static FloatKeys of(const Attention& a, const Place& at, float*) {
+    const auto from = [&](int64_t position) {
+      return reinterpret_cast<const Number*>(head_of(a, a.keys, at.head, position)) + position % kPagePositions;
+    };
+    return {from(at.position), from(at.next)};
   }
-  Vec at(int64_t d, int64_t p) const { return load_number(numbers + d * kPagePositions + p); }
+  Vec at(int64_t d, int64_t p) const {
+    __builtin_prefetch(next + d * kPagePositions + p);
+    return load_number(numbers + d * kPagePositions + p);
+  }
 };
 
 template <typename Number>
 struct FloatValues {
   const Number* numbers;
+  const Number* next;
   int64_t head_dim;
 
-  static FloatValues of(const Attention& a, int64_t head, int64_t position, float*) {
-    const auto* page = reinterpret_cast<const Number*>(head_of(a, a.values, head, position));
-    return {page + position % kPagePositions * a.head_dim, a.head_dim};
+  static FloatValues of(const Attention& a, const Place& at, float*) {
+    const auto from = [&](int64_t position) {
+      const auto* page = reinterpret_cast<const Number*>(head_of(a, a.values, at.head, position));
+      return page + position % kPagePositions * a.head_dim;
+    };
+    return {from(at.position), from(at.next), a.head_dim};
   }
-  Vec at(int64_t p, int64_t d) const { return load_number(numbers + p * head_dim + d); }
+  Vec at(int64_t p, int64_t d) const {
+    __builtin_prefetch(next + p * head_dim + d);
+    return load_number(numbers + p * head_dim + d);
+  }
 };
 
 struct Int8Keys {
   const uint8_t* codes;
+  const uint8_t* next;
   const float* scales;
   int32_t block_log2;
 
-  static Int8Keys of(const Attention& a, int64_t head, int64_t position, float* wide) {
-    const int64_t first = position % kPagePositions;
-    return {head_of(a, a.keys, head, position) + first, widen_scales(a, a.key_scales, head, position, wide) + first,
-            a.cache_block_log2};
+  static Int8Keys of(const Attention& a, const Place& at, float* wide) {
+    const int64_t first = at.position % kPagePositions;
+    return {head_of(a, a.keys, at.head, at.position) + first,
+            head_of(a, a.keys, at.head, at.next) + at.next % kPagePositions,
+            widen_scales(a, a.key_scales, at.head, at.position, wide) + first, a.cache_block_log2};
   }
   Vec at(int64_t d, int64_t p) const {
+    __builtin_prefetch(next + d * kPagePositions + p);
     return load_int8(codes + d * kPagePositions + p) * load(scales + (d >> block_log2) * kPagePositions + p);
   }
 };
 
 struct Int8Values {
   const uint8_t* codes;
+  const uint8_t* next;
   const float* scales;
   int64_t row_bytes;
   int32_t block_log2;
 
-  static Int8Values of(const Attention& a, int64_t head, int64_t position, float* wide) {
-    const int64_t first = position % kPagePositions;
-    return {head_of(a, a.values, head, position) + first * a.row_bytes,
-            widen_scales(a, a.value_scales, head, position, wide) + first, a.row_bytes, a.cache_block_log2};
+  static Int8Values of(const Attention& a, const Place& at, float* wide) {
+    const int64_t first = at.position % kPagePositions;
+    return {head_of(a, a.values, at.head, at.position) + first * a.row_bytes,
+            head_of(a, a.values, at.head, at.next) + at.next % kPagePositions * a.row_bytes,
+            widen_scales(a, a.value_scales, at.head, at.position, wide) + first, a.row_bytes, a.cache_block_log2};
   }
   Vec at(int64_t p, int64_t d) const {
+    __builtin_prefetch(next + p * row_bytes + d);
     return load_int8(codes + p * row_bytes + d) * broadcast(scales[(d >> block_log2) * kPagePositions + p]);
   }
 };
 
 struct Int4Keys {
   const uint8_t* codes;
+  const uint8_t* next;
   const float* scales;
   int32_t block_log2;
 
-  static Int4Keys of(const Attention& a, int64_t head, int64_t position, float* wide) {
-    const int64_t first = position % kPagePositions;
-    return {head_of(a, a.keys, head, position) + first, widen_scales(a, a.key_scales, head, position, wide) + first,
-            a.cache_block_log2};
+  static Int4Keys of(const Attention& a, const Place& at, float* wide) {
+    const int64_t first = at.position % kPagePositions;
+    return {head_of(a, a.keys, at.head, at.position) + first,
+            head_of(a, a.keys, at.head, at.next) + at.next % kPagePositions,
+            widen_scales(a, a.key_scales, at.head, at.position, wide) + first, a.cache_block_log2};
   }
   Vec at(int64_t d, int64_t p) const {
-    const uint8_t* from = codes + (d / 32 * 16 + d % 16) * kPagePositions + p;
-    return load_int4(from, d % 32 < 16 ? 0 : 4) * load(scales + (d >> block_log2) * kPagePositions + p);
+    const int64_t byte = (d / 32 * 16 + d % 16) * kPagePositions + p;
+    __builtin_prefetch(next + byte);
+    return load_int4(codes + byte, d % 32 < 16 ? 0 : 4) * load(scales + (d >> block_log2) * kPagePositions + p);
   }
 };
 
 struct Int4Values {
   const uint8_t* codes;
+  const uint8_t* next;
   const float* scales;
   int64_t row_bytes;
   int32_t block_log2;
 
-  static Int4Values of(const Attention& a, int64_t head, int64_t position, float* wide) {
-    const int64_t first = position % kPagePositions;
-    return {head_of(a, a.values, head, position) + first * a.row_bytes,
-            widen_scales(a, a.value_scales, head, position, wide) + first, a.row_bytes, a.cache_block_log2};
+  static Int4Values of(const Attention& a, const Place& at, float* wide) {
+    const int64_t first = at.position % kPagePositions;
+    return {head_of(a, a.values, at.head, at.position) + first * a.row_bytes,
+            head_of(a, a.values, at.head, at.next) + at.next % kPagePositions * a.row_bytes,
+            widen_scales(a, a.value_scales, at.head, at.position, wide) + first, a.row_bytes, a.cache_block_log2};
   }
   Vec at(int64_t p, int64_t d) const {
-    const uint8_t* from = codes + p * row_bytes + d / 32 * 16 + d % 16;
-    return load_int4(from, d % 32 < 16 ? 0 : 4) * broadcast(scales[(d >> block_log2) * kPagePositions + p]);
+    const int64_t byte = p * row_bytes + d / 32 * 16 + d % 16;
+    __builtin_prefetch(next + byte);
+    return load_int4(codes + byte, d % 32 < 16 ? 0 : 4) * broadcast(scales[(d >> block_log2) * kPagePositions + p]);
   }
 };
 
