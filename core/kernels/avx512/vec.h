@@ -64,8 +64,8 @@ inline Vec load_int8(const uint8_t* p) {
 }
 inline Vec load_int4(const uint8_t* p, int shift) {
   const __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-  const __m512i codes = _mm512_and_si512(_mm512_srl_epi32(bytes, _mm_cvtsi32_si128(shift)), _mm512_set1_epi32(15));
-  return {_mm512_cvtepi32_ps(_mm512_sub_epi32(codes, _mm512_set1_epi32(8)))};
+  const __m512 meant = _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7);
+  return {_mm512_permutexvar_ps(_mm512_srl_epi32(bytes, _mm_cvtsi32_si128(shift)), meant)};  // looks at 4 bits
 }
 // Of integral values in -128 .. 127.
 inline void store_int8(uint8_t* p, Vec a) {

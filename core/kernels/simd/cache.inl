@@ -107,6 +107,10 @@ struct Int8Values {
   }
 };
 
+// Where kInt4 has number d of a row, and from which bit on.
+inline int64_t byte_of(int64_t d) { return (d >> 5 << 4) + (d & 15); }
+inline int half_of(int64_t d) { return static_cast<int>(d >> 2 & 4); }
+
 struct Int4Keys {
   const uint8_t* codes;
   const uint8_t* next;
@@ -120,9 +124,9 @@ struct Int4Keys {
             widen_scales(a, a.key_scales, at.head, at.position, wide) + first, a.cache_block_log2};
   }
   Vec at(int64_t d, int64_t p) const {
-    const int64_t byte = (d / 32 * 16 + d % 16) * kPagePositions + p;
+    const int64_t byte = byte_of(d) * kPagePositions + p;
     __builtin_prefetch(next + byte);
-    return load_int4(codes + byte, d % 32 < 16 ? 0 : 4) * load(scales + (d >> block_log2) * kPagePositions + p);
+    return load_int4(codes + byte, half_of(d)) * load(scales + (d >> block_log2) * kPagePositions + p);
   }
 };
 
@@ -140,9 +144,9 @@ struct Int4Values {
             widen_scales(a, a.value_scales, at.head, at.position, wide) + first, a.row_bytes, a.cache_block_log2};
   }
   Vec at(int64_t p, int64_t d) const {
-    const int64_t byte = p * row_bytes + d / 32 * 16 + d % 16;
+    const int64_t byte = p * row_bytes + byte_of(d);
     __builtin_prefetch(next + byte);
-    return load_int4(codes + byte, d % 32 < 16 ? 0 : 4) * broadcast(scales[(d >> block_log2) * kPagePositions + p]);
+    return load_int4(codes + byte, half_of(d)) * broadcast(scales[(d >> block_log2) * kPagePositions + p]);
   }
 };
 
