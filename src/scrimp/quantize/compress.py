@@ -46,7 +46,7 @@ def run(
     """
     began = time.perf_counter()
     source, plan, calibration = job.source, job.plan, job.calibration
-    layout = plan_layout(plan)
+    layout, cars = plan_layout(plan), plan.stored
     identity = "" if calibration is None else calibration.identity
     fingerprint = documents.fingerprint(source, plan, identity, packed=job.packed)
     with Partial(out, lay_out_coded(layout) if job.packed else layout, fingerprint, fresh=fresh) as partial:
@@ -54,7 +54,7 @@ def run(
         resumed = len(partial.finished)
 
         def stored(name: str) -> QTensor | F32:
-            shape, format = plan.stored[name].shape, plan.stored[name].format
+            shape, format = cars[name].shape, cars[name].format
             return partial.read_vector(name) if format is None else partial.read(name, format, (shape[0], shape[1]))
 
         def matrix(name: str) -> QTensor:
@@ -95,7 +95,7 @@ def run(
             for name, choice in plan.choices.items()
             for ready in [partial.finished[name]]
         )
-        checksums = {part: digest for name in plan.stored for part, digest in partial.finished[name].checksums.items()}
+        checksums = {part: digest for name in cars for part, digest in partial.finished[name].checksums.items()}
         told = [f"{name}: {note}" for name in plan.choices for note in partial.finished[name].notes]
         report = CompressReport(str(out), 0, 0.0, 0.0, 0, tensors, (*job.notes, *told), resumed)
         texts = {
@@ -111,7 +111,7 @@ def run(
             ),
         }
         parsed, plain = models.build(source.config)
-        program = attach(plain, {name: car.shape for name, car in plan.stored.items()}, partial.read_vector)
+        program = attach(plain, {name: car.shape for name, car in cars.items()}, partial.read_vector)
         made = logits_as_made(program, parsed.context, stored)
         partial.complete(texts, check=lambda path: verify_reopened(path, *made))
     size_bytes = directory_bytes(out)
