@@ -116,6 +116,7 @@ def lines(speed: Speed) -> list[tuple[str, str, str]]:
         ("load and first token", f"{speed.first_token_ms:.0f} ms", ""),
         ("peak memory", format_bytes(speed.rss_peak_bytes), ""),
         ("page faults in decode", f"{speed.page_faults.minor:,} minor", f"{speed.page_faults.major:,} major"),
+        ("TLB misses in decode", *_tlb(speed)),
         (
             f"energy per token, modelled ({speed.energy.node})",
             f"{speed.energy.total_mj:.3g} mJ",
@@ -178,6 +179,12 @@ def profile_lines(speed: Speed) -> list[tuple[str, ...]]:
 def _of_peak(speed: Speed) -> str:
     peak = speed.ceilings.int8_gmac_per_s
     return f"{100 * speed.prefill_gmac_per_s / peak:.0f} % of the int8 peak, {peak:.0f}" if peak else ""
+
+
+def _tlb(speed: Speed) -> tuple[str, str]:
+    if speed.tlb_misses is None:
+        return "not counted", speed.tlb_not_counted or "the counter had no turn"
+    return f"{speed.tlb_misses:,}", f"{speed.tlb_misses / speed.decode / speed.decode_tokens_per_s.n:,.0f} a token"
 
 
 def _spread(rate: Rate) -> str:
