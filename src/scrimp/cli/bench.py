@@ -120,7 +120,7 @@ def lines(speed: Speed) -> list[tuple[str, str, str]]:
         (
             f"energy per token, modelled ({speed.energy.node})",
             f"{speed.energy.total_mj:.3g} mJ",
-            f"{speed.energy.compute_mj:.2g} compute + {speed.energy.memory_mj:.3g} memory",
+            f"{speed.energy.compute_mj:.2g} compute + {speed.energy.memory_mj:.3g} memory, mJ",
         ),
         ("threads, instruction set", f"{speed.threads}, {speed.isa}", ""),
     ]
@@ -178,7 +178,7 @@ def profile_lines(speed: Speed) -> list[tuple[str, ...]]:
 
 def _of_peak(speed: Speed) -> str:
     peak = speed.ceilings.int8_gmac_per_s
-    return f"{100 * speed.prefill_gmac_per_s / peak:.0f} % of the int8 peak, {peak:.0f}" if peak else ""
+    return f"{100 * speed.prefill_gmac_per_s / peak:.0f} % of the int8 peak, {peak:.0f} GMAC/s" if peak else ""
 
 
 def _tlb(speed: Speed) -> tuple[str, str]:

@@ -85,7 +85,7 @@ def add_known(counts: Sequence[int | None]) -> int | None:
 
 def _reason(code: int) -> str:
     if code in (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP):
-        return "the processor or its virtual machine shows no such counter"
+        return "this machine shows no such counter"
     if code in (errno.EACCES, errno.EPERM):
         try:
             return f"not permitted: perf_event_paranoid is {_PARANOID.read_text().strip()}"

@@ -43,8 +43,9 @@ class Rate:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What the same threads reach in the same run with nothing else to do: the better of two medians each, before and
-    after. G = 10^9; a peak counts multiply-adds in registers, None where the instruction set has no such kernel."""
+    """What the same threads reach in the same run with nothing else to do. Reading: the better of two medians, before
+    and after. A peak: the best of all, since nothing but a busy machine moves it; it counts multiply-adds in registers,
+    None where the instruction set has no such kernel. G = 10^9."""
 
     memory_read_gb_per_s: float
     cache_read_gb_per_s: float
@@ -238,14 +239,11 @@ def _decode(model: Model, tokens: list[int], prefill: int) -> float:
 def measure_ceilings(threads: int, isa: str) -> Ceilings:
     from scrimp import _core
 
-    def middle(values: list[float]) -> float | None:
-        return median(values) if values else None
-
     return Ceilings(
         memory_read_gb_per_s=median(_core.read_bandwidth(CEILING_BYTES, threads, 5, isa=isa)),
         cache_read_gb_per_s=median(_core.read_bandwidth(CACHE_BYTES * threads, threads, 5, least=1 << 26, isa=isa)),
-        int8_gmac_per_s=middle(_core.peak("int8", threads, 9, isa)),
-        f32_gmac_per_s=middle(_core.peak("f32", threads, 9, isa)),
+        int8_gmac_per_s=max(_core.peak("int8", threads, 9, isa), default=None),
+        f32_gmac_per_s=max(_core.peak("f32", threads, 9, isa), default=None),
     )
 
 
