@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-BENCH = Path(__file__).resolve().parents[2] / "bench"
-sys.path += [str(BENCH), str(BENCH.parent / "tests" / "sources")]
+sys.path.append(str(Path(__file__).resolve().parents[2] / "bench"))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "sources"))
 import busy_neighbour
 from tiny_llama import weights, write_gguf
 
@@ -19,10 +19,9 @@ def state(process):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 def test_neighbours_run_in_their_turn_and_never_after():
-    with busy_neighbour.stopped_neighbours(2) as made:
-        with busy_neighbour.running(made[:1]):
-            assert state(made[0]) != "T"
-            assert state(made[1]) == "T"
+    with busy_neighbour.stopped_neighbours(2) as made, busy_neighbour.running(made[:1]):
+        assert state(made[0]) != "T"
+        assert state(made[1]) == "T"
     assert [process.returncode for process in made] == [-signal.SIGKILL] * 2
 
 
