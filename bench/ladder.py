@@ -1,7 +1,7 @@
 """The ladder: every rung of the matrix products, checked and then timed, as a share of what the machine can do.
 
     python bench/ladder.py [--shape 1024x2048] [--formats int4:g64,ternary] [--tokens 1,8,256] [--threads 1,2]
-                           [--repeat 7] [--json FILE]
+                           [--repeat 7] [--best] [--json FILE]
 
 A rung is an instruction set and an arithmetic: weights decoded to float32 and multiplied there, or int8 activations and
 int8 dot products. Each runs in the engine, by itself: the product alone, its activations quantized as always. Copies of
@@ -23,7 +23,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from math import gcd
@@ -64,8 +64,8 @@ CHECKED_COPIES, CHECKED_TOKENS = 8, 32
 
 @dataclass(frozen=True)
 class Rung:
-    """One way to multiply, by one number of tokens and threads. ``seconds``: of one product, the median of ``n``;
-    ``worst``: its error in units of the bound. ``seconds`` is None where that is above 1."""
+    """One way to multiply, by one number of tokens and threads. ``worst``: its error in units of the bound; above 1 it
+    is not timed. ``seconds``: of one product, the median (with --best the least) of ``n``."""
 
     format: str
     isa: str
@@ -161,8 +161,8 @@ class Turns:
         self.next += self.count
         return seconds
 
-    def result(self) -> Rung:
-        return replace(self.rung, seconds=median(self.seconds), n=len(self.seconds), copies=self.count)
+    def result(self, middle: Callable[[list[float]], float]) -> Rung:
+        return replace(self.rung, seconds=middle(self.seconds), n=len(self.seconds), copies=self.count)
 
 
 def worst(engine: Engine, stack: Stack, tokens: int, exact: F64, bound: F64) -> tuple[float, float]:
@@ -190,8 +190,9 @@ def placed(rung: Rung, ceilings: Ceilings) -> Rung:
 
 
 def climb(
-    stack: Stack, isas: Sequence[str], counts: Sequence[int], threads: Sequence[int], repeat: int, budget_s: float
-) -> Iterator[Rung]:
+    stack: Stack, isas: Sequence[str], counts: Sequence[int], threads: Sequence[int], repeat: int, budget_s: float,
+    middle: Callable[[list[float]], float],
+) -> Iterator[Rung]:  # fmt: skip
     """All rungs of a format: those of one number of tokens and threads take turns."""
     rows, cols = stack.matrix.shape
     exact = {(tokens, how): stack.exact(tokens, how) for tokens, how in product(counts, ARITHMETICS)}
@@ -211,7 +212,7 @@ def climb(
                 for turn in turns:
                     if not turn.seconds or sum(turn.seconds) * turn.count < budget_s:
                         turn.seconds.append(turn.take())
-            yield from (turn.result() for turn in turns)
+            yield from (turn.result(middle) for turn in turns)
 
 
 def table(rungs: Sequence[Rung], counts: Sequence[int], threads: Sequence[int]) -> None:
@@ -265,13 +266,15 @@ def measure(options: argparse.Namespace) -> int:
     progress.start("climbing", len(formats))
     for format in formats:
         stack = Stack(format, options.shape, options.stack * 10**6, max(options.tokens))
-        rungs += climb(stack, isas, options.tokens, options.threads, options.repeat, options.budget)
+        rungs += climb(stack, isas, options.tokens, options.threads, options.repeat, options.budget,
+                       min if options.best else median)  # fmt: skip
         progress.advance(note=format.name)
     progress.finish()
     ceilings = {workers: limit.better(measure_ceilings(workers, best)) for workers, limit in ceilings.items()}
     rungs = [placed(rung, ceilings[rung.threads]) for rung in rungs]
     rows, cols = options.shape
-    print(f"{rows} × {cols}, median of {options.repeat} interleaved turns; % of the int8 peak, or * of plain reading; "
+    which = "best" if options.best else "median"
+    print(f"{rows} × {cols}, {which} of {options.repeat} interleaved turns; % of the int8 peak, or * of plain reading; "
           "× the lowest rung")  # fmt: skip
     table(rungs, options.tokens, options.threads)
     for workers, limit in ceilings.items():
@@ -281,7 +284,7 @@ def measure(options: argparse.Namespace) -> int:
     print(f"{len(rungs)} rungs checked, {len(wrong)} wrong; the largest error is "
           f"{max(rung.worst for rung in rungs):.2g} of its bound")  # fmt: skip
     if options.json is not None:
-        document = {"machine": here(), "shape": options.shape, "repeat": options.repeat,
+        document = {"machine": here(), "shape": options.shape, "repeat": options.repeat, "best": options.best,
                     "ceilings": {str(workers): asdict(limit) for workers, limit in ceilings.items()},
                     "rungs": [asdict(rung) for rung in rungs]}  # fmt: skip
         options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
@@ -297,6 +300,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeat", type=int, default=7)
     parser.add_argument("--stack", type=int, default=96, help="megabytes of copies, more than the caches hold")
     parser.add_argument("--budget", type=float, default=0.5, help="seconds after which a rung is not repeated")
+    parser.add_argument("--best", action="store_true", help="the fastest turns, where the machine has other work")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args(arguments)
     if options.repeat < 1:
