@@ -57,15 +57,15 @@ def roofline(profile: Sequence[OpCost], ceilings: Ceilings) -> str:
     dots = [(x.at(at), y.at(rate)) for at, rate in places]
     written: list[tuple[float, float]] = []  # where words of the roofs are, which names of dots must not cover
     slanted: list[tuple[float, float]] = []
-    for name, speed, css, side in (
-        ("memory", ceilings.memory_read_gb_per_s, "shannon", 12), ("cache", ceilings.cache_read_gb_per_s, "coded", -4),
+    for name, speed, css in (
+        ("memory", ceilings.memory_read_gb_per_s, "shannon"), ("cache", ceilings.cache_read_gb_per_s, "coded"),
     ):  # fmt: skip
         ends = [max(x.low, y.low / speed), min(x.high, top / speed)]
         if ends[0] >= ends[1]:
             continue
         begin, end = ((x.at(at), y.at(at * speed)) for at in ends)
         parts.append(svg.line([begin, end], css))
-        words, at_words = svg.along(begin, end, f"{name} {speed:,.0f} GB/s", side)
+        words, at_words = svg.along(begin, end, f"{name} {speed:,.0f} GB/s", -4)
         parts.append(words)
         written += at_words
         slanted += [
