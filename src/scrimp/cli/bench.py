@@ -10,6 +10,7 @@ import typer
 from scrimp.cli.run import Kv
 
 if TYPE_CHECKING:
+    from scrimp.measure.beside import Beside
     from scrimp.measure.speed import Rate, Speed
 
 
@@ -30,6 +31,9 @@ def bench(
     sequences: Annotated[
         str | None, typer.Option(help="so many sequences that decode together: 1,2,4,8,16", metavar="N,N,…")
     ] = None,
+    beside: Annotated[
+        str | None, typer.Option(help="another engine on the same .gguf, turn by turn: llama.cpp", metavar="ENGINE")
+    ] = None,
     kv: Kv = "f16",
     out: Annotated[
         Path | None, typer.Option("-o", help="write a page: the roofline with every operation, one HTML file")
@@ -40,15 +44,22 @@ def bench(
     from scrimp.cli import bar, output
     from scrimp.engine.cache import check_kv
     from scrimp.measure.batch import parse_counts
+    from scrimp.measure.beside import check_beside, measure_beside
     from scrimp.measure.speed import measure_speed
 
+    cache = check_kv(kv)
+    file = check_beside(beside, model, cache) if beside is not None else None
     if out is not None:
         output.check_place(out, "bench.html")
     speed = measure_speed(
         model, shape=shape, prefill=prefill, decode=decode, threads=threads, repeat=repeat, node=node,
         profile=profile or out is not None,
-        kv=check_kv(kv), sequences=parse_counts(sequences) if sequences is not None else (), progress=bar.progress(),
+        kv=cache, sequences=parse_counts(sequences) if sequences is not None else (), progress=bar.progress(),
     )  # fmt: skip
+    other = None
+    if beside is not None and file is not None:
+        other = measure_beside(file, peer=beside, threads=speed.threads, prefill=prefill, decode=decode, rounds=repeat,
+                               progress=bar.progress())  # fmt: skip
     if out is not None:
         from scrimp.measure.bench_page import page
         from scrimp.store.partial import write_durably
@@ -56,10 +67,15 @@ def bench(
         write_durably(out, page(speed, lines(speed), profile_lines(speed)))
         output.note(f"written: {out}")
     if json:
-        output.print_json(speed.to_json())
+        output.print_json(speed.to_json() | ({"beside": other.to_json()} if other is not None else {}))
         return
     output.print_table(("measured", "median", "min … max"), lines(speed), title=speed.model)
     output.notes(speed.notes)
+    if other is not None:
+        print()
+        output.print_table(
+            (f"beside {other.peer} {other.version}", "scrimp", other.peer, "ratio"), beside_lines(other, speed)
+        )
     if speed.batches:
         print()
         output.print_table(
@@ -100,12 +116,28 @@ def lines(speed: Speed) -> list[tuple[str, str, str]]:
         ("load and first token", f"{speed.first_token_ms:.0f} ms", ""),
         ("peak memory", format_bytes(speed.rss_peak_bytes), ""),
         ("page faults in decode", f"{speed.page_faults.minor:,} minor", f"{speed.page_faults.major:,} major"),
+        ("TLB misses in decode", *_tlb(speed)),
         (
             f"energy per token, modelled ({speed.energy.node})",
             f"{speed.energy.total_mj:.3g} mJ",
-            f"{speed.energy.compute_mj:.2g} compute + {speed.energy.memory_mj:.3g} memory",
+            f"{speed.energy.compute_mj:.2g} compute + {speed.energy.memory_mj:.3g} memory, mJ",
         ),
         ("threads, instruction set", f"{speed.threads}, {speed.isa}", ""),
+    ]
+
+
+def beside_lines(beside: Beside, speed: Speed) -> list[tuple[str, ...]]:
+    """Both engines, as rows."""
+    return [
+        (
+            name,
+            *(f"{rate.median:.1f} tokens/s  ({_spread(rate)})" for rate in (phase.scrimp, phase.peer)),
+            f"{phase.ratio:.2f}",
+        )
+        for name, phase in (
+            (f"prefill of {speed.prefill}", beside.prefill),
+            (f"decode of {speed.decode}", beside.decode),
+        )
     ]
 
 
@@ -146,7 +178,13 @@ def profile_lines(speed: Speed) -> list[tuple[str, ...]]:
 
 def _of_peak(speed: Speed) -> str:
     peak = speed.ceilings.int8_gmac_per_s
-    return f"{100 * speed.prefill_gmac_per_s / peak:.0f} % of the int8 peak, {peak:.0f}" if peak else ""
+    return f"{100 * speed.prefill_gmac_per_s / peak:.0f} % of the int8 peak, {peak:.0f} GMAC/s" if peak else ""
+
+
+def _tlb(speed: Speed) -> tuple[str, str]:
+    if speed.tlb_misses is None:
+        return "not counted", speed.tlb_not_counted or "the counter had no turn"
+    return f"{speed.tlb_misses:,}", f"{speed.tlb_misses / speed.decode / speed.decode_tokens_per_s.n:,.0f} a token"
 
 
 def _spread(rate: Rate) -> str:

@@ -54,27 +54,45 @@ def roofline(profile: Sequence[OpCost], ceilings: Ceilings) -> str:
     x = svg.horizontal(*_decades([at for at, _ in places]), log=True)
     y = svg.vertical(*_decades([*(rate for _, rate in places), top]), log=True)
     parts = [svg.axes(x, y, "multiply-adds per byte read", "G multiply-adds/s")]
-    for name, roof in (("int8 peak", ceilings.int8_gmac_per_s), ("float32 peak", ceilings.f32_gmac_per_s)):
-        if roof:
-            parts.append(svg.line([(x.start, y.at(roof)), (x.end, y.at(roof))], "shannon"))
-            parts.append(svg.text(x.start + 4, y.at(roof) - 4, f"{name} {roof:,.0f}", css="small"))
+    dots = [(x.at(at), y.at(rate)) for at, rate in places]
+    written: list[tuple[float, float]] = []  # where words of the roofs are, which names of dots must not cover
+    slanted: list[tuple[float, float]] = []
     for name, speed, css in (
-        ("memory", ceilings.memory_read_gb_per_s, "shannon"),
-        ("cache", ceilings.cache_read_gb_per_s, "coded"),
-    ):
+        ("memory", ceilings.memory_read_gb_per_s, "shannon"), ("cache", ceilings.cache_read_gb_per_s, "coded"),
+    ):  # fmt: skip
         ends = [max(x.low, y.low / speed), min(x.high, top / speed)]
         if ends[0] >= ends[1]:
             continue
-        points = [(x.at(at), y.at(at * speed)) for at in ends]
-        parts.append(svg.line(points, css))
-        middle = math.sqrt(ends[0] * ends[1])
-        parts.append(svg.text(x.at(middle) - 6, y.at(middle * speed) - 4, f"{name} {speed:.0f} GB/s", "end", "small"))
+        begin, end = ((x.at(at), y.at(at * speed)) for at in ends)
+        parts.append(svg.line([begin, end], css))
+        words, at_words = svg.along(begin, end, f"{name} {speed:,.0f} GB/s", -4)
+        parts.append(words)
+        written += at_words
+        slanted += [
+            (begin[0] + (end[0] - begin[0]) * i / 60, begin[1] + (end[1] - begin[1]) * i / 60) for i in range(61)
+        ]
+    for name, roof in (("int8 peak", ceilings.int8_gmac_per_s), ("float32 peak", ceilings.f32_gmac_per_s)):
+        if roof:
+            words, height = f"{name} {roof:,.0f} G/s", y.at(roof) - 4
+            parts.append(svg.line([(x.start, y.at(roof)), (x.end, y.at(roof))], "shannon"))
+            left = _free(x, height, 5.8 * len(words), [*dots, *written, *slanted])
+            parts.append(svg.text(left, height, words, css="small"))
+            written += [(left + 6 * i, height - 4) for i in range(len(words))]
     for cost, (at, rate) in zip(shown, places, strict=True):
         told = f"{cost.phase} {cost.op}: {rate:.3g} G/s, {cost.bytes / cost.seconds / 1e9:.3g} GB/s"
         parts.append(svg.dot(x.at(at), y.at(rate), _PHASES.get(cost.phase, "f2"), told))
-    marks = [(x.at(at), y.at(rate), _short(cost.op)) for cost, (at, rate) in zip(shown, places, strict=True)]
-    parts.append(svg.labels(marks, [(px, py) for px, py, _ in marks], x, y))
+    marks = [(*at, _short(cost.op)) for cost, at in zip(shown, dots, strict=True)]
+    parts.append(svg.labels(marks, [*dots, *written], x, y))
     return svg.svg(parts, "multiply-adds a second of every operation, and the machine's ceilings")
+
+
+def _free(x: svg.Axis, height: float, wide: float, taken: Sequence[tuple[float, float]]) -> float:
+    """Where words on a roof begin: at the place that the fewest points of other things are in."""
+
+    def covered(left: float) -> int:
+        return sum(left - 4 < px < left + wide + 4 and height - 13 < py < height + 3 for px, py in taken)
+
+    return min((x.start + (x.end - x.start - wide) * share for share in (0.9, 1.0, 0.75, 0.6, 0.45, 0.02)), key=covered)
 
 
 def _times(profile: Sequence[OpCost]) -> str:
@@ -86,21 +104,24 @@ def _times(profile: Sequence[OpCost]) -> str:
         rows += [(cost, cost.seconds / total) for cost in costs if total and cost.seconds / total >= 0.005]
     left, wide, each = 172.0, svg.WIDTH - 172.0 - 46, 16.0
     parts = []
+    longest = max((share for _, share in rows), default=1.0)
     for at, (cost, share) in enumerate(rows):
         top = 6 + each * at
         parts.append(svg.text(left - 6, top + 10, f"{cost.phase} {_short(cost.op)}"[:30], "end"))
-        place = f'x="{left:g}" y="{top:g}" width="{wide * share:.1f}" height="{each - 4:g}"'
+        place = f'x="{left:g}" y="{top:g}" width="{wide * share / longest:.1f}" height="{each - 4:g}"'
         colour = _PHASES[cost.phase].replace("f", "--c")
         parts.append(f'<rect style="fill: var({colour})" {place}><title>{escape(cost.op)}</title></rect>')
-        parts.append(svg.text(left + wide * share + 4, top + 10, f"{100 * share:.1f} %", css="small"))
+        parts.append(svg.text(left + wide * share / longest + 4, top + 10, f"{100 * share:.1f} %", css="small"))
     return svg.svg(parts, "shares of the time", each * len(rows) + 12)
 
 
 def _short(op: str) -> str:
     """
-    >>> _short("linear gate_proj up_proj"), _short("rms_norm input_layernorm")
-    ('gate up', 'rms_norm input_layernorm')
+    >>> _short("linear gate_proj up_proj"), _short("rms_norm input_layernorm"), _short("linear embed_tokens")
+    ('gate up', 'rms_norm input_layernorm', 'head')
     """
+    if op in ("linear embed_tokens", "linear lm_head"):
+        return "head"
     return op.removeprefix("linear ").replace("_proj", "")
 
 

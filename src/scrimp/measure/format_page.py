@@ -39,7 +39,8 @@ figure, article { margin: 0; background: var(--card); border: 1px solid var(--ru
 article { content-visibility: auto; contain-intrinsic-size: auto 560px; }
 article p { margin: .25em 0; font-size: .88rem; }
 article:target { outline: 2px solid var(--c0); }
-svg { display: block; width: 100%; height: auto; } svg text { font: 12px system-ui, sans-serif; fill: var(--soft); }
+svg { display: block; width: 100%; max-width: 520px; height: auto; margin: 0 auto; }
+svg text { font: 12px system-ui, sans-serif; fill: var(--soft); }
 svg text.small { font-size: 10.5px; fill: var(--ink); paint-order: stroke; stroke: var(--card); stroke-width: 3px; }
  svg path { fill: none; } svg a { cursor: pointer; }
 .grid { stroke: var(--rule); stroke-width: .7; } .axis { stroke: var(--soft); stroke-width: .8; }
@@ -59,11 +60,12 @@ circle.broken { fill: var(--card); stroke: var(--c1); stroke-width: 1.6; }
 .key { display: flex; flex-wrap: wrap; gap: 2px 14px; margin: 6px 0 0; padding: 0; list-style: none; font-size: .85rem;
   color: var(--soft); }
 .key i { display: inline-block; width: 10px; height: 10px; border-radius: 5px; margin-right: 5px; }
-.key svg { display: inline-block; width: 26px; height: 8px; vertical-align: middle; margin-right: 5px; }
+.key svg { display: inline-block; width: 26px; height: 8px; vertical-align: middle; margin: 0 5px 0 0; }
 .wide { overflow-x: auto; background: var(--card); border: 1px solid var(--rule); border-radius: 8px; }
 table { border-collapse: collapse; width: 100%; font-size: .82rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: 3px 7px; border-bottom: 1px solid var(--rule); white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: var(--card); }
+@media (max-width: 600px) { td { white-space: normal; } }
 th { color: var(--soft); font-weight: 600; } code { font: .85rem ui-monospace, monospace; overflow-wrap: anywhere; }
 dl { display: grid; grid-template-columns: auto auto; gap: 0 10px; margin: .5em 0; font-size: .88rem; }
 dt { color: var(--soft); } dd { margin: 0; text-align: right; font-variant-numeric: tabular-nums; }

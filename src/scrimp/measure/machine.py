@@ -72,7 +72,7 @@ def examine(root: Path = Path("/")) -> Machine:
         speed = float(median(_core.read_bandwidth(PROBE_BYTES, min(threads or cores, cores), 3)))
     memory = _meminfo(root)
     machine = Machine(
-        processor=_processor(root),
+        processor=processor(root),
         features=tuple(features),
         isas=tuple(isas),
         isa=isa,
@@ -153,7 +153,8 @@ def _least(*values: int | None) -> int | None:
     return min((value for value in values if value is not None), default=None)
 
 
-def _processor(root: Path) -> str:
+def processor(root: Path = Path("/")) -> str:
+    """Its name, as the system tells it."""
     for line in _read(root / "proc/cpuinfo").splitlines():
         name, _, value = line.partition(":")
         if name.strip() in ("model name", "Model", "Hardware") and value.strip():

@@ -14,6 +14,7 @@ from typing import Any
 from scrimp.engine import Kv
 from scrimp.errors import ScrimpError
 from scrimp.measure.memory import PageFaults
+from scrimp.measure.perf_events import add_known
 from scrimp.measure.speed import Ceilings, Rate, Speed, measure_speed
 from scrimp.progress import SILENT, Progress
 
@@ -81,6 +82,7 @@ def merge(turns: Sequence[Speed]) -> Speed:
         first_token_ms=median(turn.first_token_ms for turn in turns),
         rss_peak_bytes=max(turn.rss_peak_bytes for turn in turns),
         page_faults=sum((turn.page_faults for turn in turns), PageFaults(0, 0)),
+        tlb_misses=add_known([turn.tlb_misses for turn in turns]),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -13,6 +14,7 @@ from scrimp.errors import UsageError
 from scrimp.formats.cost_energy import check_node
 from scrimp.measure.energy import TokenEnergy, energy_of
 from scrimp.measure.memory import PageFaults, page_faults, peak_bytes
+from scrimp.measure.perf_events import DATA_TLB_MISSES, Counter, add_known, between
 from scrimp.measure.traffic import OpCost, Traffic, op_costs
 from scrimp.progress import SILENT, Progress
 from scrimp.sources.shapes import open_shape
@@ -41,8 +43,9 @@ class Rate:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What the same threads reach in the same run with nothing else to do: the better of two medians each, before and
-    after. G = 10^9; a peak counts multiply-adds in registers, None where the instruction set has no such kernel."""
+    """What the same threads reach in the same run with nothing else to do. Reading: the better of two medians, before
+    and after. A peak: the best of all, since nothing but a busy machine moves it; it counts multiply-adds in registers,
+    None where the instruction set has no such kernel. G = 10^9."""
 
     memory_read_gb_per_s: float
     cache_read_gb_per_s: float
@@ -91,6 +94,8 @@ class Speed:
     profile: tuple[OpCost, ...] = ()
     notes: tuple[str, ...] = ()  #: what was decoded to float32 to run
     batches: tuple[BatchSpeed, ...] = ()
+    tlb_misses: int | None = None  #: of the data TLB, during all repeats of decode together
+    tlb_not_counted: str = ""  #: where that is None, why
 
     @property
     def decode_gb_per_s(self) -> float:
@@ -161,8 +166,9 @@ def measure_speed(
     if source is not None:
         for tensor in source.tensors:
             source.read(tensor)
+    tlb = Counter(DATA_TLB_MISSES)  # before the threads it shall count
     begin = perf_counter()
-    with _open(name, source, threads=threads, context=prefill + decode, kv=kv,
+    with closing(tlb), _open(name, source, threads=threads, context=prefill + decode, kv=kv,
                sequences=max(sequences, default=0)) as model:  # fmt: skip
         loaded = perf_counter()
         tokens = [(7919 * i) % model.vocab_size for i in range(prefill + decode)]
@@ -172,12 +178,13 @@ def measure_speed(
         peak = peak_bytes()
         ceilings = measure_ceilings(model.threads, model.isa)
         progress.start("timing", repeat)
-        prefill_s, decode_s, faults = [], [], PageFaults(0, 0)
+        prefill_s, decode_s, faults, misses = [], [], PageFaults(0, 0), list[int | None]()
         for _ in range(repeat):
             prefill_s.append(_prefill(model, tokens, prefill))
-            before = page_faults()
+            before, counted = page_faults(), tlb.read()
             decode_s.append(_decode(model, tokens, prefill))
             faults += page_faults() - before
+            misses.append(between(counted, tlb.read()))
             progress.advance()
         progress.finish()
         ceilings = ceilings.better(measure_ceilings(model.threads, model.isa))
@@ -195,6 +202,8 @@ def measure_speed(
             first_token_ms=1000 * (first_token - begin),
             rss_peak_bytes=peak,
             page_faults=faults,
+            tlb_misses=add_known(misses),
+            tlb_not_counted=tlb.why_not,
             threads=model.threads,
             isa=model.isa,
             energy=energy_of(model, prefill + decode // 2, node),
@@ -230,14 +239,11 @@ def _decode(model: Model, tokens: list[int], prefill: int) -> float:
 def measure_ceilings(threads: int, isa: str) -> Ceilings:
     from scrimp import _core
 
-    def middle(values: list[float]) -> float | None:
-        return median(values) if values else None
-
     return Ceilings(
         memory_read_gb_per_s=median(_core.read_bandwidth(CEILING_BYTES, threads, 5, isa=isa)),
         cache_read_gb_per_s=median(_core.read_bandwidth(CACHE_BYTES * threads, threads, 5, least=1 << 26, isa=isa)),
-        int8_gmac_per_s=middle(_core.peak("int8", threads, 9, isa)),
-        f32_gmac_per_s=middle(_core.peak("f32", threads, 9, isa)),
+        int8_gmac_per_s=max(_core.peak("int8", threads, 9, isa), default=None),
+        f32_gmac_per_s=max(_core.peak("f32", threads, 9, isa), default=None),
     )
 
 

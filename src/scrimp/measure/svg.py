@@ -63,11 +63,13 @@ def axes(x: Axis, y: Axis, x_label: str, y_label: str) -> str:
     for tick in x.ticks():
         at = x.at(tick)
         parts.append(f'<path class="grid" d="M{at:.1f} {y.end:g}V{y.start:g}"/>')
-        parts.append(text(at, y.start + 13, number(tick), "middle"))
+        words = number(tick)
+        parts.append(text(min(at, WIDTH - 4 * len(words)), y.start + 15, words, "middle"))
     for tick in y.ticks(6):
         at = y.at(tick)
         parts.append(f'<path class="grid" d="M{x.start:g} {at:.1f}H{x.end:g}"/>')
-        parts.append(text(x.start - 5, at + 3.5, number(tick), "end"))
+        words = f"{tick:.0e}".replace("e+0", "e") if y.log and tick >= 1e4 else number(tick)  # the name is beside it
+        parts.append(text(x.start - 5, at + 3.5, words, "end"))
     parts.append(text((x.start + x.end) / 2, y.start + 29, x_label, "middle"))
     middle = (y.start + y.end) / 2
     parts.append(f'<text class="name" text-anchor="middle" transform="translate(11 {middle:.0f}) rotate(-90)">'
@@ -84,6 +86,21 @@ def text(x: float, y: float, words: str, anchor: str = "start", css: str = "") -
 def line(points: Sequence[tuple[float, float]], css: str) -> str:
     """A polyline through points given in the units of the picture."""
     return f'<path class="{css}" d="M{"L".join(f"{x:.1f} {y:.1f}" for x, y in points)}"/>'
+
+
+def along(
+    begin: tuple[float, float], end: tuple[float, float], words: str, below: float
+) -> tuple[str, list[tuple[float, float]]]:
+    """Words along a rising line, near its upper end and ``below`` it; and points that they cover."""
+    (x0, y0), (x1, y1) = begin, end
+    length = math.hypot(x1 - x0, y1 - y0)
+    right, down = (x1 - x0) / length, (y1 - y0) / length
+    stop = length - 8  # of the words
+    places = [(x0 + right * at - down * below * 0.6, y0 + down * at + right * below * 0.6)
+              for at in (stop - 6 * i for i in range(len(words)))]  # fmt: skip
+    angle = math.degrees(math.atan2(down, right))
+    move = f"translate({x0 + right * stop:.1f} {y0 + down * stop:.1f}) rotate({angle:.1f})"
+    return f'<text class="small" text-anchor="end" transform="{move}" y="{below:g}">{escape(words)}</text>', places
 
 
 def dot(x: float, y: float, css: str, title: str, target: str = "") -> str:
