@@ -138,7 +138,8 @@ HeldMatrix make_matrix(int element, int bits, int64_t rows, int64_t cols, std::v
     require(bits >= 2 && bits <= kMostTableBits && held.planes.size() == (bits == 3 ? 2 : 1) && !held.mins &&
                 m.scale_type != ScaleType::kNone,
             "a table has codes of 2 … 4 bits and a scale, no mins");
-    require(numbers.size() == size_t{1} << bits && steps.size() == numbers.size(), "a table has a number for each code");
+    require(numbers.size() == size_t{1} << bits && steps.size() == numbers.size(),
+            "a table has a number for each code");
     m.zero = kTableZero;
     m.factor = factor;
     for (size_t i = 0; i < numbers.size(); ++i) {
@@ -394,8 +395,9 @@ NB_MODULE(_core, m) {
              const std::vector<int>& spans, int step, int zero, int scale_type, std::optional<Any> scales,
              std::optional<Any> mins, int64_t group, bool one_scale, const std::vector<float>& numbers,
              const std::vector<int>& steps, float factor) {
-            new (self) HeldMatrix(make_matrix(element, bits, rows, cols, std::move(planes), spans, step, zero,
-                                              scale_type, std::move(scales), std::move(mins), group, one_scale, numbers, steps, factor));
+            new (self)
+                HeldMatrix(make_matrix(element, bits, rows, cols, std::move(planes), spans, step, zero, scale_type,
+                                       std::move(scales), std::move(mins), group, one_scale, numbers, steps, factor));
           },
           "element"_a, "bits"_a, "rows"_a, "cols"_a, "planes"_a, "spans"_a, "step"_a, "zero"_a, "scale_type"_a,
           "scales"_a.none(), "mins"_a.none(), "group"_a, "one_scale"_a, "numbers"_a = std::vector<float>{},

@@ -123,8 +123,10 @@ MEMORY = {
     for name, shapes in {"lns8:g64": [(32, 32)] * 2 + [(16, 32)] * 2 + [(64, 32)] * 2 + [(32, 64)],
                          "mxfp6_e2m3": [(24, 32)] * 2}.items()
 }  # fmt: skip
-NOTES = [f"lns8:g64 is decoded to f32 to run: 7 matrices, {MEMORY['lns8:g64'] / 1000:.1f} kB in memory",
-         f"mxfp6_e2m3 is decoded to f32 to run: 2 matrices, {MEMORY['mxfp6_e2m3'] / 1000:.1f} kB in memory"]  # fmt: skip
+NOTES = [
+    f"{name} is decoded to f32 to run: {count} matrices, {MEMORY[name] / 1000:.1f} kB in memory"
+    for name, count in (("lns8:g64", 7), ("mxfp6_e2m3", 2))
+]
 
 
 def test_every_command_that_runs_it_says_on_stderr_that_it_is_decoded(model, lns8, tmp_path, capsys):
@@ -134,7 +136,18 @@ def test_every_command_that_runs_it_says_on_stderr_that_it_is_decoded(model, lns
         ("eval", lns8, "--text", text, "--context", 32),
         ("bench", lns8, "--prefill", 8, "--decode", 4, "--repeat", 1),
         ("inspect", lns8),
-        ("compress", model, "-o", tmp_path / "out", "--format", "lns8:g64", "--embedding", "mxfp6_e2m3", "--text", text),
+        (
+            "compress",
+            model,
+            "-o",
+            tmp_path / "out",
+            "--format",
+            "lns8:g64",
+            "--embedding",
+            "mxfp6_e2m3",
+            "--text",
+            text,
+        ),
     ):
         out, err = spoken(capsys, *arguments)
         for note in NOTES:

@@ -18,8 +18,8 @@ INT8_FORMATS = (
     + ["int4:g64@f32", "int4z:g64@bf16", "int8:tensor@f32", "ternary:row@f32", "int3:g256@bf16"]
 )
 #: Of 2, 3 and 4 bits, learned ones and others; levels that 8 bits hold and that they don't; every type of scale.
-TABLES = ["nf4:g64", "nf4:row", "af4:tensor", "mxfp4", "fp4_e2m1:g128@bf16", "iq4nl:g32", "iq4nl:g256@f32", "kmeans4:g64",
-          "kmeans3:g32", "kmeans3:row@e8m0", "kmeans2:g128", "kmeans2:row", "fixed3.2:g32@e8m0"]  # fmt: skip
+TABLES = ["nf4:g64", "nf4:row", "af4:tensor", "mxfp4", "fp4_e2m1:g128@bf16", "iq4nl:g32", "iq4nl:g256@f32",
+          "kmeans4:g64", "kmeans3:g32", "kmeans3:row@e8m0", "kmeans2:g128", "kmeans2:row", "fixed3.2:g32@e8m0"]  # fmt: skip
 INT8_FORMATS += [*TABLES, "int4:g32@e8m0", "ternary:g64@e8m0"]
 SHAPES = [(1, 4), (16, 64), (33, 172), (48, 341), (70, 576), (17, 2600)]
 
@@ -67,7 +67,9 @@ def test_a_table_in_8_bits_is_as_far_from_the_stored_one_as_its_levels_are(name,
         y = _core.linear(core_matrix(tensor), x, isa)
         rounded = exact_and_bound(tensor, x, 32)[1]
         # dequantize() rounds a product to float, too
-        size = np.abs(q * np.repeat(sx, 32, axis=1)).astype(np.float64) @ np.abs(tensor.dequantize()).astype(np.float64).T
+        size = (
+            np.abs(q * np.repeat(sx, 32, axis=1)).astype(np.float64) @ np.abs(tensor.dequantize()).astype(np.float64).T
+        )
         assert np.all(np.abs(y - stored) <= bound_of_levels(tensor, x, 32) + rounded + UNIT * size)
 
 
@@ -144,7 +146,11 @@ def test_the_largest_codes_do_not_overflow(isa):
         codes = np.full((16, cols), fmt.element.levels - 1, np.uint8)
         size = (1, 1) if fmt.block == "tensor" else (16, fmt.groups(cols))
         ones = tensors.from_f32(np.ones(size, np.float32), fmt.scale)
-        book = {"codebook": np.linspace(-1, 1, fmt.element.levels).astype(np.float32)} if fmt.element.name.startswith("kmeans") else None
+        book = (
+            {"codebook": np.linspace(-1, 1, fmt.element.levels).astype(np.float32)}
+            if fmt.element.name.startswith("kmeans")
+            else None
+        )
         tensor = from_codes(fmt, codes, ones, ones if fmt.has_min else None, book)
         x = np.full((13, cols), 1.0, np.float32)
         exact, bound = exact_and_bound(tensor, x, 32)

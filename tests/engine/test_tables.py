@@ -1,14 +1,14 @@
-"""Networks of codebooks in the executor: every product is what its stored weights and rounded inputs give, in bounds."""
+"""Networks of codebooks in the executor: every product is what stored weights and rounded inputs give, in bounds."""
 
 import numpy as np
 import pytest
+from tests.core.product_oracle import UNIT, bound_of_levels, exact_and_bound, gamma, quantize
+from tests.engine.tiny_network import CONFIG
 
 from scrimp import models
 from scrimp.engine import Engine
 from scrimp.formats import parse
 from scrimp.quantize import rtn
-from tests.core.product_oracle import UNIT, bound_of_levels, exact_and_bound, gamma, quantize
-from tests.engine.tiny_network import CONFIG
 
 TOKENS = np.random.default_rng(4).integers(0, 97, 50).astype(np.int32)
 

@@ -74,7 +74,12 @@ def test_the_learned_codebook_is_stored_and_counted():
 
 
 def test_levels_in_8_bits_are_exact_where_they_are_multiples():
-    for name, factor, largest in (("fp4_e2m1", 0.5, 12), ("iq4nl", 1.0, 127), ("sm4.2", 0.25, 7), ("fixed3.2", 0.25, 4)):
+    for name, factor, largest in (
+        ("fp4_e2m1", 0.5, 12),
+        ("iq4nl", 1.0, 127),
+        ("sm4.2", 0.25, 7),
+        ("fixed3.2", 0.25, 4),
+    ):
         table = element(name).tabulated()
         steps = in_steps(table)
         assert (float(steps.factor), np.abs(steps.levels).max()) == (factor, largest), name

@@ -114,8 +114,9 @@ struct Levels {
   SCRIMP_INLINE void step(const uint8_t* const p[2], F f) const {
     const auto look_up = [&](auto q, const Vector& codes) __attribute__((always_inline)) {
       each<parts>([&](auto part) __attribute__((always_inline)) {
-        f(part, q, Vector{{_mm256_shuffle_epi8(nibbles[part.value], codes.half[0]),
-                           _mm256_shuffle_epi8(nibbles[part.value], codes.half[1])}});
+        f(part, q,
+          Vector{{_mm256_shuffle_epi8(nibbles[part.value], codes.half[0]),
+                  _mm256_shuffle_epi8(nibbles[part.value], codes.half[1])}});
       });
     };
     Part<0, kLow, 0, (1 << kLow) - 1, 1>::quads(p[0], [&](auto q, Vector codes) __attribute__((always_inline)) {
@@ -124,8 +125,8 @@ struct Levels {
         constexpr int kDown = kHigh * (q.value % kPerVector) - kLow;
         const Vector high = load(p[1] + q.value / kPerVector * kVectorBytes);
         each<2>([&](auto h) __attribute__((always_inline)) {
-          const __m256i moved = kDown < 0 ? _mm256_slli_epi16(high.half[h.value], -kDown)
-                                          : _mm256_srli_epi16(high.half[h.value], kDown);
+          const __m256i moved =
+              kDown < 0 ? _mm256_slli_epi16(high.half[h.value], -kDown) : _mm256_srli_epi16(high.half[h.value], kDown);
           const __m256i mask = _mm256_set1_epi8(((1 << kHigh) - 1) << kLow);
           codes.half[h.value] = _mm256_or_si256(codes.half[h.value], _mm256_and_si256(moved, mask));
         });

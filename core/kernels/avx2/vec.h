@@ -187,8 +187,8 @@ struct Table {
 };
 inline Vec look_up(const Table& table, Quad at) {
   const __m256 upper = _mm256_castsi256_ps(_mm256_slli_epi32(at.v, 28));  // its sign is bit 3
-  return {_mm256_blendv_ps(_mm256_permutevar8x32_ps(table.low, at.v), _mm256_permutevar8x32_ps(table.high, at.v),
-                           upper)};
+  return {
+      _mm256_blendv_ps(_mm256_permutevar8x32_ps(table.low, at.v), _mm256_permutevar8x32_ps(table.high, at.v), upper)};
 }
 
 // The same lanes in double precision.

@@ -86,10 +86,9 @@ struct Walk {
     Sum<kParts, kCopies, Codes::kFieldBits, Codes::kUp> sum(start);
     do {
       prefetch<Codes>(plane0, plane1);
-      codes.template step<kParts>(plane0, plane1,
-                                  [&](auto q, auto part, __m512i quad) __attribute__((always_inline)) {
-                                    sum.template add<part.value, q.value / Codes::kFields>(quad, x + 4 * q.value);
-                                  });
+      codes.template step<kParts>(plane0, plane1, [&](auto q, auto part, __m512i quad) __attribute__((always_inline)) {
+        sum.template add<part.value, q.value / Codes::kFields>(quad, x + 4 * q.value);
+      });
       plane0 += Codes::kVectors[0] * kVectorBytes;
       plane1 += Codes::kVectors[1] * kVectorBytes;
       x += kStep;
@@ -100,7 +99,8 @@ struct Walk {
 
 // The last, partial step of a row: from a copy followed by zeros, not to read beyond the planes.
 template <class Codes>
-__attribute__((noinline)) __m512i sum_rest(const Codes& codes, const Matrix& w, int64_t tile, const int8_t* x, __m512i start) {
+__attribute__((noinline)) __m512i sum_rest(const Codes& codes, const Matrix& w, int64_t tile, const int8_t* x,
+                                           __m512i start) {
   alignas(64) uint8_t rest[2][8 * kVectorBytes] = {};
   const int64_t steps = w.cols / kStep;
   for (int p = 0; p < 2; ++p) {
@@ -116,7 +116,8 @@ __attribute__((noinline)) __m512i sum_rest(const Codes& codes, const Matrix& w, 
 
 // One tile of planes of bits. kSteps: of a segment, 0 if more than one.
 template <class Codes, int kSteps, bool kMins>
-SCRIMP_INLINE __m512 tile_of_planes(const Codes& codes, const Matrix& w, const Token& token, const int8_t* x, int64_t tile) {
+SCRIMP_INLINE __m512 tile_of_planes(const Codes& codes, const Matrix& w, const Token& token, const int8_t* x,
+                                    int64_t tile) {
   // Parts save shifts and cost some at the end. Brief segments overlap each other and need no copies.
   constexpr int kParts = static_cast<int>(kSteps == 1 ? smaller(Codes::kFields, 2) : Codes::kFields);
   constexpr int kCopies = kSteps == 1 ? 1 : 8 / kParts;

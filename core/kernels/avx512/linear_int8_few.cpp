@@ -39,8 +39,8 @@ Tokens describe_few(const Matrix& w, const Activations& x, int64_t number, uint8
 
 // One tile times tokens [first, first + kTokens): every vector of codes is unpacked once for them.
 template <class Codes, int kTokens, bool kMins>
-SCRIMP_INLINE void tile_of_few(const Codes& codes, const Matrix& w, const Tokens& tokens, int64_t first, int64_t tile, float* y,
-                               int64_t y_stride) {
+SCRIMP_INLINE void tile_of_few(const Codes& codes, const Matrix& w, const Tokens& tokens, int64_t first, int64_t tile,
+                               float* y, int64_t y_stride) {
   constexpr int kParts = static_cast<int>(smaller(Codes::kFields, 2));
   const uint8_t* plane0 = w.plane[0] + tile * w.vectors[0] * kVectorBytes;
   const uint8_t* plane1 = w.plane[1] + (Codes::kVectors[1] == 0 ? 0 : tile * w.vectors[1] * kVectorBytes);
@@ -58,13 +58,12 @@ SCRIMP_INLINE void tile_of_few(const Codes& codes, const Matrix& w, const Tokens
       each<kTokens>([&](auto t)
                         __attribute__((always_inline)) { sum[t.value].begin(_mm512_set1_epi32(start[t.value])); });
       prefetch<Codes>(plane0, plane1);
-      codes.template step<kParts>(plane0, plane1,
-                                  [&](auto q, auto part, __m512i u) __attribute__((always_inline)) {
-                                    const int8_t* quad = x + q.value * quad_bytes;
-                                    each<kTokens>([&](auto t) __attribute__((always_inline)) {
-                                      sum[t.value].template add<part.value, 0>(u, quad + 4 * t.value);
-                                    });
-                                  });
+      codes.template step<kParts>(plane0, plane1, [&](auto q, auto part, __m512i u) __attribute__((always_inline)) {
+        const int8_t* quad = x + q.value * quad_bytes;
+        each<kTokens>([&](auto t) __attribute__((always_inline)) {
+          sum[t.value].template add<part.value, 0>(u, quad + 4 * t.value);
+        });
+      });
       each<kTokens>([&](auto t) __attribute__((always_inline)) {
         const __m512 factor = _mm512_set1_ps(scale[t.value]);
         group[t.value] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[t.value].total()), factor, group[t.value]);
@@ -99,7 +98,8 @@ constexpr int kTogether = 6;  // tokens: what the registers hold
 
 // Tokens [first, count) of a block, kTogether of them at a time, while the tile is in the L1 cache.
 template <class Codes, bool kMins, int kWidth = kTogether>
-void tile_of_block(const Codes& codes, const Matrix& w, const Tokens& tokens, int64_t first, int64_t tile, float* y, int64_t y_stride) {
+void tile_of_block(const Codes& codes, const Matrix& w, const Tokens& tokens, int64_t first, int64_t tile, float* y,
+                   int64_t y_stride) {
   for (; first + kWidth <= tokens.count; first += kWidth) {
     tile_of_few<Codes, kWidth, kMins>(codes, w, tokens, first, tile, y, y_stride);
   }

@@ -7,7 +7,8 @@
 namespace scrimp::avx512 {
 namespace {
 
-// 2^(byte - 127) of 16 bytes: a byte is the exponent of a float, but that 0 is half the smallest normal one and 255 NaN.
+// 2^(byte - 127) of 16 bytes: a byte is the exponent of a float, but that 0 is half the smallest normal one and 255
+// NaN.
 inline __m512 powers_of_two(const uint8_t* p) {
   const __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   const __m512i half = _mm512_set1_epi32(0x00400000);

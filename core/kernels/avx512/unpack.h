@@ -133,15 +133,15 @@ struct Levels {
       each<kLow>([&](auto v) __attribute__((always_inline)) {
         const __m512i codes = load_once(p, v.value);
         each<8 / kLow>([&](auto i) __attribute__((always_inline)) {
-          f(Index<v.value*(8 / kLow) + i.value>{}, Index<0>{},
+          f(Index<v.value * (8 / kLow) + i.value>{}, Index<0>{},
             _mm512_permutexvar_epi8(shifted<kLow * i.value>(codes), table));
         });
       });
     } else {
-      TwoPlanes<kLow, kHigh>{}.step(p, high_plane, [&](auto q, auto part, __m512i codes)
-                                                       __attribute__((always_inline)) {
-                                                         f(q, part, _mm512_permutexvar_epi8(codes, table));
-                                                       });
+      TwoPlanes<kLow, kHigh>{}.step(p, high_plane,
+                                    [&](auto q, auto part, __m512i codes) __attribute__((always_inline)) {
+                                      f(q, part, _mm512_permutexvar_epi8(codes, table));
+                                    });
     }
   }
 };
@@ -185,7 +185,8 @@ struct Trits {
   }
 };
 
-// f(codes) for the planes of w, which is not ternary. Symmetric binary has step 2; with mins a code is used as it stands.
+// f(codes) for the planes of w, which is not ternary. Symmetric binary has step 2; with mins a code is used as it
+// stands.
 template <class F>
 SCRIMP_INLINE void with_planes(const Matrix& w, F f) {
   if (w.element == Element::kTable) {

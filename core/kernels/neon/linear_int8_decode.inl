@@ -49,8 +49,8 @@ SCRIMP_INLINE void step(const Format& format, Dot& sum, const uint8_t* const pla
 }
 
 template <class Format>
-SCRIMP_INLINE Floats tile_of_planes(const Format& format, const Matrix& w, const Pieces& token, int64_t segment, const int8_t* x,
-                                    int64_t tile) {
+SCRIMP_INLINE Floats tile_of_planes(const Format& format, const Matrix& w, const Pieces& token, int64_t segment,
+                                    const int8_t* x, int64_t tile) {
   Tile out(w, token, tile);
   Cursor<Format> planes(w, tile, 0);
   int64_t i = 0;

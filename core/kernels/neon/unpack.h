@@ -2,8 +2,8 @@
 // registers of 4 rows.
 //
 // A register is what sdot takes: four bytes per 32-bit lane. Codes of six bits and less are positive numbers of eight
-// bits as they are; of int8 and of levels 128 is taken off (kBias), and given back where the int32 sums begin. A step is 32 inputs: 8
-// quads, a whole number of vectors in every plane. Planes of two widths meet by shift-left-and-insert.
+// bits as they are; of int8 and of levels 128 is taken off (kBias), and given back where the int32 sums begin. A step
+// is 32 inputs: 8 quads, a whole number of vectors in every plane. Planes of two widths meet by shift-left-and-insert.
 #pragma once
 
 #include <arm_neon.h>
@@ -143,9 +143,8 @@ struct Levels {
   template <class F>
   SCRIMP_INLINE void step(const uint8_t* const p[2], F f) const {
     Planes<kLow, kHigh>{}.step(p, [&](auto q, Quad codes) __attribute__((always_inline)) {
-      each<kRegs>([&](auto i) __attribute__((always_inline)) {
-        codes.rows[i.value] = vqtbl1q_u8(table, codes.rows[i.value]);
-      });
+      each<kRegs>([&](auto i)
+                      __attribute__((always_inline)) { codes.rows[i.value] = vqtbl1q_u8(table, codes.rows[i.value]); });
       f(q, codes);
     });
   }

@@ -2,10 +2,9 @@
 //
 //   panel[(k - k_begin) * stride + r] = value of row r, input k
 //
-// The value is rounded exactly as `scale * (step*code - zero)`, `scale * numbers[code]` or `scale*code + min` in float32,
-// multiply then add:
-// step*code - zero is a small integer, so fusing that part changes nothing. Up to 3 inputs past k_end are written (to a
-// whole quad); k_begin is a multiple of 160, where vectors of every width begin.
+// The value is rounded exactly as `scale * (step*code - zero)`, `scale * numbers[code]` or `scale*code + min` in
+// float32, multiply then add: step*code - zero is a small integer, so fusing that part changes nothing. Up to 3 inputs
+// past k_end are written (to a whole quad); k_begin is a multiple of 160, where vectors of every width begin.
 
 // The scale and min of kLanes rows, following k from group to group.
 struct ScaleCursor {

@@ -71,7 +71,9 @@ def _how(format: Format) -> str:
     if not format.runs:
         return "is decoded to f32 to run"
     error = _rounded(format)
-    return "has its levels in 8 bits where activations have" + (f" (off by up to {error:.1%} of the largest)" if error else "")
+    return "has its levels in 8 bits where activations have" + (
+        f" (off by up to {error:.1%} of the largest)" if error else ""
+    )
 
 
 def _rounded(format: Format) -> float | None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-
 from numpy.typing import NDArray
 
 from scrimp.formats.code import Code, listed
@@ -68,8 +67,8 @@ class Steps:
 def in_steps(table: NDArray[np.float32]) -> Steps:
     """The integers up to 127 whose multiples are nearest to ``table``, in the sum of squares; the smallest such ones.
 
-    Exact where a multiple is: e2m1 is halves, IQ4_NL integers. For others each largest integer is tried, with the factor
-    that fits it best: NF4 ends within 0.4 % of its largest level. A table with NaN or infinity has a factor of NaN.
+    Exact where a multiple is: e2m1 is halves, IQ4_NL integers. For others each largest integer is tried, with the
+    factor that fits it best: NF4 ends within 0.4 % of its largest level. A table with NaN or infinity: factor NaN.
 
     >>> in_steps(np.float32([0, 0.5, 1, 1.5, 2, 3, 4, 6]))
     Steps(levels=array([ 0,  1,  2,  3,  4,  6,  8, 12], dtype=int8), factor=np.float32(0.5))

@@ -134,7 +134,7 @@ inline Weights random_weights(Random& random, const Format& format, int64_t rows
   }
   if (format.scale_type == ScaleType::kNone) return w;
   if (format.tensor) w.matrix.scale_tile_stride = 0;
-  const int64_t element_bytes = format.scale_type == ScaleType::kF32     ? 4
+  const int64_t element_bytes = format.scale_type == ScaleType::kF32    ? 4
                                 : format.scale_type == ScaleType::kE8m0 ? 1
                                                                         : 2;
   const auto column = [&](std::vector<float>& all, bool ones) {
