@@ -19,7 +19,8 @@ INT8_FORMATS = (
 )
 #: Of 2, 3 and 4 bits, learned ones and others; levels that 8 bits hold and that they don't; every type of scale.
 TABLES = ["nf4:g64", "nf4:row", "af4:tensor", "mxfp4", "fp4_e2m1:g128@bf16", "iq4nl:g32", "iq4nl:g256@f32",
-          "kmeans4:g64", "kmeans3:g32", "kmeans3:row@e8m0", "kmeans2:g128", "kmeans2:row", "fixed3.2:g32@e8m0"]  # fmt: skip
+          "kmeans4:g64", "kmeans3:g32", "kmeans3:row@e8m0", "kmeans2:g128", "kmeans2:row",
+          "fixed3.2:g32@e8m0"]  # fmt: skip
 INT8_FORMATS += [*TABLES, "int4:g32@e8m0", "ternary:g64@e8m0"]
 SHAPES = [(1, 4), (16, 64), (33, 172), (48, 341), (70, 576), (17, 2600)]
 
