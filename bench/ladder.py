@@ -48,7 +48,7 @@ from scrimp.sources.shapes import random_tensor
 from scrimp.tensors import F32, QTensor, from_floats
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "core"))
-from test_linear import exact_and_bound, gamma
+from product_oracle import exact_and_bound, gamma
 
 F64 = NDArray[np.float64]
 

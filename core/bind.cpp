@@ -112,10 +112,11 @@ int64_t checked_vectors(const Bytes& plane, int64_t rows, int64_t cols, int64_t 
 
 HeldMatrix make_matrix(int element, int bits, int64_t rows, int64_t cols, std::vector<Bytes> planes,
                        const std::vector<int>& spans, int step, int zero, int scale_type, std::optional<Any> scales,
-                       std::optional<Any> mins, int64_t group, bool one_scale) {
+                       std::optional<Any> mins, int64_t group, bool one_scale, const std::vector<float>& numbers,
+                       const std::vector<int>& steps, float factor) {
   require(rows > 0 && cols > 0 && rows < (int64_t{1} << 31) && cols <= (int64_t{1} << 16),
           "a matrix has 1 … 2^16 inputs");
-  require(element >= 0 && element <= 5 && scale_type >= 0 && scale_type <= 3, "unknown element or scale type");
+  require(element >= 0 && element <= 6 && scale_type >= 0 && scale_type <= 4, "unknown element or scale type");
   require(!planes.empty() && planes.size() <= 2 && spans.size() == planes.size(), "one or two planes, a span for each");
   HeldMatrix held{{}, std::move(planes), std::move(scales), std::move(mins)};
   Matrix& m = held.matrix;
@@ -132,7 +133,24 @@ HeldMatrix make_matrix(int element, int bits, int64_t rows, int64_t cols, std::v
        nullptr,
        group,
        0,
-       0};
+       0,
+       1.0F,
+       {},
+       {}};
+  if (m.element == Element::kTable) {
+    require(bits >= 2 && bits <= kMostTableBits && held.planes.size() == (bits == 3 ? 2 : 1) && !held.mins &&
+                m.scale_type != ScaleType::kNone,
+            "a table has codes of 2 … 4 bits and a scale, no mins");
+    require(numbers.size() == size_t{1} << bits && steps.size() == numbers.size(),
+            "a table has a number for each code");
+    m.zero = kTableZero;
+    m.factor = factor;
+    for (size_t i = 0; i < numbers.size(); ++i) {
+      require(steps[i] >= -128 && steps[i] <= 127, "a level has 8 bits");
+      m.numbers[i] = numbers[i];
+      m.levels[i] = static_cast<uint8_t>(steps[i] + kTableZero);
+    }
+  }
   for (size_t i = 0; i < held.planes.size(); ++i) {
     m.plane[i] = held.planes[i].data();
     m.vectors[i] = checked_vectors(held.planes[i], rows, cols, spans[i]);
@@ -146,10 +164,11 @@ HeldMatrix make_matrix(int element, int bits, int64_t rows, int64_t cols, std::v
   m.groups = (cols + group - 1) / group;
   m.scale_tile_stride = one_scale ? 0 : m.groups * kTileRows;
   const int64_t count = one_scale ? kTileRows : (rows + kTileRows - 1) / kTileRows * m.groups * kTileRows;
-  const int64_t bytes = count * (m.scale_type == ScaleType::kF32 ? 4 : 2);
+  const int64_t bytes = count * (m.scale_type == ScaleType::kF32 ? 4 : m.scale_type == ScaleType::kE8m0 ? 1 : 2);
   require(static_cast<int64_t>(held.scales->nbytes()) == bytes, "scales do not have the size of their shape");
   m.scales = held.scales->data();
   if (held.mins) {
+    require(m.scale_type != ScaleType::kE8m0, "mins need a sign");
     require(static_cast<int64_t>(held.mins->nbytes()) == bytes, "mins do not have the size of their shape");
     m.mins = held.mins->data();
   }
@@ -377,12 +396,15 @@ NB_MODULE(_core, m) {
           "__init__",
           [](HeldMatrix* self, int element, int bits, int64_t rows, int64_t cols, std::vector<Bytes> planes,
              const std::vector<int>& spans, int step, int zero, int scale_type, std::optional<Any> scales,
-             std::optional<Any> mins, int64_t group, bool one_scale) {
-            new (self) HeldMatrix(make_matrix(element, bits, rows, cols, std::move(planes), spans, step, zero,
-                                              scale_type, std::move(scales), std::move(mins), group, one_scale));
+             std::optional<Any> mins, int64_t group, bool one_scale, const std::vector<float>& numbers,
+             const std::vector<int>& steps, float factor) {
+            new (self)
+                HeldMatrix(make_matrix(element, bits, rows, cols, std::move(planes), spans, step, zero, scale_type,
+                                       std::move(scales), std::move(mins), group, one_scale, numbers, steps, factor));
           },
           "element"_a, "bits"_a, "rows"_a, "cols"_a, "planes"_a, "spans"_a, "step"_a, "zero"_a, "scale_type"_a,
-          "scales"_a.none(), "mins"_a.none(), "group"_a, "one_scale"_a)
+          "scales"_a.none(), "mins"_a.none(), "group"_a, "one_scale"_a, "numbers"_a = std::vector<float>{},
+          "steps"_a = std::vector<int>{}, "factor"_a = 1.0F)
       .def("decode_rows", &decode_rows, "begin"_a, "end"_a);
 
   nb::class_<PyEngine>(m, "Engine")

@@ -49,6 +49,10 @@ void decode_float_row(const Matrix& w, int64_t row, float* out) {
 
 float load_scale(const void* scales, ScaleType type, int64_t index) {
   if (type == ScaleType::kF32) return static_cast<const float*>(scales)[index];
+  if (type == ScaleType::kE8m0) {
+    const uint32_t power = static_cast<const uint8_t*>(scales)[index];
+    return std::bit_cast<float>(power == 0 ? 0x00400000u : power == 255 ? 0x7FC00000u : power << 23);
+  }
   const uint16_t bits = static_cast<const uint16_t*>(scales)[index];
   return type == ScaleType::kF16 ? half_to_float(bits) : bfloat_to_float(bits);
 }
@@ -117,6 +121,8 @@ void decode_row(const Matrix& w, int64_t row, float* out) {
     if (w.mins) {
       const float product = scale * static_cast<float>(code);
       out[k] = product + load_scale(w.mins, w.scale_type, at);
+    } else if (w.element == Element::kTable) {
+      out[k] = scale * w.numbers[code];
     } else {
       out[k] = scale * static_cast<float>(w.step * code - w.zero);
     }

@@ -18,10 +18,13 @@ constexpr int64_t kPanelCols =
 constexpr int64_t kPagePositions = 64;  // of a sequence, whose keys and values lie together
 
 // How the codes of a matrix are stored. `bits` in Matrix tells the width of kInt.
-enum class Element : int32_t { kF32 = 0, kF16 = 1, kBf16 = 2, kInt = 3, kTernary = 4, kBinary = 5 };
+enum class Element : int32_t { kF32 = 0, kF16 = 1, kBf16 = 2, kInt = 3, kTernary = 4, kBinary = 5, kTable = 6 };
 
-// How scales and mins are stored.
-enum class ScaleType : int32_t { kNone = 0, kF16 = 1, kF32 = 2, kBf16 = 3 };
+constexpr int32_t kMostTableBits = 4;
+constexpr int32_t kTableZero = 128;  // the level that counts nothing
+
+// How scales and mins are stored. kE8m0: a byte b for 2^(b - 127), 255 for NaN; never of mins.
+enum class ScaleType : int32_t { kNone = 0, kF16 = 1, kF32 = 2, kBf16 = 3, kE8m0 = 4 };
 
 // How keys and values are cached. A row is the head_dim numbers of one head and position.
 //   kF16, kF32: the numbers.
@@ -42,24 +45,31 @@ enum class CacheType : int32_t { kF16 = 0, kF32 = 1, kInt8 = 2, kInt4 = 3 };
 //   trits:       byte j of row r holds inputs k0 + 4i + j, i = 0..4, as  byte = t0 + 3*t1 + 9*t2 + 27*t3 + 81*t4
 //   (0..242). f32: bytes 4r..4r+3 = the float of input k0.   f16/bf16: two of them, inputs k0 and k0+1.
 // kInt of 3, 5, 6 bits: plane[0] holds the low 2, 4, 4 bits, plane[1] the high 1, 1, 2 bits. Others: plane[0] only.
+// kTable has planes as kInt of as many bits.
 // scales/mins: [tile][group][16]; element stride of one tile is `scale_tile_stride` (0: all tiles share one, format
 // ":tensor").
 //
 //   value = scale * (step * code - zero)      mins == nullptr
 //   value = scale * code + min                mins != nullptr
+//   value = scale * numbers[code]             kTable, never with mins
+// Integer products multiply with factor * (levels[code] - zero) in place of numbers[code]: the table in 8 bits.
 struct Matrix {
   int64_t rows, cols;
   Element element;
-  int32_t bits;             // of a code: 2..6, 8 for kInt; 2 for kTernary; 1 for kBinary; 32, 16 for floats
+  int32_t bits;             // of a code: 2..6, 8 for kInt; 2..4 for kTable; 2 for kTernary; 1 for kBinary; 32, 16 for
+                            // floats
   const uint8_t* plane[2];  // plane[1] null unless bits is 3, 5, 6
   int64_t vectors[2];       // vectors per tile in each plane
-  int32_t step, zero;       // see above; step is 1, for kBinary 2
+  int32_t step, zero;       // see above; step is 1, for kBinary 2; zero is kTableZero for kTable
   ScaleType scale_type;
   const void* scales;         // null for floats without a scale
   const void* mins;           // null when symmetric
   int64_t group;              // inputs per scale; >= cols means one scale per row
   int64_t groups;             // ceil(cols / group)
   int64_t scale_tile_stride;  // in scale elements
+  float factor = 1.0F;        // of all integer sums; 1 but for kTable
+  float numbers[1 << kMostTableBits] = {};
+  uint8_t levels[1 << kMostTableBits] = {};
 };
 
 // T tokens quantized to int8, ready to be broadcast four inputs at a time.
@@ -188,8 +198,9 @@ struct Kernels {
   void (*quantize)(const float* x, int64_t stride, int64_t block_begin, int64_t block_end, const Activations& a);
 
   // y[t*y_stride + n] = row n of W times token t, for rows of tiles [tile_begin, tile_end), any T >= 1,
-  // kInt/kTernary/kBinary.
+  // kInt/kTernary/kBinary/kTable.
   //   y = sum_g s[n,g] * sum_{a in g} sx[a] * (sum_{k in a} (step*u[n,k] - zero) * x[k])           symmetric
+  //   y = factor * the same, u[n,k] = levels[code]                                                 kTable
   //   y = sum_g s[n,g] * sum_{a in g} sx[a] * (sum_{k in a} u x)  +  m[n,g] * sum_{a in g} sx[a] * sum_{k in a} x with
   //   mins
   // Inner sums are exact in int32. Rows >= W.rows of the last tile are not written.

@@ -134,6 +134,9 @@ class Matrix:
         mins: NDArray[Any] | None,
         group: int,
         one_scale: bool,
+        numbers: Sequence[float] = ...,
+        steps: Sequence[int] = ...,
+        factor: float = ...,
     ) -> None: ...
     def decode_rows(self, begin: int, end: int) -> NDArray[np.float32]: ...
 

@@ -90,6 +90,14 @@ class QTensor:
         )
         return low | high.astype(np.uint16) << 8
 
+    def table(self) -> F32 | None:
+        """The number of every code, float32: the element's or this tensor's own codebook; None where none is needed."""
+        if self.format.element.kind != "table":
+            return None
+        return (
+            self.extra["codebook"].astype(np.float32) if "codebook" in self.extra else self.format.element.tabulated()
+        )
+
     def row_scales(self) -> F32:
         """Scales ``(N, groups)`` float32, second scales multiplied in."""
         assert self.scales is not None

@@ -1,31 +1,28 @@
-"""Matrix products of every instruction set against exact arithmetic, within the bound of architecture §5.
-
-The exact result is computed in float64 from the stored codes and from int8 activations quantized here, in NumPy, by the
-rule of ``core/kernels/kernels.h``: nothing of the kernels is used to check them.
-"""
+"""Matrix products of every instruction set against exact arithmetic, within the bound of architecture §5."""
 
 import zlib
 
 import numpy as np
 import pytest
+from product_oracle import UNIT, bound_of_levels, exact_and_bound, gamma, quantize
 
 from scrimp import _core, tensors
 from scrimp.engine.engine import core_matrix
 from scrimp.formats import parse
 from scrimp.tensors import from_codes, from_floats
 
-UNIT = 2.0**-24
 INTEGERS = ["int2", "int3", "int4", "int5", "int6", "int8"]
 INT8_FORMATS = (
     [f"{e}{z}:{b}" for e in INTEGERS for z in ("", "z") for b in ("g32", "g128", "row")]
     + [f"{e}:{b}" for e in ("ternary", "binary") for b in ("g32", "g64", "g256", "row", "tensor")]
     + ["int4:g64@f32", "int4z:g64@bf16", "int8:tensor@f32", "ternary:row@f32", "int3:g256@bf16"]
 )
+#: Of 2, 3 and 4 bits, learned ones and others; levels that 8 bits hold and that they don't; every type of scale.
+TABLES = ["nf4:g64", "nf4:row", "af4:tensor", "mxfp4", "fp4_e2m1:g128@bf16", "iq4nl:g32", "iq4nl:g256@f32",
+          "kmeans4:g64", "kmeans3:g32", "kmeans3:row@e8m0", "kmeans2:g128", "kmeans2:row",
+          "fixed3.2:g32@e8m0"]  # fmt: skip
+INT8_FORMATS += [*TABLES, "int4:g32@e8m0", "ternary:g64@e8m0"]
 SHAPES = [(1, 4), (16, 64), (33, 172), (48, 341), (70, 576), (17, 2600)]
-
-
-def gamma(n):
-    return n * UNIT / (1 - n * UNIT)
 
 
 def random_tensor(name, shape, rng):
@@ -35,40 +32,13 @@ def random_tensor(name, shape, rng):
     codes = rng.integers(0, fmt.element.levels, shape, dtype=np.uint8)
     size = (1, 1) if fmt.block == "tensor" else (shape[0], fmt.groups(shape[1]))
     scales, mins = (tensors.from_f32(rng.normal(size=size).astype(np.float32), fmt.scale) for _ in range(2))
-    return from_codes(fmt, codes, scales, mins if fmt.has_min else None)
+    return from_codes(fmt, codes, scales, mins if fmt.has_min else None, learned(fmt, rng))
 
 
-def quantize(x, block):
-    """int8 codes (T, K) and the float32 scale of every block (T, blocks)."""
-    tokens, cols = x.shape
-    padded = np.pad(x, ((0, 0), (0, -cols % block))).reshape(tokens, -1, block)
-    scales = (np.abs(padded).max(axis=2) / np.float32(127)).astype(np.float32)
-    safe = np.where(scales > 0, scales, np.float32(1))
-    return np.rint(padded / safe[:, :, None]).astype(np.int64).reshape(tokens, -1)[:, :cols], scales
-
-
-def exact_and_bound(tensor, x, block):
-    """The product of stored weights and quantized activations in float64, and how far float32 may be from it."""
-    fmt, (rows, cols) = tensor.format, tensor.shape
-    block = min(block, cols)
-    q, sx = quantize(x, block)
-    group = fmt.group(cols)
-    scales = tensor.row_scales().astype(np.float64)
-    mins = tensor.row_mins().astype(np.float64) if tensor.mins is not None else None
-    codes = tensor.codes().astype(np.int64)
-    exact, size = np.zeros((x.shape[0], rows)), np.zeros((x.shape[0], rows))
-    pieces = -(-cols // 32)  # kernels may cut a long sum anywhere, but never below 32 inputs
-    for at in (slice(32 * i, min(32 * i + 32, cols)) for i in range(pieces)):
-        steps = codes[:, at] if mins is not None else fmt.element.step * codes[:, at] - fmt.element.zero
-        scale = sx[:, at.start // block, None].astype(np.float64)
-        terms = [(q[:, at] @ steps.T) * scale * scales[None, :, at.start // group]]
-        if mins is not None:
-            terms.append(q[:, at].sum(axis=1, keepdims=True) * scale * mins[None, :, at.start // group])
-        for term in terms:
-            exact += term
-            size += np.abs(term)
-    # one rounding to float, two products and the additions: at most 2 terms for every piece
-    return exact, gamma(2 * pieces + 4) * size
+def learned(fmt, rng):
+    if not fmt.element.name.startswith("kmeans"):
+        return None
+    return {"codebook": np.sort(rng.normal(size=fmt.element.levels)).astype(np.float32)}
 
 
 @pytest.mark.parametrize("name", INT8_FORMATS)
@@ -87,11 +57,49 @@ def test_int8_products_are_within_the_bound(name, shape, isa):
         )
 
 
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_in_8_bits_is_as_far_from_the_stored_one_as_its_levels_are(name, isa):
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    tensor = random_tensor(name, (40, 704), rng)
+    for tokens in (1, 7, 60):
+        x = rng.normal(size=(tokens, 704)).astype(np.float32)
+        q, sx = quantize(x, 32)
+        stored = (q * np.repeat(sx.astype(np.float64), 32, axis=1)) @ tensor.dequantize().astype(np.float64).T
+        y = _core.linear(core_matrix(tensor), x, isa)
+        rounded = exact_and_bound(tensor, x, 32)[1]
+        # dequantize() rounds a product to float, too
+        size = (
+            np.abs(q * np.repeat(sx, 32, axis=1)).astype(np.float64) @ np.abs(tensor.dequantize()).astype(np.float64).T
+        )
+        assert np.all(np.abs(y - stored) <= bound_of_levels(tensor, x, 32) + rounded + UNIT * size)
+
+
+def test_scales_that_are_powers_of_two_reach_both_ends(isa):
+    rng = np.random.default_rng(3)
+    fmt = parse("mxfp4")
+    scales = rng.integers(110, 140, (33, 2), dtype=np.uint8)
+    scales[:3, 0], scales[3] = (0, 1, 240), (127, 255)
+    tensor = from_codes(fmt, rng.integers(0, 16, (33, 64), dtype=np.uint8), scales)
+    whole = tensor.dequantize()
+    assert np.isnan(whole[3, 32:]).all()
+    assert np.array_equal(core_matrix(tensor).decode_rows(0, 33), whole, equal_nan=True)
+    for tokens in (1, 13):
+        x = rng.normal(size=(tokens, 64)).astype(np.float32)
+        exact, bound = exact_and_bound(tensor, x, 32)
+        y = _core.linear(core_matrix(tensor), x, isa)
+        assert np.isnan(y[:, 3]).all()
+        assert np.all(np.isnan(exact) | (np.abs(y - exact) <= bound))
+        y = _core.linear(core_matrix(tensor), x, isa, float_arithmetic=True)
+        exact, size = x.astype(np.float64) @ whole.astype(np.float64).T, np.abs(x) @ np.abs(whole).T
+        assert np.all(np.isnan(exact) | (np.abs(y - exact) <= gamma(65) * size))
+        assert np.isnan(y[:, 3]).all()
+
+
 @pytest.mark.parametrize("cols", [704, 341, 2700])
 @pytest.mark.parametrize(
     ("name", "block"),
     [(name, block) for name in ("int4:row", "int8z:row", "ternary:row", "binary:tensor") for block in (64, 128, 4096)]
-    + [("int3:g128", 64), ("int3:g128", 128), ("ternary:g256", 256)],
+    + [("int3:g128", 64), ("int3:g128", 128), ("ternary:g256", 256), ("nf4:row", 4096), ("kmeans3:g128", 64)],
 )
 def test_wider_activation_blocks(name, block, cols, isa):
     rng = np.random.default_rng(5)
@@ -104,7 +112,8 @@ def test_wider_activation_blocks(name, block, cols, isa):
 
 
 FLOAT_FORMATS = ["f32", "f16", "bf16", "int2:g32", "int3z:g64", "int4:g32", "int5z:row", "int6:g128", "int8:tensor",
-                 "ternary:g64", "ternary:row", "binary:g32"]  # fmt: skip
+                 "ternary:g64", "ternary:row", "binary:g32", "nf4:g64", "mxfp4", "kmeans3:row", "kmeans2:g32@bf16",
+                 "int4:g64@e8m0"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FLOAT_FORMATS)
@@ -138,7 +147,12 @@ def test_the_largest_codes_do_not_overflow(isa):
         codes = np.full((16, cols), fmt.element.levels - 1, np.uint8)
         size = (1, 1) if fmt.block == "tensor" else (16, fmt.groups(cols))
         ones = tensors.from_f32(np.ones(size, np.float32), fmt.scale)
-        tensor = from_codes(fmt, codes, ones, ones if fmt.has_min else None)
+        book = (
+            {"codebook": np.linspace(-1, 1, fmt.element.levels).astype(np.float32)}
+            if fmt.element.name.startswith("kmeans")
+            else None
+        )
+        tensor = from_codes(fmt, codes, ones, ones if fmt.has_min else None, book)
         x = np.full((13, cols), 1.0, np.float32)
         exact, bound = exact_and_bound(tensor, x, 32)
         for rows in (x[:1], x):
@@ -148,7 +162,7 @@ def test_the_largest_codes_do_not_overflow(isa):
 
 
 @pytest.mark.parametrize("name", ["int8:g32", "int6:g64", "int5z:g128", "int4z:g32", "int4:g64", "int3:g64", "int2:g32",
-                                  "binary:g64"])  # fmt: skip
+                                  "binary:g64", "nf4:g64", "mxfp4", "kmeans3:g32"])  # fmt: skip
 @pytest.mark.parametrize("shape", [(16, 64), (33, 576), (70, 1536), (17, 2624)])
 def test_a_token_has_the_same_bits_beside_any_number_of_others(name, shape, isa):
     """What lets sequences share a step: one kernel serves a token alone, others a few, or many."""

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from scrimp.formats import ELEMENTS, encode
-from scrimp.formats.codebooks import AF4, NF4
+from scrimp.formats.catalogue import element
+from scrimp.formats.codebooks import AF4, IQ4_NL, NF4, in_steps
 from scrimp.formats.kmeans import learn
 
 PHI = NormalDist()
@@ -70,3 +71,41 @@ def test_the_learned_codebook_is_stored_and_counted():
     assert tensor.extra["codebook"].shape == (16,)
     assert tensor.nbytes == 64 * 256 // 2 + 64 * 4 * 2 + 16 * 4
     assert np.array_equal(np.sort(tensor.extra["codebook"]), tensor.extra["codebook"])
+
+
+def test_levels_in_8_bits_are_exact_where_they_are_multiples():
+    for name, factor, largest in (
+        ("fp4_e2m1", 0.5, 12),
+        ("iq4nl", 1.0, 127),
+        ("sm4.2", 0.25, 7),
+        ("fixed3.2", 0.25, 4),
+    ):
+        table = element(name).tabulated()
+        steps = in_steps(table)
+        assert (float(steps.factor), np.abs(steps.levels).max()) == (factor, largest), name
+        assert np.array_equal(steps.factor * steps.levels.astype(np.float32), table), name
+        assert steps.error(table) == 0
+    assert in_steps(np.float32(IQ4_NL)).levels.tolist() == list(IQ4_NL)
+
+
+def test_levels_in_8_bits_are_nearer_than_steps_of_a_127th():
+    rng = np.random.default_rng(1)
+    tables = [np.float32(NF4), np.float32(AF4), *(rng.normal(size=n).astype(np.float32) for n in (4, 8, 16) * 20)]
+    for table in tables:
+        steps, peak = in_steps(table), float(np.abs(table).max())
+        off = table - np.float64(steps.factor) * steps.levels
+        plain = table - np.rint(table * 127.0 / peak) * peak / 127
+        assert np.square(off).sum() <= np.square(plain).sum() * (1 + 1e-6)
+        assert steps.error(table) * peak == pytest.approx(np.abs(off).max())
+    assert in_steps(np.float32(NF4)).error(np.float32(NF4)) < 0.004
+
+
+def test_levels_that_are_no_numbers_or_nothing():
+    assert np.isnan(in_steps(np.float32([0, np.inf, 1, 2])).factor)
+    assert np.isnan(in_steps(np.float32([0, np.nan, 1, 2])).factor)
+    nothing = in_steps(np.zeros(4, np.float32))
+    assert (float(nothing.factor), nothing.levels.tolist()) == (0.0, [0, 0, 0, 0])
+    for tiny in (1e-42, 3e38):
+        table = np.float32([-tiny, 0, tiny / 3, tiny])
+        assert np.isfinite(in_steps(table).factor)
+        assert in_steps(table).error(table) < 0.5 / 127

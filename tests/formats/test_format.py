@@ -122,11 +122,15 @@ def test_the_bits_a_format_names_are_the_bits_it_takes(text):
 
 def test_what_the_kernels_run_is_told_apart():
     assert all(
-        parse(text).runs for text in ("int4", "int4z:g32@bf16", "ternary", "binary:g64", "f16", "bf16", "f32", "q4_0")
-    )
+        parse(text).runs
+        for text in ("int4", "int4z:g32@bf16", "ternary", "binary:g64", "f16", "bf16", "f32", "q4_0", "int4@e8m0",
+                     "nf4", "af4:row", "mxfp4", "iq4nl:g32", "kmeans2", "kmeans3", "kmeans4", "sm4.2:g64")
+    )  # fmt: skip
     others = (
-        "nf4",
-        "mxfp4",
+        "fp4_e2m1",
+        "nvfp4",
+        "msfp12",
+        "mxfp6_e2m3",
         "int7",
         "int1",
         "uint8",
@@ -134,7 +138,6 @@ def test_what_the_kernels_run_is_told_apart():
         "ternary2",
         "tf32",
         "fp8_e4m3",
-        "int4@e8m0",
         "vsq4",
         "int4r",
     )

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/avx2/isa.h"
+#include "kernels/avx2/powers.h"
 #include "kernels/avx2/unpack.h"
 
 namespace scrimp::avx2 {
@@ -78,6 +79,11 @@ SCRIMP_INLINE void add_scaled(Floats& y, const Floats& a, float scale) {
   add_product(y, a, {{s, s}});
 }
 
+SCRIMP_INLINE Floats times(const Floats& a, float factor) {
+  const __m256 f = _mm256_set1_ps(factor);
+  return {{_mm256_mul_ps(a.half[0], f), _mm256_mul_ps(a.half[1], f)}};
+}
+
 SCRIMP_INLINE Floats to_floats(const Vector& v) {
   return {{_mm256_cvtepi32_ps(v.half[0]), _mm256_cvtepi32_ps(v.half[1])}};
 }
@@ -87,6 +93,10 @@ SCRIMP_INLINE Floats load_scales(const void* plane, ScaleType type, int64_t at) 
   if (type == ScaleType::kF32) {
     const float* p = static_cast<const float*>(plane) + at;
     return {{_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}};
+  }
+  if (type == ScaleType::kE8m0) {
+    const uint8_t* p = static_cast<const uint8_t*>(plane) + at;
+    return {{powers_of_two(p), powers_of_two(p + 8)}};
   }
   const __m128i* p = reinterpret_cast<const __m128i*>(static_cast<const uint16_t*>(plane) + at);
   const __m128i low = _mm_loadu_si128(p);

@@ -39,9 +39,9 @@ struct Tile {
 
 // 32 inputs.
 template <class Format>
-SCRIMP_INLINE void step(Vector& sum, const uint8_t* const planes[2], const int8_t* x) {
+SCRIMP_INLINE void step(const Format& format, Vector& sum, const uint8_t* const planes[2], const int8_t* x) {
   Vector narrow[2] = {};
-  Format::step(planes, [&](auto part, auto q, const Vector& codes) __attribute__((always_inline)) {
+  format.step(planes, [&](auto part, auto q, const Vector& codes) __attribute__((always_inline)) {
     dot(narrow[part.value], codes, broadcast(x + 4 * q.value));
   });
   each<Format::parts>(
@@ -49,8 +49,8 @@ SCRIMP_INLINE void step(Vector& sum, const uint8_t* const planes[2], const int8_
 }
 
 template <class Format, bool kMins>
-SCRIMP_INLINE Floats tile_of_planes(const Matrix& w, const Pieces& token, int64_t segment, const int8_t* x,
-                                    int64_t tile) {
+SCRIMP_INLINE Floats tile_of_planes(const Format& format, const Matrix& w, const Pieces& token, int64_t segment,
+                                    const int8_t* x, int64_t tile) {
   Tile<kMins> out(w, token, tile);
   Cursor<Format> planes(w, tile, 0);
   int64_t i = 0;
@@ -61,13 +61,13 @@ SCRIMP_INLINE Floats tile_of_planes(const Matrix& w, const Pieces& token, int64_
     while (k < group_end) {
       const int64_t end = smaller(group_begin + end_of(k - group_begin, segment, w.cols), group_end);
       for (; k + kStepCols <= end; k += kStepCols) {
-        step<Format>(out.sum, planes.at, x + k);
+        step(format, out.sum, planes.at, x + k);
         planes.advance();
       }
       if (k < end) {
         const Rest<Format> rest(w, tile);
         const uint8_t* const from[2] = {rest.bytes[0], rest.bytes[1]};
-        step<Format>(out.sum, from, x + k);
+        step(format, out.sum, from, x + k);
         k = end;
       }
       out.end_segment(i++);
@@ -138,7 +138,7 @@ void decode(const Matrix& w, const Pieces& token, int64_t segment, const int8_t*
             int64_t tile_end, float* y) {
   const auto tiles = [&](auto product) __attribute__((always_inline)) {
     for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
-      store_rows(y + tile * kTileRows, w.rows - tile * kTileRows, product(tile));
+      store_rows(y + tile * kTileRows, w.rows - tile * kTileRows, times(product(tile), w.factor));
     }
   };
   if (w.element == Element::kTernary) {
@@ -148,7 +148,7 @@ void decode(const Matrix& w, const Pieces& token, int64_t segment, const int8_t*
   }
   with_format(w, [&](auto format) {
     tiles([&](int64_t tile) __attribute__((always_inline)) {
-      return tile_of_planes<decltype(format), kMins>(w, token, segment, x, tile);
+      return tile_of_planes<decltype(format), kMins>(format, w, token, segment, x, tile);
     });
   });
 }

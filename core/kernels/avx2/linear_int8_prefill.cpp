@@ -37,10 +37,10 @@ void unpack_trits(const Matrix& w, Panel& panel) {
 }
 
 template <class Format>
-void unpack_planes(const Matrix& w, Panel& panel) {
+void unpack_planes(const Format& format, const Matrix& w, Panel& panel) {
   uint8_t* to = panel.codes;
   const auto step = [&](const uint8_t* const planes[2]) __attribute__((always_inline)) {
-    Format::step(planes, [&](auto part, auto q, const Vector& codes) __attribute__((always_inline)) {
+    format.step(planes, [&](auto part, auto q, const Vector& codes) __attribute__((always_inline)) {
       store(to + part.value * kQuadRow + q.value * kVectorBytes, codes);
     });
     to += Format::parts * kQuadRow;
@@ -62,7 +62,7 @@ void unpack_planes(const Matrix& w, Panel& panel) {
 
 void unpack(const Matrix& w, Panel& panel) {
   if (w.element == Element::kTernary) return unpack_trits(w, panel);
-  with_format(w, [&](auto format) { unpack_planes<decltype(format)>(w, panel); });
+  with_format(w, [&](const auto& format) { unpack_planes(format, w, panel); });
 }
 
 // One panel times tokens [t, t + kTokens) of the block that begins with token `first`.
@@ -128,7 +128,9 @@ void multiply(const Matrix& w, const Activations& x, const Panel& panel, const P
     }
     offsets += width;
   }
-  all([&](auto i) __attribute__((always_inline)) { store_rows(out + i.value * y_stride, rows, row[i.value]); });
+  const float factor = panel.end == w.cols ? w.factor : 1.0f;
+  all([&](auto i)
+          __attribute__((always_inline)) { store_rows(out + i.value * y_stride, rows, times(row[i.value], factor)); });
 }
 
 using Multiply = void (*)(const Matrix&, const Activations&, const Panel&, const Pieces&, int64_t, int64_t, float*,

@@ -4,7 +4,8 @@
 // So every format is one or two parts of at most four bits, each with the weight its codes count for; the weight is
 // applied by the vpmaddwd that widens to 32 bits. A step is 32 inputs: 8 quads, a whole number of vectors in every
 // plane.
-//   int2, int4, binary: one part.    int3, int5, int6: one part per plane.    int8: its low and its high nibble.
+//   int2, int4, binary: one part.    int3, int5, int6: one part per plane.    int8, and levels of tables: their low and
+//   their high nibble.
 #pragma once
 
 #include <immintrin.h>
@@ -78,7 +79,7 @@ struct Format {
 
   // f(Index<part>, Index<quad>, codes), part by part
   template <class F>
-  static SCRIMP_INLINE void step(const uint8_t* const p[2], F f) {
+  SCRIMP_INLINE void step(const uint8_t* const p[2], F f) const {
     First::quads(p[First::plane], [&](auto q, const Vector& v) __attribute__((always_inline)) { f(Index<0>{}, q, v); });
     if constexpr (parts == 2) {
       Second::quads(p[Second::plane],
@@ -89,6 +90,52 @@ struct Format {
   static SCRIMP_INLINE __m256i weight(int part) {
     return _mm256_set1_epi16(static_cast<int16_t>(part == 0 ? First::weight : Second::weight));
   }
+};
+
+// Levels of a table, by codes of kLow bits in plane 0 and kHigh bits in plane 1: a look-up for each of their nibbles.
+template <int kLow, int kHigh>
+struct Levels {
+  static constexpr int vectors[2] = {kLow, kHigh};
+  static constexpr int parts = 2;
+  __m256i nibbles[parts];
+
+  explicit Levels(const Matrix& w) {
+    alignas(16) uint8_t split[parts][16];
+    for (int i = 0; i < 16; ++i) {
+      split[0][i] = w.levels[i] & 15;
+      split[1][i] = w.levels[i] >> 4;
+    }
+    for (int part = 0; part < parts; ++part) {
+      nibbles[part] = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(split[part])));
+    }
+  }
+
+  template <class F>
+  SCRIMP_INLINE void step(const uint8_t* const p[2], F f) const {
+    const auto look_up = [&](auto q, const Vector& codes) __attribute__((always_inline)) {
+      each<parts>([&](auto part) __attribute__((always_inline)) {
+        f(part, q,
+          Vector{{_mm256_shuffle_epi8(nibbles[part.value], codes.half[0]),
+                  _mm256_shuffle_epi8(nibbles[part.value], codes.half[1])}});
+      });
+    };
+    Part<0, kLow, 0, (1 << kLow) - 1, 1>::quads(p[0], [&](auto q, Vector codes) __attribute__((always_inline)) {
+      if constexpr (kHigh > 0) {
+        constexpr int kPerVector = 8 / kHigh;
+        constexpr int kDown = kHigh * (q.value % kPerVector) - kLow;
+        const Vector high = load(p[1] + q.value / kPerVector * kVectorBytes);
+        each<2>([&](auto h) __attribute__((always_inline)) {
+          const __m256i moved =
+              kDown < 0 ? _mm256_slli_epi16(high.half[h.value], -kDown) : _mm256_srli_epi16(high.half[h.value], kDown);
+          const __m256i mask = _mm256_set1_epi8(((1 << kHigh) - 1) << kLow);
+          codes.half[h.value] = _mm256_or_si256(codes.half[h.value], _mm256_and_si256(moved, mask));
+        });
+      }
+      look_up(q, codes);
+    });
+  }
+
+  static SCRIMP_INLINE __m256i weight(int part) { return _mm256_set1_epi16(static_cast<int16_t>(part == 0 ? 1 : 16)); }
 };
 
 using Int2 = Format<2, 0, Part<0, 2, 0, 3, 1>>;
@@ -133,9 +180,14 @@ SCRIMP_INLINE void trits(const uint8_t* p, F f) {
   each<5>([&](auto i) __attribute__((always_inline)) { f(i, t[i.value]); });
 }
 
-// f(format) for the planes of w.
+// f(format) for the planes of w, which is not ternary.
 template <class F>
 SCRIMP_INLINE void with_format(const Matrix& w, F f) {
+  if (w.element == Element::kTable) {
+    if (w.bits == 2) return f(Levels<2, 0>(w));
+    if (w.bits == 3) return f(Levels<2, 1>(w));
+    return f(Levels<4, 0>(w));
+  }
   if (w.element == Element::kBinary) {
     if (w.mins == nullptr) return f(TwiceBit{});
     return f(Bit{});

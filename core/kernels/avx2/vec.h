@@ -5,6 +5,8 @@
 #include <immintrin.h>
 #include <stdint.h>
 
+#include "kernels/avx2/powers.h"
+
 namespace scrimp::avx2 {
 namespace {
 
@@ -100,6 +102,8 @@ inline Vec load_bf16(const uint16_t* p) {
   return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16))};
 }
 
+inline Vec load_e8m0(const uint8_t* p) { return {powers_of_two(p)}; }
+
 // Stored codes: four bytes for each row.
 struct Quad {
   __m256i v;
@@ -123,6 +127,17 @@ inline Vec from_bits(Quad a) { return {_mm256_castsi256_ps(a.v)}; }
 inline Vec from_low_half(Quad a) {
   const __m256i low = _mm256_and_si256(a.v, _mm256_set1_epi32(0xFFFF));
   return {_mm256_cvtph_ps(_mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1)))};
+}
+
+// 16 numbers, looked up by each row's integer below 16.
+struct Table {
+  __m256 low, high;
+  explicit Table(const float* p) : low(_mm256_loadu_ps(p)), high(_mm256_loadu_ps(p + 8)) {}
+};
+inline Vec look_up(const Table& table, Quad at) {
+  const __m256 upper = _mm256_castsi256_ps(_mm256_slli_epi32(at.v, 28));  // its sign is bit 3
+  return {
+      _mm256_blendv_ps(_mm256_permutevar8x32_ps(table.low, at.v), _mm256_permutevar8x32_ps(table.high, at.v), upper)};
 }
 
 // The same lanes in double precision.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/avx512/isa.h"
+#include "kernels/avx512/powers.h"
 #include "kernels/avx512/unpack.h"
 
 namespace scrimp::avx512 {
@@ -53,9 +54,11 @@ SCRIMP_INLINE void dot(__m512i& acc0, __m512i& acc1, __m512i codes0, __m512i cod
 
 // 16 scales (or mins) of one tile and group, as float.
 SCRIMP_INLINE __m512 load_scales(const void* plane, ScaleType type, int64_t at) {
+  const void* halves = static_cast<const uint16_t*>(plane) + at;
+  if (type == ScaleType::kF16) return _mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(halves)));
   if (type == ScaleType::kF32) return _mm512_loadu_ps(static_cast<const float*>(plane) + at);
-  const __m256i stored = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(static_cast<const uint16_t*>(plane) + at));
-  if (type == ScaleType::kF16) return _mm512_cvtph_ps(stored);
+  if (type == ScaleType::kE8m0) return powers_of_two(static_cast<const uint8_t*>(plane) + at);
+  const __m256i stored = _mm256_loadu_si256(static_cast<const __m256i*>(halves));
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(stored), 16));
 }
 

@@ -75,6 +75,7 @@ SCRIMP_INLINE __m512 add_group(__m512 y, __m512 group, const Matrix& w, const To
 // A walk along the planes of one tile and the activations, a step of 32 inputs at a time.
 template <class Codes>
 struct Walk {
+  const Codes& codes;
   const uint8_t* plane0;
   const uint8_t* plane1;
   const int8_t* x;
@@ -85,10 +86,9 @@ struct Walk {
     Sum<kParts, kCopies, Codes::kFieldBits, Codes::kUp> sum(start);
     do {
       prefetch<Codes>(plane0, plane1);
-      Codes::template step<kParts>(plane0, plane1,
-                                   [&](auto q, auto part, __m512i codes) __attribute__((always_inline)) {
-                                     sum.template add<part.value, q.value / Codes::kFields>(codes, x + 4 * q.value);
-                                   });
+      codes.template step<kParts>(plane0, plane1, [&](auto q, auto part, __m512i quad) __attribute__((always_inline)) {
+        sum.template add<part.value, q.value / Codes::kFields>(quad, x + 4 * q.value);
+      });
       plane0 += Codes::kVectors[0] * kVectorBytes;
       plane1 += Codes::kVectors[1] * kVectorBytes;
       x += kStep;
@@ -99,7 +99,8 @@ struct Walk {
 
 // The last, partial step of a row: from a copy followed by zeros, not to read beyond the planes.
 template <class Codes>
-__attribute__((noinline)) __m512i sum_rest(const Matrix& w, int64_t tile, const int8_t* x, __m512i start) {
+__attribute__((noinline)) __m512i sum_rest(const Codes& codes, const Matrix& w, int64_t tile, const int8_t* x,
+                                           __m512i start) {
   alignas(64) uint8_t rest[2][8 * kVectorBytes] = {};
   const int64_t steps = w.cols / kStep;
   for (int p = 0; p < 2; ++p) {
@@ -109,17 +110,18 @@ __attribute__((noinline)) __m512i sum_rest(const Matrix& w, int64_t tile, const 
       _mm512_store_si512(rest[p] + v * kVectorBytes, load(w.plane[p], tile * w.vectors[p] + done + v));
     }
   }
-  Walk<Codes> walk = {rest[0], rest[1], x + steps * kStep};
+  Walk<Codes> walk = {codes, rest[0], rest[1], x + steps * kStep};
   return walk.template sum<1, 1>(1, start);
 }
 
 // One tile of planes of bits. kSteps: of a segment, 0 if more than one.
 template <class Codes, int kSteps, bool kMins>
-SCRIMP_INLINE __m512 tile_of_planes(const Matrix& w, const Token& token, const int8_t* x, int64_t tile) {
+SCRIMP_INLINE __m512 tile_of_planes(const Codes& codes, const Matrix& w, const Token& token, const int8_t* x,
+                                    int64_t tile) {
   // Parts save shifts and cost some at the end. Brief segments overlap each other and need no copies.
   constexpr int kParts = static_cast<int>(kSteps == 1 ? smaller(Codes::kFields, 2) : Codes::kFields);
   constexpr int kCopies = kSteps == 1 ? 1 : 8 / kParts;
-  Walk<Codes> walk = {w.plane[0] + tile * w.vectors[0] * kVectorBytes,
+  Walk<Codes> walk = {codes, w.plane[0] + tile * w.vectors[0] * kVectorBytes,
                       w.plane[1] + (Codes::kVectors[1] == 0 ? 0 : tile * w.vectors[1] * kVectorBytes), x};
   const auto start = [&](int64_t i) __attribute__((always_inline)) { return _mm512_set1_epi32(token.start[i]); };
   const int64_t steps = kSteps == 1 ? 1 : (token.segment + kStep - 1) / kStep;
@@ -135,7 +137,7 @@ SCRIMP_INLINE __m512 tile_of_planes(const Matrix& w, const Token& token, const i
     if (left > 0 || inputs % kStep != 0) {  // the last segment of a group may be short, that of the row ragged
       __m512i sum = start(i);
       if (left > 0) sum = walk.template sum<1, 1>(left, sum);
-      if (inputs % kStep != 0) sum = sum_rest<Codes>(w, tile, x, sum);
+      if (inputs % kStep != 0) sum = sum_rest(codes, w, tile, x, sum);
       group = add_segment(group, sum, token, i++);
     }
     y = add_group<kMins>(y, group, w, token, tile, g);
@@ -206,7 +208,7 @@ SCRIMP_INLINE __m512 tile_of_trits(const Trits& trits, const Matrix& w, const To
 }
 
 void store(const Matrix& w, int64_t tile, float* y, __m512 values) {
-  _mm512_mask_storeu_ps(y + tile * kTileRows, rows_of(w, tile), values);
+  _mm512_mask_storeu_ps(y + tile * kTileRows, rows_of(w, tile), _mm512_mul_ps(values, _mm512_set1_ps(w.factor)));
 }
 
 template <int kSteps, bool kMins>
@@ -220,7 +222,7 @@ void decode(const Matrix& w, const Token& token, const int8_t* x, int64_t tile_b
   }
   with_planes(w, [&](auto codes) {
     for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
-      store(w, tile, y, tile_of_planes<decltype(codes), kSteps, kMins>(w, token, x, tile));
+      store(w, tile, y, tile_of_planes<decltype(codes), kSteps, kMins>(codes, w, token, x, tile));
     }
   });
 }

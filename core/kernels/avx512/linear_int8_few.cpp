@@ -39,8 +39,8 @@ Tokens describe_few(const Matrix& w, const Activations& x, int64_t number, uint8
 
 // One tile times tokens [first, first + kTokens): every vector of codes is unpacked once for them.
 template <class Codes, int kTokens, bool kMins>
-SCRIMP_INLINE void tile_of_few(const Matrix& w, const Tokens& tokens, int64_t first, int64_t tile, float* y,
-                               int64_t y_stride) {
+SCRIMP_INLINE void tile_of_few(const Codes& codes, const Matrix& w, const Tokens& tokens, int64_t first, int64_t tile,
+                               float* y, int64_t y_stride) {
   constexpr int kParts = static_cast<int>(smaller(Codes::kFields, 2));
   const uint8_t* plane0 = w.plane[0] + tile * w.vectors[0] * kVectorBytes;
   const uint8_t* plane1 = w.plane[1] + (Codes::kVectors[1] == 0 ? 0 : tile * w.vectors[1] * kVectorBytes);
@@ -58,13 +58,12 @@ SCRIMP_INLINE void tile_of_few(const Matrix& w, const Tokens& tokens, int64_t fi
       each<kTokens>([&](auto t)
                         __attribute__((always_inline)) { sum[t.value].begin(_mm512_set1_epi32(start[t.value])); });
       prefetch<Codes>(plane0, plane1);
-      Codes::template step<kParts>(plane0, plane1,
-                                   [&](auto q, auto part, __m512i codes) __attribute__((always_inline)) {
-                                     const int8_t* quad = x + q.value * quad_bytes;
-                                     each<kTokens>([&](auto t) __attribute__((always_inline)) {
-                                       sum[t.value].template add<part.value, 0>(codes, quad + 4 * t.value);
-                                     });
-                                   });
+      codes.template step<kParts>(plane0, plane1, [&](auto q, auto part, __m512i u) __attribute__((always_inline)) {
+        const int8_t* quad = x + q.value * quad_bytes;
+        each<kTokens>([&](auto t) __attribute__((always_inline)) {
+          sum[t.value].template add<part.value, 0>(u, quad + 4 * t.value);
+        });
+      });
       each<kTokens>([&](auto t) __attribute__((always_inline)) {
         const __m512 factor = _mm512_set1_ps(scale[t.value]);
         group[t.value] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[t.value].total()), factor, group[t.value]);
@@ -88,8 +87,10 @@ SCRIMP_INLINE void tile_of_few(const Matrix& w, const Tokens& tokens, int64_t fi
       });
     }
   }
+  const __m512 factor = _mm512_set1_ps(w.factor);
   each<kTokens>([&](auto t) __attribute__((always_inline)) {
-    _mm512_mask_storeu_ps(y + (first + t.value) * y_stride + tile * kTileRows, rows_of(w, tile), row[t.value]);
+    _mm512_mask_storeu_ps(y + (first + t.value) * y_stride + tile * kTileRows, rows_of(w, tile),
+                          _mm512_mul_ps(row[t.value], factor));
   });
 }
 
@@ -97,12 +98,13 @@ constexpr int kTogether = 6;  // tokens: what the registers hold
 
 // Tokens [first, count) of a block, kTogether of them at a time, while the tile is in the L1 cache.
 template <class Codes, bool kMins, int kWidth = kTogether>
-void tile_of_block(const Matrix& w, const Tokens& tokens, int64_t first, int64_t tile, float* y, int64_t y_stride) {
+void tile_of_block(const Codes& codes, const Matrix& w, const Tokens& tokens, int64_t first, int64_t tile, float* y,
+                   int64_t y_stride) {
   for (; first + kWidth <= tokens.count; first += kWidth) {
-    tile_of_few<Codes, kWidth, kMins>(w, tokens, first, tile, y, y_stride);
+    tile_of_few<Codes, kWidth, kMins>(codes, w, tokens, first, tile, y, y_stride);
   }
   if constexpr (kWidth > 1) {
-    if (first < tokens.count) tile_of_block<Codes, kMins, kWidth - 1>(w, tokens, first, tile, y, y_stride);
+    if (first < tokens.count) tile_of_block<Codes, kMins, kWidth - 1>(codes, w, tokens, first, tile, y, y_stride);
   }
 }
 
@@ -130,7 +132,7 @@ void linear_int8_few(const Matrix& w, const Activations& x, int64_t tile_begin, 
   with_planes(w, [&](auto codes) {
     const auto run = w.mins == nullptr ? tile_of_block<decltype(codes), false> : tile_of_block<decltype(codes), true>;
     for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
-      for (int64_t b = 0; b < count; ++b) run(w, blocks[b], 0, tile, y + b * kTokenBlock * y_stride, y_stride);
+      for (int64_t b = 0; b < count; ++b) run(codes, w, blocks[b], 0, tile, y + b * kTokenBlock * y_stride, y_stride);
     }
   });
 }

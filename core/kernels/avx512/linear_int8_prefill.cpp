@@ -191,13 +191,15 @@ void multiply(const Matrix& w, const Activations& x, const Panel& panel, const P
                        scale + t,   scale_step,    offset + t, rows + t * kTiles};
     multiply_width<kTiles, kMins>(work, smaller(width - t, kBlockTokens));
   }
+  const __m512 factor = _mm512_set1_ps(panel.end == w.cols ? w.factor : 1.0f);
   for (int i = 0; i < kTiles; ++i) {
     const __mmask16 there = rows_of(w, panel.tile + i);
     for (int64_t t = 0; t < width; ++t) {
+      const __m512 row = _mm512_mul_ps(rows[t * kTiles + i], factor);
       if (there == 0xFFFF)
-        _mm512_storeu_ps(at(t, i), rows[t * kTiles + i]);
+        _mm512_storeu_ps(at(t, i), row);
       else
-        _mm512_mask_storeu_ps(at(t, i), there, rows[t * kTiles + i]);
+        _mm512_mask_storeu_ps(at(t, i), there, row);
     }
   }
 }

@@ -58,7 +58,8 @@ SCRIMP_INLINE void each_piece(const Matrix& w, int64_t segment, int64_t begin, i
 
 // The codes of one tile for the inputs of a panel: quad q at out + q * stride, in bytes.
 template <class Codes>
-void unpack_planes(const Matrix& w, const Panel& panel, int64_t tile, uint8_t* out, int64_t stride) {
+void unpack_planes(const Codes& unpacked, const Matrix& w, const Panel& panel, int64_t tile, uint8_t* out,
+                   int64_t stride) {
   const uint8_t* from[2] = {};
   int64_t left[2] = {};  // vectors
   each<2>([&](auto p) __attribute__((always_inline)) {
@@ -69,7 +70,7 @@ void unpack_planes(const Matrix& w, const Panel& panel, int64_t tile, uint8_t* o
     }
   });
   const auto step = [&](const uint8_t* p0, const uint8_t* p1) __attribute__((always_inline)) {
-    Codes::step(p0, p1, [&](auto q, auto, __m512i codes) __attribute__((always_inline)) {
+    unpacked.step(p0, p1, [&](auto q, auto, __m512i codes) __attribute__((always_inline)) {
       _mm512_store_si512(out + q.value * stride, codes);
     });
     out += 8 * stride;
@@ -109,8 +110,8 @@ void unpack(const Matrix& w, const Panel& panel, uint8_t* out) {
     if (w.element == Element::kTernary) {
       unpack_trits(w, panel, panel.tile + i, to, tiles * kVectorBytes);
     } else {
-      with_planes(
-          w, [&](auto codes) { unpack_planes<decltype(codes)>(w, panel, panel.tile + i, to, tiles * kVectorBytes); });
+      with_planes(w,
+                  [&](const auto& codes) { unpack_planes(codes, w, panel, panel.tile + i, to, tiles * kVectorBytes); });
     }
   }
 }

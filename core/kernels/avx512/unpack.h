@@ -1,4 +1,5 @@
-// From stored vectors to unsigned codes in registers: one vector of 16 rows x 4 inputs ("a quad") at a time.
+// From stored vectors to unsigned codes in registers, of a table to its levels: one vector of 16 rows x 4 inputs ("a
+// quad") at a time.
 //
 // A plane of p bits holds 8/p quads per vector: shift by p*i, mask. Each format below walks one step of 32 inputs, the
 // smallest number that is a whole number of vectors in each of its planes, and calls f(Index<q>, codes) for its 8
@@ -62,7 +63,7 @@ struct OnePlane {
   static constexpr int kUp = kTwice ? 1 : 0;
 
   template <int kInPlace = 1, class F>
-  static SCRIMP_INLINE void step(const uint8_t* p, const uint8_t*, F f) {
+  SCRIMP_INLINE void step(const uint8_t* p, const uint8_t*, F f) const {
     each<kBits>([&](auto v) __attribute__((always_inline)) {
       if constexpr (kBits == 8) {
         f(v, Index<0>{}, load(p, v.value));
@@ -89,7 +90,7 @@ struct TwoPlanes {
   static constexpr int kUp = 0;
 
   template <int kInPlace = 1, class F>
-  static SCRIMP_INLINE void step(const uint8_t* p, const uint8_t* high_plane, F f) {
+  SCRIMP_INLINE void step(const uint8_t* p, const uint8_t* high_plane, F f) const {
     const __m512i low_mask = _mm512_set1_epi8((1 << kLow) - 1);
     const __m512i high_mask = _mm512_set1_epi8(((1 << kHigh) - 1) << kLow);
     __m512i low_codes;
@@ -105,6 +106,43 @@ struct TwoPlanes {
       constexpr int kAndOr = 0xF8;  // a | (b & c)
       f(q, Index<0>{}, _mm512_ternarylogic_epi32(_mm512_and_si512(low, low_mask), high, high_mask, kAndOr));
     });
+  }
+};
+
+// Codes that a table gives their levels, of kLow + kHigh bits as above.
+//
+// vpermb looks at six bits of a byte, so the 2^bits levels are repeated: what lies above a code needs no mask. Per quad
+// of one plane a shift (but for the lowest field) and the look-up. Each level is what it is: none stays in place.
+template <int kLow, int kHigh>
+struct Levels {
+  static constexpr int kVectors[2] = {kLow, kHigh};
+  static constexpr int kFields = 1;
+  static constexpr int kFieldBits = 0;
+  static constexpr int kUp = 0;
+  __m512i table;
+
+  explicit Levels(const Matrix& w) {
+    alignas(64) uint8_t repeated[64];
+    for (int i = 0; i < 64; ++i) repeated[i] = w.levels[i % (1 << (kLow + kHigh))];
+    table = load_once(repeated, 0);
+  }
+
+  template <int kInPlace = 1, class F>
+  SCRIMP_INLINE void step(const uint8_t* p, const uint8_t* high_plane, F f) const {
+    if constexpr (kHigh == 0) {
+      each<kLow>([&](auto v) __attribute__((always_inline)) {
+        const __m512i codes = load_once(p, v.value);
+        each<8 / kLow>([&](auto i) __attribute__((always_inline)) {
+          f(Index<v.value * (8 / kLow) + i.value>{}, Index<0>{},
+            _mm512_permutexvar_epi8(shifted<kLow * i.value>(codes), table));
+        });
+      });
+    } else {
+      TwoPlanes<kLow, kHigh>{}.step(p, high_plane,
+                                    [&](auto q, auto part, __m512i codes) __attribute__((always_inline)) {
+                                      f(q, part, _mm512_permutexvar_epi8(codes, table));
+                                    });
+    }
   }
 };
 
@@ -147,9 +185,15 @@ struct Trits {
   }
 };
 
-// f(format) for the format of w. Symmetric binary has step 2; with mins a code is used as it stands.
+// f(codes) for the planes of w, which is not ternary. Symmetric binary has step 2; with mins a code is used as it
+// stands.
 template <class F>
 SCRIMP_INLINE void with_planes(const Matrix& w, F f) {
+  if (w.element == Element::kTable) {
+    if (w.bits == 2) return f(Levels<2, 0>(w));
+    if (w.bits == 3) return f(Levels<2, 1>(w));
+    return f(Levels<4, 0>(w));
+  }
   if (w.element == Element::kBinary) {
     if (w.mins == nullptr) return f(OnePlane<1, true>{});
     return f(OnePlane<1>{});

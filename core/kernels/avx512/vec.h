@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "kernels/avx512/intrinsics.h"
+#include "kernels/avx512/powers.h"
 
 namespace scrimp::avx512 {
 namespace {
@@ -76,6 +77,8 @@ inline Vec load_bf16(const uint16_t* p) {
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16))};
 }
 
+inline Vec load_e8m0(const uint8_t* p) { return {powers_of_two(p)}; }
+
 // Stored codes: four bytes for each row.
 struct Quad {
   __m512i v;
@@ -97,6 +100,13 @@ inline Quad shift_right16(Quad a, unsigned bits) { return {_mm512_srli_epi16(a.v
 inline Vec from_integers(Quad a) { return {_mm512_cvtepi32_ps(a.v)}; }
 inline Vec from_bits(Quad a) { return {_mm512_castsi512_ps(a.v)}; }
 inline Vec from_low_half(Quad a) { return {_mm512_cvtph_ps(_mm512_cvtepi32_epi16(a.v))}; }
+
+// 16 numbers, looked up by each row's integer below 16.
+struct Table {
+  __m512 numbers;
+  explicit Table(const float* p) : numbers(_mm512_loadu_ps(p)) {}
+};
+inline Vec look_up(const Table& table, Quad at) { return {_mm512_permutexvar_ps(at.v, table.numbers)}; }
 
 // The same lanes in double precision.
 struct Wide {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernels/neon/isa.h"
+#include "kernels/neon/powers.h"
 #include "kernels/neon/unpack.h"
 
 namespace scrimp::neon {
@@ -83,6 +84,7 @@ SCRIMP_INLINE Floats to_floats(const Integers& v) {
 // 4 scales (or mins) from element `at` on, as float.
 SCRIMP_INLINE float32x4_t load_scales4(const void* plane, ScaleType type, int64_t at) {
   if (type == ScaleType::kF32) return vld1q_f32(static_cast<const float*>(plane) + at);
+  if (type == ScaleType::kE8m0) return powers_of_two(static_cast<const uint8_t*>(plane) + at);
   const uint16x4_t stored = vld1_u16(static_cast<const uint16_t*>(plane) + at);
   if (type == ScaleType::kF16) return vcvt_f32_f16(vreinterpret_f16_u16(stored));
   return vreinterpretq_f32_u32(vshll_n_u16(stored, 16));

@@ -39,9 +39,9 @@ struct Tile {
 
 // 32 inputs.
 template <class Format>
-SCRIMP_INLINE void step(Dot& sum, const uint8_t* const planes[2], const int8_t* at) {
+SCRIMP_INLINE void step(const Format& format, Dot& sum, const uint8_t* const planes[2], const int8_t* at) {
   const int8x16_t x[2] = {vld1q_s8(at), vld1q_s8(at + 16)};
-  Format::step(planes, [&](auto q, const Quad& codes) __attribute__((always_inline)) {
+  format.step(planes, [&](auto q, const Quad& codes) __attribute__((always_inline)) {
     each<kRegs>([&](auto r) __attribute__((always_inline)) {
       sum.template add<r.value, q.value, Format::most, kStepQuads>(codes.rows[r.value], x[q.value / 4]);
     });
@@ -49,8 +49,8 @@ SCRIMP_INLINE void step(Dot& sum, const uint8_t* const planes[2], const int8_t* 
 }
 
 template <class Format>
-SCRIMP_INLINE Floats tile_of_planes(const Matrix& w, const Pieces& token, int64_t segment, const int8_t* x,
-                                    int64_t tile) {
+SCRIMP_INLINE Floats tile_of_planes(const Format& format, const Matrix& w, const Pieces& token, int64_t segment,
+                                    const int8_t* x, int64_t tile) {
   Tile out(w, token, tile);
   Cursor<Format> planes(w, tile, 0);
   int64_t i = 0;
@@ -61,13 +61,13 @@ SCRIMP_INLINE Floats tile_of_planes(const Matrix& w, const Pieces& token, int64_
     while (k < group_end) {
       const int64_t end = smaller(group_begin + end_of(k - group_begin, segment, w.cols), group_end);
       for (; k + kStepCols <= end; k += kStepCols) {
-        step<Format>(out.sum, planes.at, x + k);
+        step(format, out.sum, planes.at, x + k);
         planes.advance();
       }
       if (k < end) {
         const Rest<Format> rest(w, tile);
         const uint8_t* const from[2] = {rest.bytes[0], rest.bytes[1]};
-        step<Format>(out.sum, from, x + k);
+        step(format, out.sum, from, x + k);
         k = end;
       }
       out.end_segment(i++);
@@ -143,7 +143,7 @@ inline void decode(const Matrix& w, const Pieces& token, int64_t segment, const 
       const Floats rows = product(tile);
       const int64_t at = tile * kTileRows;
       for (int r = 0; r < kRegs; ++r)
-        if (w.rows > at + 4 * r) store_rows(y + at + 4 * r, w.rows - at - 4 * r, rows.rows[r]);
+        if (w.rows > at + 4 * r) store_rows(y + at + 4 * r, w.rows - at - 4 * r, vmulq_n_f32(rows.rows[r], w.factor));
     }
   };
   if (w.element == Element::kTernary) {
@@ -152,7 +152,7 @@ inline void decode(const Matrix& w, const Pieces& token, int64_t segment, const 
   }
   with_format(w, [&](auto format) {
     tiles([&](int64_t tile)
-              __attribute__((always_inline)) { return tile_of_planes<decltype(format)>(w, token, segment, x, tile); });
+              __attribute__((always_inline)) { return tile_of_planes(format, w, token, segment, x, tile); });
   });
 }
 

@@ -56,11 +56,11 @@ inline void unpack_trits(const Matrix& w, Panel& panel) {
 }
 
 template <class Format>
-void unpack_planes(const Matrix& w, Panel& panel) {
+void unpack_planes(const Format& format, const Matrix& w, Panel& panel) {
   uint8_t* to = panel.codes;
   const auto step = [&](const uint8_t* const planes[2]) __attribute__((always_inline)) {
     Quad all[kStepQuads];
-    Format::step(planes, [&](auto q, const Quad& codes) __attribute__((always_inline)) { all[q.value] = codes; });
+    format.step(planes, [&](auto q, const Quad& codes) __attribute__((always_inline)) { all[q.value] = codes; });
     Block::store_step(to, all);
     to += kStepBytes;
   };
@@ -80,7 +80,7 @@ void unpack_planes(const Matrix& w, Panel& panel) {
 
 inline void unpack(const Matrix& w, Panel& panel) {
   if (w.element == Element::kTernary) return unpack_trits(w, panel);
-  with_format(w, [&](auto format) { unpack_planes<decltype(format)>(w, panel); });
+  with_format(w, [&](const auto& format) { unpack_planes(format, w, panel); });
 }
 
 // The float sums of a register block, [token][register]: of the current group, and of the row.
@@ -159,9 +159,11 @@ void multiply(const Matrix& w, int64_t segment, const Panel& panel, const Inputs
     start += x.pieces.stride;
     scale += x.pieces.stride;
   });
+  const float factor = panel.end == w.cols ? w.factor : 1.0F;
   for (int64_t i = 0; i < tokens; ++i)
     for (int64_t r = 0; r < kRows; ++r)
-      if (w.rows > row + 4 * r) store_rows(out + i * y_stride + 4 * r, w.rows - row - 4 * r, sums.row[i * kRows + r]);
+      if (w.rows > row + 4 * r)
+        store_rows(out + i * y_stride + 4 * r, w.rows - row - 4 * r, vmulq_n_f32(sums.row[i * kRows + r], factor));
 }
 
 // All rows of a panel times the block of tokens, in the largest register blocks that are not larger than needed.

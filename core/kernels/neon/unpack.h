@@ -1,8 +1,9 @@
-// From stored vectors to signed codes of eight bits: 16 rows x 4 inputs ("a quad") in four registers of 4 rows.
+// From stored vectors to signed codes of eight bits, of a table to its levels: 16 rows x 4 inputs ("a quad") in four
+// registers of 4 rows.
 //
 // A register is what sdot takes: four bytes per 32-bit lane. Codes of six bits and less are positive numbers of eight
-// bits as they are; of int8 128 is taken off (kBias), and given back where the int32 sums begin. A step is 32 inputs: 8
-// quads, a whole number of vectors in every plane. Planes of two widths meet by shift-left-and-insert.
+// bits as they are; of int8 and of levels 128 is taken off (kBias), and given back where the int32 sums begin. A step
+// is 32 inputs: 8 quads, a whole number of vectors in every plane. Planes of two widths meet by shift-left-and-insert.
 #pragma once
 
 #include <arm_neon.h>
@@ -67,7 +68,7 @@ struct Planes {
   static constexpr int32_t bias = 0;
 
   template <class F>
-  static SCRIMP_INLINE void step(const uint8_t* const p[2], F f) {
+  SCRIMP_INLINE void step(const uint8_t* const p[2], F f) const {
     each<kStepQuads>([&](auto q) __attribute__((always_inline)) {
       constexpr int kPerVector = 8 / kLow;
       Quad codes = load(p[0] + q.value / kPerVector * kVectorBytes);
@@ -93,7 +94,7 @@ struct Bytes {
   static constexpr int32_t bias = 128;
 
   template <class F>
-  static SCRIMP_INLINE void step(const uint8_t* const p[2], F f) {
+  SCRIMP_INLINE void step(const uint8_t* const p[2], F f) const {
     each<kStepQuads>([&](auto q) __attribute__((always_inline)) {
       Quad codes = load(p[0] + q.value * kVectorBytes);
       each<kRegs>([&](auto i) __attribute__((always_inline)) {
@@ -111,7 +112,7 @@ struct TwiceBits {
   static constexpr int32_t bias = 0;
 
   template <class F>
-  static SCRIMP_INLINE void step(const uint8_t* const p[2], F f) {
+  SCRIMP_INLINE void step(const uint8_t* const p[2], F f) const {
     const Quad bits = load(p[0]);
     each<kStepQuads>([&](auto q) __attribute__((always_inline)) {
       Quad codes;
@@ -129,6 +130,26 @@ struct TwiceBits {
   }
 };
 
+// Levels of a table less 128, by codes of kLow + kHigh bits.
+template <int kLow, int kHigh>
+struct Levels {
+  static constexpr int vectors[2] = {kLow, kHigh};
+  static constexpr int most = 128;
+  static constexpr int32_t bias = kTableZero;
+  uint8x16_t table;
+
+  explicit Levels(const Matrix& w) : table(veorq_u8(vld1q_u8(w.levels), vdupq_n_u8(kTableZero))) {}
+
+  template <class F>
+  SCRIMP_INLINE void step(const uint8_t* const p[2], F f) const {
+    Planes<kLow, kHigh>{}.step(p, [&](auto q, Quad codes) __attribute__((always_inline)) {
+      each<kRegs>([&](auto i)
+                      __attribute__((always_inline)) { codes.rows[i.value] = vqtbl1q_u8(table, codes.rows[i.value]); });
+      f(q, codes);
+    });
+  }
+};
+
 // Quads of codes up to `most` times activations up to 127 that fit into 16 bits: 8, 4 or 2.
 constexpr int hold_of(int most) {
   int quads = kStepQuads;
@@ -136,7 +157,10 @@ constexpr int hold_of(int most) {
   return quads;
 }
 
-constexpr int32_t bias_of(const Matrix& w) { return w.element == Element::kInt && w.bits == 8 ? Bytes::bias : 0; }
+constexpr int32_t bias_of(const Matrix& w) {
+  if (w.element == Element::kTable) return kTableZero;
+  return w.element == Element::kInt && w.bits == 8 ? Bytes::bias : 0;
+}
 
 constexpr int kMostTrit = 2;
 
@@ -176,6 +200,11 @@ SCRIMP_INLINE void unpack_vector(const uint8_t* p, uint8_t* quads) {
 // f(format) for the planes of w, which is not ternary.
 template <class F>
 SCRIMP_INLINE void with_format(const Matrix& w, F f) {
+  if (w.element == Element::kTable) {
+    if (w.bits == 2) return f(Levels<2, 0>(w));
+    if (w.bits == 3) return f(Levels<2, 1>(w));
+    return f(Levels<4, 0>(w));
+  }
   if (w.element == Element::kBinary) {
     if (w.mins == nullptr) return f(TwiceBits{});
     return f(Planes<1, 0>{});

@@ -5,6 +5,8 @@
 #include <arm_neon.h>
 #include <stdint.h>
 
+#include "kernels/neon/powers.h"
+
 namespace scrimp::neon {
 namespace {
 
@@ -85,6 +87,8 @@ inline void store_f16_first(uint16_t* p, Vec a, int64_t count) {
 }
 inline Vec load_bf16(const uint16_t* p) { return {vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16))}; }
 
+inline Vec load_e8m0(const uint8_t* p) { return {powers_of_two(p)}; }
+
 // Four bytes of each of two places, the second ones above.
 inline uint8x8_t load_bytes(const uint8_t* low, const uint8_t* high) {
   uint32_t words[2];
@@ -136,6 +140,18 @@ inline Quad shift_right16(Quad a, unsigned bits) {
 inline Vec from_integers(Quad a) { return {vcvtq_f32_s32(vreinterpretq_s32_u32(a.v))}; }
 inline Vec from_bits(Quad a) { return {vreinterpretq_f32_u32(a.v)}; }
 inline Vec from_low_half(Quad a) { return {vcvt_f32_f16(vreinterpret_f16_u16(vmovn_u32(a.v)))}; }
+
+// 16 numbers, looked up by each row's integer below 16: as bytes.
+struct Table {
+  uint8x16x4_t bytes;
+  explicit Table(const float* p) {
+    for (int i = 0; i < 4; ++i) bytes.val[i] = vreinterpretq_u8_f32(vld1q_f32(p + 4 * i));
+  }
+};
+inline Vec look_up(const Table& table, Quad at) {
+  const uint32x4_t places = vmlaq_n_u32(vdupq_n_u32(0x03020100u), at.v, 0x04040404u);
+  return {vreinterpretq_f32_u8(vqtbl4q_u8(table.bytes, vreinterpretq_u8_u32(places)))};
+}
 
 // The same lanes in double precision.
 struct Wide {

@@ -1,4 +1,4 @@
-// IEEE binary16 and bfloat16 as integers, without any hardware support.
+// IEEE binary16, bfloat16 and OCP's powers of two as integers, without any hardware support.
 #pragma once
 
 #include <stdint.h>
@@ -20,6 +20,12 @@ inline uint32_t bits_of_float(float value) {
 }
 
 inline float bf16_to_float(uint16_t half) { return float_of_bits(static_cast<uint32_t>(half) << 16); }
+
+// 2^(byte - 127), the smallest of them subnormal; 255 is NaN.
+inline float e8m0_to_float(uint8_t byte) {
+  if (byte == 0u) return float_of_bits(0x400000u);
+  return float_of_bits(byte == 255u ? 0x7FC00000u : static_cast<uint32_t>(byte) << 23);
+}
 
 // Exact. Signalling NaNs become quiet.
 inline float f16_to_float(uint16_t half) {

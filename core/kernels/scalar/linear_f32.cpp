@@ -56,6 +56,7 @@ float stored_float(const Matrix& w, int64_t tile, int64_t r, int64_t k) {
 float stored_scale(const Matrix& w, const void* plane, int64_t tile, int64_t r, int64_t k) {
   const int64_t at = tile * w.scale_tile_stride + k / w.group * kTileRows + r;
   if (w.scale_type == ScaleType::kF32) return static_cast<const float*>(plane)[at];
+  if (w.scale_type == ScaleType::kE8m0) return e8m0_to_float(static_cast<const uint8_t*>(plane)[at]);
   const uint16_t half = static_cast<const uint16_t*>(plane)[at];
   return w.scale_type == ScaleType::kBf16 ? bf16_to_float(half) : f16_to_float(half);
 }
@@ -65,6 +66,8 @@ float value(const Matrix& w, int64_t tile, int64_t r, int64_t k) {
   float v;
   if (stored_as_float) {
     v = stored_float(w, tile, r, k);
+  } else if (w.element == Element::kTable) {
+    v = w.numbers[code(w, tile, r, k)];
   } else {
     const int32_t u = static_cast<int32_t>(code(w, tile, r, k));
     v = static_cast<float>(w.mins != nullptr ? u : w.step * u - w.zero);

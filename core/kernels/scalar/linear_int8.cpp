@@ -1,6 +1,8 @@
 // Integer matrix products, the obvious way: one row, one token, one code at a time, straight from the planes.
 #include <bit>
+#include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "kernels/scalar/isa.h"
 
@@ -21,14 +23,17 @@ int32_t trit_code(const uint8_t* tile, int64_t row, int64_t k) {
   return byte / kPower[k % 20 / 4] % 3;
 }
 
+// The code of input k, of a table its level.
 int32_t code(const Matrix& w, int64_t tile, int64_t row, int64_t k) {
   const uint8_t* low = w.plane[0] + tile * w.vectors[0] * kVectorBytes;
   if (w.element == Element::kTernary) return trit_code(low, row, k);
   const int32_t low_bits = w.bits == 3 ? 2 : w.bits == 5 || w.bits == 6 ? 4 : w.bits;
-  const int32_t value = plane_code(low, low_bits, row, k);
-  if (low_bits == w.bits) return value;
-  const uint8_t* high = w.plane[1] + tile * w.vectors[1] * kVectorBytes;
-  return value | plane_code(high, w.bits - low_bits, row, k) << low_bits;
+  int32_t value = plane_code(low, low_bits, row, k);
+  if (low_bits != w.bits) {
+    const uint8_t* high = w.plane[1] + tile * w.vectors[1] * kVectorBytes;
+    value |= plane_code(high, w.bits - low_bits, row, k) << low_bits;
+  }
+  return w.element == Element::kTable ? w.levels[value] : value;
 }
 
 float half_to_float(uint16_t h) {
@@ -45,6 +50,10 @@ float half_to_float(uint16_t h) {
 
 float scale_at(const void* plane, ScaleType type, int64_t index) {
   if (type == ScaleType::kF32) return static_cast<const float*>(plane)[index];
+  if (type == ScaleType::kE8m0) {
+    const int byte = static_cast<const uint8_t*>(plane)[index];
+    return byte == 255 ? std::numeric_limits<float>::quiet_NaN() : std::ldexp(1.0f, byte - 127);
+  }
   const uint16_t stored = static_cast<const uint16_t*>(plane)[index];
   if (type == ScaleType::kF16) return half_to_float(stored);
   return std::bit_cast<float>(static_cast<uint32_t>(stored) << 16);
@@ -77,7 +86,7 @@ float product(const Matrix& w, const Activations& x, int64_t tile, int64_t row, 
     y += scale_at(w.scales, w.scale_type, at) * dot;
     if (!symmetric) y += scale_at(w.mins, w.scale_type, at) * offset;
   }
-  return y;
+  return w.factor * y;
 }
 
 }  // namespace

@@ -2,9 +2,9 @@
 //
 //   panel[(k - k_begin) * stride + r] = value of row r, input k
 //
-// The value is rounded exactly as `scale * (step*code - zero)` or `scale*code + min` in float32, multiply then add:
-// step*code - zero is a small integer, so fusing that part changes nothing. Up to 3 inputs past k_end are written (to a
-// whole quad); k_begin is a multiple of 160, where vectors of every width begin.
+// The value is rounded exactly as `scale * (step*code - zero)`, `scale * numbers[code]` or `scale*code + min` in
+// float32, multiply then add: step*code - zero is a small integer, so fusing that part changes nothing. Up to 3 inputs
+// past k_end are written (to a whole quad); k_begin is a multiple of 160, where vectors of every width begin.
 
 // The scale and min of kLanes rows, following k from group to group.
 struct ScaleCursor {
@@ -37,6 +37,7 @@ struct ScaleCursor {
   Vec read(const void* plane) const {
     const int64_t at = index + group * kTileRows;
     if (w.scale_type == ScaleType::kF32) return load(static_cast<const float*>(plane) + at);
+    if (w.scale_type == ScaleType::kE8m0) return load_e8m0(static_cast<const uint8_t*>(plane) + at);
     const uint16_t* halves = static_cast<const uint16_t*>(plane) + at;
     return w.scale_type == ScaleType::kBf16 ? load_bf16(halves) : load_f16(halves);
   }
@@ -52,26 +53,41 @@ Quad field(const uint8_t* plane, int slot) {
          kMask;
 }
 
-// Four inputs of kLanes rows.
+// What a code means before its scale: step * code - zero, with mins the code itself.
 template <bool kMins>
-void emit(Quad codes, Vec step, Vec minus_zero, const ScaleCursor& s, float* to, int64_t stride) {
-#pragma GCC unroll 4
-  for (unsigned j = 0; j < 4; ++j) {
-    const Vec code = from_integers(shift_right(codes, 8 * j) & 0xFFu);
-    store(to + j * stride, kMins ? s.scale * code + s.min : s.scale * fma(step, code, minus_zero));
+struct Linear {
+  Vec step, minus_zero;
+  explicit Linear(const Matrix& w)
+      : step(broadcast(static_cast<float>(w.step))), minus_zero(broadcast(static_cast<float>(-w.zero))) {}
+  Vec value(Quad code, const ScaleCursor& s) const {
+    if constexpr (kMins) return s.scale * from_integers(code) + s.min;
+    return s.scale * fma(step, from_integers(code), minus_zero);
   }
+};
+
+// Or a number of a table.
+struct Listed {
+  Table numbers;
+  explicit Listed(const Matrix& w) : numbers(w.numbers) {}
+  Vec value(Quad code, const ScaleCursor& s) const { return s.scale * look_up(numbers, code); }
+};
+
+// Four inputs of kLanes rows.
+template <class Meaning>
+void emit(Quad codes, const Meaning& meaning, const ScaleCursor& s, float* to, int64_t stride) {
+#pragma GCC unroll 4
+  for (unsigned j = 0; j < 4; ++j) store(to + j * stride, meaning.value(shift_right(codes, 8 * j) & 0xFFu, s));
 }
 
 // Codes of kLow bits in plane 0 and kHigh more in plane 1.
-template <int kLow, int kHigh, bool kMins>
+template <int kLow, int kHigh, class Meaning>
 void decode_fields(const Matrix& w, int64_t tile, int64_t part, int64_t k_begin, int64_t k_end, float* panel,
                    int64_t stride) {
   const int64_t lane_bytes = part * kLanes * 4;
   const uint8_t* low = w.plane[0] + (tile * w.vectors[0] + k_begin / 32 * kLow) * kVectorBytes + lane_bytes;
   const uint8_t* high = nullptr;
   if constexpr (kHigh > 0) high = w.plane[1] + (tile * w.vectors[1] + k_begin / 32 * kHigh) * kVectorBytes + lane_bytes;
-  const Vec step = broadcast(static_cast<float>(w.step));
-  const Vec minus_zero = broadcast(static_cast<float>(-w.zero));
+  const Meaning meaning(w);
   ScaleCursor s(w, tile, part, k_begin);
   for (int64_t k = k_begin; k < k_end;) {
 #pragma GCC unroll 8
@@ -80,7 +96,7 @@ void decode_fields(const Matrix& w, int64_t tile, int64_t part, int64_t k_begin,
       s.reach(k);
       Quad codes = field<kLow>(low, slot);
       if constexpr (kHigh > 0) codes = codes | shift_left(field<kHigh>(high, slot), kLow);
-      emit<kMins>(codes, step, minus_zero, s, panel, stride);
+      emit(codes, meaning, s, panel, stride);
       panel += 4 * stride;
       k += 4;
     }
@@ -94,8 +110,7 @@ template <bool kMins>
 void decode_trits(const Matrix& w, int64_t tile, int64_t part, int64_t k_begin, int64_t k_end, float* panel,
                   int64_t stride) {
   const uint8_t* plane = w.plane[0] + (tile * w.vectors[0] + k_begin / 20) * kVectorBytes + part * kLanes * 4;
-  const Vec step = broadcast(static_cast<float>(w.step));
-  const Vec minus_zero = broadcast(static_cast<float>(-w.zero));
+  const Linear<kMins> meaning(w);
   ScaleCursor s(w, tile, part, k_begin);
   for (int64_t k = k_begin; k < k_end; plane += kVectorBytes) {
     const Quad bytes = load_quad(plane);
@@ -109,7 +124,7 @@ void decode_trits(const Matrix& w, int64_t tile, int64_t part, int64_t k_begin, 
       const Quad odd_rest = shift_right16(multiply16(odd, 171), 9);
       const Quad even_code = subtract16(even, multiply16(even_rest, 3));
       const Quad odd_code = subtract16(odd, multiply16(odd_rest, 3));
-      emit<kMins>(even_code | shift_left(odd_code, 8), step, minus_zero, s, panel, stride);
+      emit(even_code | shift_left(odd_code, 8), meaning, s, panel, stride);
       even = even_rest;
       odd = odd_rest;
       panel += 4 * stride;
@@ -149,20 +164,27 @@ void decode_codes(const Matrix& w, int64_t tile, int64_t part, int64_t k_begin, 
   if (w.element == Element::kTernary) return decode_trits<kMins>(w, tile, part, k_begin, k_end, panel, stride);
   switch (w.bits) {
     case 1:
-      return decode_fields<1, 0, kMins>(w, tile, part, k_begin, k_end, panel, stride);
+      return decode_fields<1, 0, Linear<kMins>>(w, tile, part, k_begin, k_end, panel, stride);
     case 2:
-      return decode_fields<2, 0, kMins>(w, tile, part, k_begin, k_end, panel, stride);
+      return decode_fields<2, 0, Linear<kMins>>(w, tile, part, k_begin, k_end, panel, stride);
     case 3:
-      return decode_fields<2, 1, kMins>(w, tile, part, k_begin, k_end, panel, stride);
+      return decode_fields<2, 1, Linear<kMins>>(w, tile, part, k_begin, k_end, panel, stride);
     case 4:
-      return decode_fields<4, 0, kMins>(w, tile, part, k_begin, k_end, panel, stride);
+      return decode_fields<4, 0, Linear<kMins>>(w, tile, part, k_begin, k_end, panel, stride);
     case 5:
-      return decode_fields<4, 1, kMins>(w, tile, part, k_begin, k_end, panel, stride);
+      return decode_fields<4, 1, Linear<kMins>>(w, tile, part, k_begin, k_end, panel, stride);
     case 6:
-      return decode_fields<4, 2, kMins>(w, tile, part, k_begin, k_end, panel, stride);
+      return decode_fields<4, 2, Linear<kMins>>(w, tile, part, k_begin, k_end, panel, stride);
     default:
-      return decode_fields<8, 0, kMins>(w, tile, part, k_begin, k_end, panel, stride);
+      return decode_fields<8, 0, Linear<kMins>>(w, tile, part, k_begin, k_end, panel, stride);
   }
+}
+
+inline void decode_listed(const Matrix& w, int64_t tile, int64_t part, int64_t k_begin, int64_t k_end, float* panel,
+                          int64_t stride) {
+  if (w.bits == 2) return decode_fields<2, 0, Listed>(w, tile, part, k_begin, k_end, panel, stride);
+  if (w.bits == 3) return decode_fields<2, 1, Listed>(w, tile, part, k_begin, k_end, panel, stride);
+  decode_fields<4, 0, Listed>(w, tile, part, k_begin, k_end, panel, stride);
 }
 
 // Rows part*kLanes .. of one tile.
@@ -178,6 +200,7 @@ inline void decode(const Matrix& w, int64_t tile, int64_t part, int64_t k_begin,
     default:
       break;
   }
+  if (w.element == Element::kTable) return decode_listed(w, tile, part, k_begin, k_end, panel, stride);
   if (w.mins != nullptr) return decode_codes<true>(w, tile, part, k_begin, k_end, panel, stride);
   return decode_codes<false>(w, tile, part, k_begin, k_end, panel, stride);
 }

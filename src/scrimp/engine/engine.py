@@ -14,6 +14,7 @@ from scrimp.engine.activations import ACTIVATION_BLOCK, ActivationBlock, block_i
 from scrimp.engine.cache import BLOCK_LOG2, KV_NUMBERS, Kv, page_bytes
 from scrimp.engine.pages import Pages, pages_for
 from scrimp.engine.sequences import Run, Sequences
+from scrimp.formats.codebooks import in_steps
 from scrimp.program import KINDS, Op, Program, offsets
 from scrimp.tensors import QTensor
 
@@ -23,8 +24,8 @@ Arithmetic = Literal["int8", "int8-static", "f32"]
 #: Tokens in one run: enough to keep the products busy, few enough for the activations to stay near the cores.
 CHUNK = 256
 
-_ELEMENTS = {"f32": 0, "f16": 1, "bf16": 2, "int": 3, "ternary": 4, "binary": 5}
-_SCALES = {None: 0, "f16": 1, "f32": 2, "bf16": 3}
+_ELEMENTS = {"f32": 0, "f16": 1, "bf16": 2, "int": 3, "ternary": 4, "binary": 5, "table": 6}
+_SCALES = {None: 0, "f16": 1, "f32": 2, "bf16": 3, "e8m0": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class OpTime:
 def core_matrix(tensor: QTensor) -> _core.Matrix:
     """A QTensor as the compiled core sees it: pointers into the same memory."""
     element, rows, cols = tensor.format.element, *tensor.shape
+    table = tensor.table()
+    steps = None if table is None else in_steps(table)
     return _core.Matrix(
         element=_ELEMENTS[element.name if element.kind == "float" else element.kind],
         bits=element.bits,
@@ -53,6 +56,9 @@ def core_matrix(tensor: QTensor) -> _core.Matrix:
         mins=tensor.mins,
         group=tensor.format.group(cols),
         one_scale=tensor.format.block == "tensor",
+        numbers=[] if table is None else table.tolist(),
+        steps=[] if steps is None else steps.levels.tolist(),
+        factor=1.0 if steps is None else float(steps.factor),
     )
 
 

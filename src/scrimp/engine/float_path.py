@@ -1,4 +1,4 @@
-"""What the kernels don't multiply with as it is stored: decoded to float32, and said so."""
+"""What the kernels don't multiply with as it is stored: decoded to float32 or, of a table, in 8 bits; and said so."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from scrimp.engine.engine import core_matrix
 from scrimp.formats import Format, parse
+from scrimp.formats.codebooks import Learned, in_steps
 from scrimp.formats.packing import TILE_ROWS
 from scrimp.sizes import format_bytes
 from scrimp.tensors import F32, QTensor, from_floats, stored_bytes
@@ -54,13 +55,32 @@ def bytes_as_run(format: Format, shape: tuple[int, int]) -> int:
 
 
 def decoded_notes(matrices: Iterable[tuple[Format, tuple[int, int]]]) -> list[str]:
-    """A line for each format that does not run as it is stored."""
-    found: dict[str, list[int]] = {}
+    """A line for each format that does not run as it is stored, or not with its own numbers."""
+    found: dict[Format, list[int]] = {}
     for format, shape in matrices:
-        if not format.runs:
-            found.setdefault(format.name, []).append(bytes_as_run(format, shape))
+        if not format.runs or _rounded(format) is not None:
+            found.setdefault(format, []).append(bytes_as_run(format, shape))
     return [
-        f"{name} is decoded to f32 to run: {len(sizes)} {'matrix' if len(sizes) == 1 else 'matrices'}, "
+        f"{format.name} {_how(format)}: {len(sizes)} {'matrix' if len(sizes) == 1 else 'matrices'}, "
         f"{format_bytes(sum(sizes))} in memory"
-        for name, sizes in found.items()
+        for format, sizes in found.items()
     ]
+
+
+def _how(format: Format) -> str:
+    if not format.runs:
+        return "is decoded to f32 to run"
+    error = _rounded(format)
+    return "has its levels in 8 bits where activations have" + (
+        f" (off by up to {error:.1%} of the largest)" if error else ""
+    )
+
+
+def _rounded(format: Format) -> float | None:
+    """How far 8 bits are from the levels of a table, as a share of the largest; 0 where each tensor has its own."""
+    element = format.element
+    if not format.runs or element.kind != "table":
+        return None
+    if isinstance(element.spec, Learned):
+        return 0.0
+    return in_steps(element.tabulated()).error(element.tabulated()) or None

@@ -17,6 +17,8 @@ GROUPS = (32, 64, 128, 256)
 #: Bits of the scale types that can be spelled; integers belong to the formats with two levels of scales.
 SCALE_BITS: dict[str, int] = {"f16": 16, "f32": 32, "bf16": 16, "e8m0": 8, "e4m3": 8}
 _STORED_BITS = SCALE_BITS | {"u4": 4, "u6": 6, "i6": 6, "i8": 8}
+#: Codes of at most so many bits are looked up by the kernels.
+TABLE_BITS = 4
 #: Scale types with a sign.
 SIGNED_SCALES = ("f16", "f32", "bf16")
 
@@ -82,11 +84,11 @@ class Format:
         """Whether the kernels multiply with it as it is stored; else a model is decoded to f32 when it is opened."""
         if self.element.kind == "float":
             return self.element.name != "tf32"
-        return (
-            self.scale in SIGNED_SCALES
-            and self.block != 16
-            and self.element.name in ("ternary", "binary", "int2", "int3", "int4", "int5", "int6", "int8")
-        )
+        if self.scale not in (*SIGNED_SCALES, "e8m0") or self.block == 16:
+            return False
+        if self.element.kind == "table":
+            return self.element.bits <= TABLE_BITS
+        return self.element.name in ("ternary", "binary", "int2", "int3", "int4", "int5", "int6", "int8")
 
     def group(self, cols: int) -> int:
         """Inputs per scale in a row of ``cols`` inputs."""

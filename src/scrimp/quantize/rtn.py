@@ -54,7 +54,7 @@ def quantize(weight: F32, format: Format, *, scale: Scale = "mse", threads: int 
         raise Refused(f"{bad:,} of {weight.size:,} weights are NaN or infinite.", hint="the source is damaged")
     weight = np.ascontiguousarray(weight, np.float32)
     own = format.recipe is not None and scale == "absmax"
-    if own or not format.runs:
+    if own or not format.runs or format.element.kind == "table" or format.scale == "e8m0":
         return _by_the_format(weight, format, scale, pool(threads))
     if format.scale is None:
         kind = format.element.name

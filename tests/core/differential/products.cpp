@@ -52,7 +52,8 @@ std::string named(const Weights& w, const Activations& a) {
 }
 
 // The product of stored weights and quantized activations: exact, and how far float32 may be from it. Kernels may cut
-// a long sum anywhere, but never below 32 inputs; every piece is rounded to float, then two products and additions.
+// a long sum anywhere, but never below 32 inputs; every piece is rounded to float, then two products and additions;
+// a table's factor comes last.
 void compare_int8(Check& c, const Weights& w, const Quantized& x, bool exactly) {
   const int64_t tokens = x.a.tokens, tiles = (w.rows + kTileRows - 1) / kTileRows, stride = w.rows + 3;
   Guarded<float> y(tokens * stride);
@@ -60,7 +61,7 @@ void compare_int8(Check& c, const Weights& w, const Quantized& x, bool exactly) 
   c.kernels.linear_int8(w.matrix, x.a, middle, tiles, y.data(), stride, c.scratch());
   c.kernels.linear_int8(w.matrix, x.a, 0, middle, y.data(), stride, c.scratch());
   const int64_t pieces = (w.cols + 31) / 32;
-  const double bound = exactly ? 0 : gamma_of(2 * pieces + 4);
+  const double bound = exactly ? 0 : gamma_of(2 * pieces + 5);
   for (int64_t t = 0; t < tokens; ++t) {
     for (int64_t r = 0; r < w.rows; ++r) {
       double exact = 0, size = 0;
@@ -71,7 +72,7 @@ void compare_int8(Check& c, const Weights& w, const Quantized& x, bool exactly) 
           sum += x.code(t, i);
         }
         const double scale = x.scales[x.scale_at(t, k)];
-        double term = dot * scale * w.scales[w.scale_at(r, k)];
+        double term = dot * scale * w.scales[w.scale_at(r, k)] * w.matrix.factor;
         exact += term;
         size += std::fabs(term);
         if (!w.format.mins) continue;
@@ -100,6 +101,11 @@ std::vector<Format> integer_formats() {
   all.push_back({Element::kInt, 4, false, 64, false, ScaleType::kF32});
   all.push_back({Element::kInt, 4, true, 64, false, ScaleType::kBf16});
   all.push_back({Element::kInt, 8, false, 0, true, ScaleType::kF32});
+  for (int32_t bits : {2, 3, 4}) {
+    for (int64_t group : {32, 64, 0}) all.push_back({Element::kTable, bits, false, group});
+    all.push_back({Element::kTable, bits, false, 32, false, ScaleType::kE8m0});
+  }
+  all.push_back({Element::kTable, 4, false, 0, true, ScaleType::kF32});
   return all;
 }
 

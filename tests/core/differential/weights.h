@@ -17,9 +17,13 @@ struct Format {
   ScaleType scale_type = ScaleType::kF16;
 };
 
+// A byte for a power of two, 2^-20 .. 2^11, by the fraction of a number.
+inline uint8_t power_of(float x) { return static_cast<uint8_t>(107 + (scalar::bits_of_float(x) >> 3) % 32); }
+
 // What becomes of a number that is stored as `type`.
 inline float stored(float x, ScaleType type) {
   if (type == ScaleType::kF32) return x;
+  if (type == ScaleType::kE8m0) return scalar::e8m0_to_float(power_of(x));
   if (type == ScaleType::kF16) return scalar::f16_to_float(scalar::float_to_f16(x));
   return scalar::float_of_bits(scalar::bits_of_float(x) & 0xFFFF0000u);
 }
@@ -29,6 +33,8 @@ inline void put(uint8_t* plane, ScaleType type, int64_t at, float x) {
   const uint16_t half = type == ScaleType::kF16 ? scalar::float_to_f16(x) : static_cast<uint16_t>(bits >> 16);
   if (type == ScaleType::kF32)
     std::memcpy(plane + 4 * at, &bits, 4);
+  else if (type == ScaleType::kE8m0)
+    plane[at] = static_cast<uint8_t>(bits >> 23);
   else
     std::memcpy(plane + 2 * at, &half, 2);
 }
@@ -47,12 +53,16 @@ struct Weights {
   bool is_float() const { return format.element <= Element::kBf16; }
   int32_t step_of(int64_t row, int64_t k) const {  // what is summed in int32
     const int32_t code = codes[static_cast<size_t>(row * cols + k)];
+    if (format.element == Element::kTable) return matrix.levels[code] - matrix.zero;
     return format.mins ? code : matrix.step * code - matrix.zero;
   }
   size_t scale_at(int64_t row, int64_t k) const { return static_cast<size_t>(row * groups + k / group); }
   // As the contract says it is rounded.
   float value(int64_t row, int64_t k) const {
-    float v = is_float() ? floats[static_cast<size_t>(row * cols + k)] : static_cast<float>(step_of(row, k));
+    const auto at = static_cast<size_t>(row * cols + k);
+    float v = is_float()                          ? floats[at]
+              : format.element == Element::kTable ? matrix.numbers[codes[at]]
+                                                  : static_cast<float>(step_of(row, k));
     if (!scales.empty()) v = scales[scale_at(row, k)] * v;
     return format.mins ? v + mins[scale_at(row, k)] : v;
   }
@@ -65,7 +75,9 @@ inline Weights random_weights(Random& random, const Format& format, int64_t rows
   w.groups = (cols + w.group - 1) / w.group;
   const int64_t tiles = (rows + kTileRows - 1) / kTileRows;
   const bool binary = format.element == Element::kBinary;
-  const int32_t zero = format.element == Element::kInt ? 1 << (format.bits - 1) : 1;
+  const int32_t zero = format.element == Element::kInt     ? 1 << (format.bits - 1)
+                       : format.element == Element::kTable ? kTableZero
+                                                           : 1;
   w.matrix = {.rows = rows,
               .cols = cols,
               .element = format.element,
@@ -80,6 +92,13 @@ inline Weights random_weights(Random& random, const Format& format, int64_t rows
               .group = w.group,
               .groups = w.groups,
               .scale_tile_stride = w.groups * kTileRows};
+  if (format.element == Element::kTable) {
+    w.matrix.factor = fill == Fill::kWhole ? 1.0F : random.normal();
+    for (int32_t i = 0; i < w.levels(); ++i) {
+      w.matrix.levels[i] = static_cast<uint8_t>(fill == Fill::kLargest ? 255 * (i % 2) : random.below(256));
+      w.matrix.numbers[i] = random.normal();
+    }
+  }
   const auto plane = [&](int64_t vectors) {
     w.matrix.vectors[w.planes.size()] = vectors;
     w.planes.emplace_back(tiles * vectors * kVectorBytes);
@@ -115,7 +134,9 @@ inline Weights random_weights(Random& random, const Format& format, int64_t rows
   }
   if (format.scale_type == ScaleType::kNone) return w;
   if (format.tensor) w.matrix.scale_tile_stride = 0;
-  const int64_t element_bytes = format.scale_type == ScaleType::kF32 ? 4 : 2;
+  const int64_t element_bytes = format.scale_type == ScaleType::kF32    ? 4
+                                : format.scale_type == ScaleType::kE8m0 ? 1
+                                                                        : 2;
   const auto column = [&](std::vector<float>& all, bool ones) {
     w.columns.emplace_back((format.tensor ? 1 : tiles) * w.groups * kTileRows * element_bytes);
     uint8_t* to = w.columns.back().data();
