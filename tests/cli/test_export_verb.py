@@ -35,6 +35,26 @@ def test_the_plan_is_printed_and_the_directory_written(stored, tmp_path, capsys)
     assert (tmp_path / "out" / "model.c").exists()
 
 
+def test_a_dry_run_needs_no_place(stored, tmp_path, capsys):
+    assert main(["export", str(stored), "--dry-run"]) == 0
+    assert "3 test vectors" in capsys.readouterr().out
+    assert main(["export", str(stored)]) == 2
+    assert "no place to write" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(shutil.which("make") is None or shutil.which("cc") is None, reason="needs make and gcc")
+def test_where_no_vector_fits_nothing_is_said_to_have_passed(stored, tmp_path, capsys):
+    assert main(["export", str(stored), "--dry-run", "--json"]) == 0
+    flash, out = json.loads(capsys.readouterr().out)["flash_bytes"], tmp_path / "out"
+    assert main(["export", str(stored), "--flash", str(flash), "-o", str(out)]) == 0
+    assert "no test vector fits" in capsys.readouterr().out
+    assert "no test vector fits" in (out / "README.md").read_text()
+    done = subprocess.run(
+        ["make", "-s", "run", "WARNINGS=-Wall -Wextra -Werror"], cwd=out, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "ran\n")
+
+
 def test_one_json_document(stored, tmp_path, capsys):
     assert (
         main(

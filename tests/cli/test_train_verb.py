@@ -36,7 +36,26 @@ def test_a_recipe_becomes_a_store_and_a_page(recipe, data, capsys):
     assert told.err.count("epoch ") == 2
     assert "left" in told.err.splitlines()[0]
     assert {file.name for file in out.iterdir()} == {"config.json", "model.safetensors", "scrimp.json", "report.html"}
+    assert main(["inspect", str(out), "--json"]) == 0  # what is needed to run it: the page is not
+    files = sum(file.stat().st_size for file in out.iterdir() if file.name != "report.html")
+    assert json.loads(capsys.readouterr().out)["file_bytes"] == files
     assert main(["train", str(recipe), "-o", str(out), "--data", str(data)]) == 0  # in the place of the older one
+    assert "holds a finished network" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("kept", "words"), [(True, "the same command goes on from"), (False, "nothing is kept")])
+def test_an_interruption_says_what_is_kept(recipe, data, capsys, monkeypatch, kept, words):
+    from scrimp.train.qat import run
+    from scrimp.train.qat.checkpoint import checkpoint_of
+
+    def interrupted(job, out, **rest):
+        if kept:
+            checkpoint_of(out).write_bytes(b"")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "train", interrupted)
+    assert main(["train", str(recipe), "-o", str(recipe.parent / "out"), "--data", str(data)]) == 130
+    assert words in capsys.readouterr().err
 
 
 def test_json_is_one_document(recipe, data, capsys):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def export(
     model: Annotated[Path, typer.Argument(help="a trained network: what `scrimp train` wrote", metavar="MODEL")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="the directory to write; it must not exist")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="the directory to write; it must not exist")] = None,
     to: Annotated[str, typer.Option(help="firmware: C99 for a chip")] = "firmware",
     target: Annotated[
         str, typer.Option(help="host, rv32ec, rv32imc, cortex-m0, cortex-m3, cortex-m4 or cortex-m33")
@@ -33,10 +33,12 @@ def export(
 
     if to != "firmware":
         raise UsageError(f"'{to}' is nothing to export to.", hint="--to firmware")
+    if out is None and not dry_run:
+        raise UsageError("There is no place to write to.", hint="-o OUT names the directory, --dry-run needs none")
     flash_bytes = None if flash is None else chip_bytes("flash", flash)
     ram_bytes = None if ram is None else chip_bytes("ram", ram)
     program = lower(*open_net(model))
-    if dry_run:
+    if dry_run or out is None:
         report = plan_firmware(program, target=target, flash=flash_bytes, ram=ram_bytes)
     else:
         report = export_firmware(
@@ -88,7 +90,10 @@ def _print_plan(report: FirmwareReport) -> None:
         f"RAM {report.ram_bytes:,} bytes{_of(report.ram_limit)}: activations and scratch {report.arena_bytes:,}, "
         f"stack {report.stack_bytes:,}"
     )
-    print(f"about {report.instructions:,} instructions per picture; {report.vectors} test vectors")
+    vectors = f"{report.vectors} test vector{'' if report.vectors == 1 else 's'}"
+    print(f"about {report.instructions:,} instructions per picture; {vectors if report.vectors else 'no test vectors'}")
+    if not report.vectors:
+        print("no test vector fits into the flash that is left: make run only runs it, make stream compares logits")
     if report.channel_by_channel:
         print("some operations run a channel at a time, which takes less RAM and more instructions")
 

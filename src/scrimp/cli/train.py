@@ -21,7 +21,7 @@ def train(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be trained, its bytes and time")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="start over where a run was interrupted")] = False,
-    json: Annotated[bool, typer.Option("--json", help="one JSON document instead of words")] = False,
+    json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
 ) -> int:
     """Train a low-bit network of pictures and write a store. Resumes by itself after the last whole epoch."""
     from scrimp.cli import bar, output
@@ -47,6 +47,8 @@ def train(
             tell_forecast(forecast)
         return 0
     _check_place(out)
+    if (out / "scrimp.json").exists():
+        output.note(f"note: {out} holds a finished network; it stays until this training is done, and is replaced then")
     progress = bar.progress()
 
     def told(count: int, epoch: Epoch) -> None:
@@ -54,11 +56,15 @@ def train(
             output.note(line_of(count, chosen.schedule.epochs, epoch))
 
     try:
-        report = run.train(job, out, fresh=fresh, progress=progress, told=told)
+        report = run.train(
+            job, out, fresh=fresh, progress=progress, told=told, noted=lambda words: output.notes([words])
+        )
     except KeyboardInterrupt:
         progress.finish()
         if checkpoint_of(out).exists():
             output.note(f"interrupted; the same command goes on from {checkpoint_of(out)}")
+        else:
+            output.note("interrupted before the first epoch was over; nothing is kept")
         raise
     write_page(report, out)
     if json:

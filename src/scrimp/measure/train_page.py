@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from html import escape
+from typing import Any
 
 from scrimp.measure import svg
 from scrimp.measure.format_page import document
@@ -16,10 +19,11 @@ _ROW = 26.0
 def page(report: TrainReport) -> str:
     """The whole document."""
     title = f"Training of {report.recipe.get('model', {}).get('name', 'a network')} on "
-    title += str(report.recipe.get("data", {}).get("set", "pictures"))
+    data = report.recipe.get("data", {})
+    title += f"{data.get('set', 'pictures')} {data['size'].replace('x', ' × ') if 'size' in data else ''}".rstrip()
     body = [f"<h1>{escape(title)}</h1>", _summary(report), '<div class="two">', _accuracy(report), _loss(report),
             "</div>", "<h2>Weights on their levels</h2>", _levels(report),
-            "<h2>Operations</h2>", _table(report)]  # fmt: skip
+            "<h2>Operations</h2>", _table(report), "<h2>Recipe</h2>", _recipe(report.recipe)]  # fmt: skip
     return document(title, body)
 
 
@@ -90,7 +94,7 @@ def _bars(layer: Layer, top: float) -> list[str]:
     parts = [svg.text(left - 6, top + tall - 3, layer.name, "end")]
     for at, share in enumerate(layer.shares):
         rise = tall * share / max(layer.shares)
-        title = f"{layer.levels[at]:+g}: {100 * share:.1f} %" if layer.levels else f"{100 * share:.1f} %"
+        title = f"{_signed(layer.levels[at])}: {100 * share:.1f} %" if layer.levels else f"{100 * share:.1f} %"
         place = f'x="{left + at * each:.1f}" y="{top + tall - rise:.1f}" width="{0.92 * each:.1f}" height="{rise:.1f}"'
         parts.append(f'<rect style="fill: var(--c0)" {place}><title>{escape(title)}</title></rect>')
     return parts
@@ -102,10 +106,25 @@ def _table(report: TrainReport) -> str:
     lines = []
     for layer in report.layers:
         told = ", ".join(
-            f"{level:+.3g}: {100 * share:.1f}" for level, share in zip(layer.levels, layer.shares, strict=True)
+            f"{_signed(level)}: {100 * share:.1f}" for level, share in zip(layer.levels, layer.shares, strict=True)
         )
         cells = [layer.name, f"{layer.shape[0]:,} × {layer.shape[1]:,}", layer.format, f"{layer.bytes:,}",
                  "" if layer.entropy_bits is None else f"{layer.entropy_bits:.3f}",
                  "" if layer.capacity_used is None else f"{100 * layer.capacity_used:.1f} %", told]  # fmt: skip
         lines.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+
+
+def _recipe(recipe: Mapping[str, Any]) -> str:
+    """Every key that was set; the rest is as docs/recipes.md says."""
+    rows = []
+    for table, held in recipe.items():
+        for key, value in held.items() if isinstance(held, Mapping) else [("", held)]:
+            name = f"{table}.{key}" if key else table
+            rows.append(f"<tr><td>{escape(name)}</td><td>{escape(json.dumps(value, default=str))}</td></tr>")
+    return f'<div class="wide"><table><tbody>{"".join(rows)}</tbody></table></div>'
+
+
+def _signed(level: float) -> str:
+    """Zero has no sign."""
+    return f"{level:+.3g}" if level else "0"

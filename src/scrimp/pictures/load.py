@@ -72,7 +72,13 @@ def _root(directory: Path | None, chosen: Set) -> Path:
             return place
     where = "no directory of data is named" if said is None else f"{said / chosen.place} does not exist"
     raise ScrimpError(f"The pictures are missing: {where}.",
-                      hint=f"--data DIR or {VARIABLE}=DIR, DIR holding {chosen.place}")  # fmt: skip
+                      hint=f"--data DIR or {VARIABLE}=DIR, where DIR/{chosen.place} {_held(chosen)}")  # fmt: skip
+
+
+def _held(chosen: Set) -> str:
+    if chosen.channels == 3:
+        return "is a .tar.gz of train|test/CLASS/NUMBER.jpg"
+    return f"holds {_IDX['train'][0]}.gz and three more"
 
 
 def _read(chosen: Set, split: str, root: Path) -> Pictures:

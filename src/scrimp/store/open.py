@@ -171,8 +171,8 @@ class ScrimpSource(Source):
 
 
 def directory_bytes(path: Path) -> int:
-    """Bytes of all files of a store."""
-    return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+    """Bytes of all files of a store; the page about its training is not needed to run it."""
+    return sum(file.stat().st_size for file in path.iterdir() if file.is_file() and file.name != "report.html")
 
 
 def _packed(path: Path, declared: object) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -54,7 +55,9 @@ def graph_of(module: Any, example: Any) -> Graph:
     was_training = module.training
     try:
         module.eval()
-        exported = torch.export.export(module, (example,)).run_decompositions({})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch's own, about its own code
+            exported = torch.export.export(module, (example,)).run_decompositions({})
     except Exception as error:  # torch raises errors of any kind for what it can't trace
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise Refused(f"torch.export can't follow this module: {said[0][:200]}.",

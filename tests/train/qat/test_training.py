@@ -86,7 +86,8 @@ def test_the_page_shows_all_of_it(trained):
     report, _ = trained
     made = page(report)
     assert made.startswith("<!doctype html>")
-    for words in ("fc1", "ternary:row", f"{100 * report.accuracy:.2f}", "capacity used", "<svg"):
+    for words in ("fc1", "ternary:row", f"{100 * report.accuracy:.2f}", "capacity used", "<svg", ", 0: ", "8 × 8",
+                  "<td>schedule.epochs</td><td>6</td>"):  # fmt: skip
         assert words in made
     assert page(replace(report, curve=report.curve[:1]))
 
@@ -104,9 +105,11 @@ def test_a_run_that_was_interrupted_ends_in_the_same_store(data, tmp_path):
         if count < 4:
             raise Interrupted
 
+    said = []
     for _ in range(3):  # in the float epoch, under four bits, and after
         with pytest.raises(Interrupted):
-            run.train(job(data, text), tmp_path / "parts", told=stop)
+            run.train(job(data, text), tmp_path / "parts", told=stop, noted=said.append)
+    assert said == ["going on after epoch 1 of 4", "going on after epoch 2 of 4"]
     assert not (tmp_path / "parts").exists()
     run.train(job(data, text), tmp_path / "parts")
     assert read_store(tmp_path / "parts") == read_store(tmp_path / "whole")
@@ -142,10 +145,12 @@ def test_another_recipe_starts_over(data, tmp_path):
 
     with pytest.raises(Interrupted):
         run.train(job(data), tmp_path / "out", told=stop)
-    seen = []
+    seen, said = [], []
     other = RECIPE.replace("epochs = 6", "epochs = 2")
-    run.train(job(data, other), tmp_path / "out", told=lambda count, epoch: seen.append(count))
+    run.train(job(data, other), tmp_path / "out", told=lambda count, epoch: seen.append(count), noted=said.append)
     assert seen == [1, 2]
+    assert len(said) == 1
+    assert "is of another recipe" in said[0]
 
 
 def test_checkpoints_that_are_none_are_refused(data, tmp_path):

@@ -195,14 +195,14 @@ def _does_not_fit(program: IntegerProgram, tried: list[Choice], flash: int | Non
         largest = max(program.ops, key=lambda op: sum(program.buffers[i].size for i in (*inputs_of(op), op.output)))
         return GoalNotMet(
             f"The network needs {ram_needed:,} bytes of RAM; there are {ram:,}.",
-            hint=f"{largest.name} reads and writes most: fewer channels or a smaller picture there",
+            hint=f"{largest.name} reads and writes most: fewer channels (hidden outputs) or a smaller picture there",
         )
     heaviest = max((op for op in program.ops if isinstance(op, Product)), key=lambda op: op.weight.size)
     less = " or ternary weights" if heaviest.element not in ("ternary", "binary") else ""
     if flash is not None and flash_needed > flash:
         return GoalNotMet(
             f"The network needs {flash_needed:,} bytes of flash; there are {flash:,}.",
-            hint=f"{heaviest.name} has {heaviest.weight.size:,} weights: fewer channels{less} there",
+            hint=f"{heaviest.name} has {heaviest.weight.size:,} weights: fewer outputs or inputs{less} there",
         )
     return GoalNotMet(
         f"No plan fits into {flash:,} bytes of flash and {ram:,} of RAM at the same time.",

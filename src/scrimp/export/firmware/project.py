@@ -41,6 +41,7 @@ _CHIP = ("io_semihosting.c", "memory.c", "chip.ld")
 _MAKEFILE = """\
 # Written by scrimp for %(target)s. make: build. make run: the test vectors. make stream: pictures.bin to logits.bin.
 CC := %(compiler)s
+SIZE := %(size)s
 TARGET_FLAGS := %(flags)s
 WARNINGS := -Wall -Wextra
 # A byte of the arena is int8, int16 or int32 at different times, hence no-strict-aliasing.
@@ -82,10 +83,12 @@ run: build/firmware.elf
 	%(run)s
 stream: build/stream.elf
 	%(stream)s
+size: build/firmware.elf
+	$(SIZE) $<
 clean:
 	rm -rf build
 
-.PHONY: all run stream clean
+.PHONY: all run stream size clean
 .SECONDARY:
 """
 _LINK = """\
@@ -123,6 +126,7 @@ def makefile(target: Target, flash: int, ram: int, stack: int) -> str:
         "target": target.name,
         "most": target.flash_most,
         "compiler": target.compiler,
+        "size": f"{target.compiler.removesuffix('gcc')}size" if target.chip else "size",
         "flags": " ".join(target.flags),
         "link": link,
         "run": run,

@@ -12,15 +12,18 @@ Written by scrimp. C99 without allocation, floating point or 64-bit products; th
 bit.
 
     make            build/firmware.elf and build/stream.elf
-    make run        the test vectors: "passed", status 0
+    make run        %(run)s
     make stream     pictures.bin (%(picture)s bytes each) to logits.bin (%(classes)s int32 each)
+    make size       what it takes, as linked
 
 %(built)s
 
 ## In your program
 
 Take `model.c`, `model.h` and `runtime/`. Write a picture of %(shape)s, a byte each, to `model_picture`, and call
-`model_run()`: it returns %(classes)s logits. The picture is used up, and the logits stay until the next is written.
+`model_run()`: it returns %(classes)s logits, and the class is the place of the largest. The picture is used up, and the
+logits stay until the next is written. Bytes are those of the pictures it was trained with (MNIST: 0 is black, the digit
+white), not normalized; larger pictures were shrunk by taking the mean of the rectangle that each new pixel covers.
 
 Compile with `-fno-strict-aliasing`: the arena holds int8, int16 and int32 at different times. The compiler must shift
 negative numbers arithmetically; `runtime/scrimp.h` does not compile otherwise. `board/` is for tests: it starts the
@@ -42,7 +45,23 @@ About %(instructions)s instructions per picture (instructions, not cycles; estim
 | operation | packing | weights | bytes | instructions | |
 |---|---|---|---|---|---|
 %(layers)s
+
+Packings: %(packings)s.
 """
+
+
+#: What note 011 calls them.
+_PACKINGS = {
+    "T19": "19 trits in 32 bits, tables of 27 and 81 sums",
+    "T5": "five trits in a byte, a table of 243 sums",
+    "B1": "a bit each, tables of 16 sums",
+    "T2": "two bits each, two rows in one product",
+    "W4": "four bits each, two rows in one product",
+    "P2": "two planes of bits, read like B1",
+    "P4": "four planes of bits, read like B1",
+    "P8": "eight planes of bits, read like B1",
+    "W8": "a byte each",
+}
 
 
 def readme(program: IntegerProgram, report: FirmwareReport) -> str:
@@ -52,6 +71,7 @@ def readme(program: IntegerProgram, report: FirmwareReport) -> str:
         f"| {layer.instructions:,} | {layer.reason} |"
         for layer in report.layers
     ]
+    packings = sorted({layer.packing for layer in report.layers} & _PACKINGS.keys())
     built = (
         "Needs cc and make."
         if report.target == "host"
@@ -62,7 +82,7 @@ def readme(program: IntegerProgram, report: FirmwareReport) -> str:
         "built": built,
         "picture": image.size,
         "classes": program.classes,
-        "shape": f"{image.height} rows of {image.width} pixels of {image.channels} channels",
+        "shape": f"{image.height} rows of {image.width} pixels of {_count(image.channels, 'channel')}",
         "weights": f"{report.weight_bytes:,}",
         "parameters": f"{report.parameter_bytes:,}",
         "code": f"{report.code_bytes:,}",
@@ -74,7 +94,19 @@ def readme(program: IntegerProgram, report: FirmwareReport) -> str:
         "ram_limit": "" if report.ram_limit is None else f", of {report.ram_limit:,}",
         "instructions": f"{report.instructions:,}",
         "layers": "\n".join(rows),
+        "run": _run(report.vectors),
+        "packings": "; ".join(f"{name}, {_PACKINGS[name]}" for name in packings),
     }
+
+
+def _run(vectors: int) -> str:
+    if not vectors:
+        return '"ran": no test vector fits into the flash that is left; compare logits by make stream'
+    return f'{_count(vectors, "test vector")}: "passed", status 0'
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _plain(name: str) -> str:

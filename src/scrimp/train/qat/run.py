@@ -87,19 +87,36 @@ def train(
     fresh: bool = False,
     progress: Progress = SILENT,
     told: Callable[[int, Epoch], None] = lambda epoch, row: None,
+    noted: Callable[[str], None] = lambda words: None,
 ) -> TrainReport:
-    """Train from the checkpoint on where there is one of this job, and write ``out``; ``told`` after each epoch."""
+    """Train from the checkpoint on where there is one of this job, and write ``out``; ``told`` after each epoch.
+
+    ``noted`` is told once whether a checkpoint was found, and what became of it.
+    """
     with checkpoint.alone(out):
-        return _train(job, out, fresh, progress, told)
+        return _train(job, out, fresh, progress, told, noted)
 
 
-def _train(job: Job, out: Path, fresh: bool, progress: Progress, told: Callable[[int, Epoch], None]) -> TrainReport:
+def _train(
+    job: Job,
+    out: Path,
+    fresh: bool,
+    progress: Progress,
+    told: Callable[[int, Epoch], None],
+    noted: Callable[[str], None],
+) -> TrainReport:
     recipe, path = job.recipe, checkpoint.checkpoint_of(out)
     if fresh:
         path.unlink(missing_ok=True)
     student = Student(job.net, recipe.seed)
     course, key = begin(recipe, student), checkpoint.fingerprint(recipe, job.lessons)
+    found = path.exists()
     checkpoint.resume(path, key, recipe, course)
+    if course.curve:
+        noted(f"going on after epoch {len(course.curve)} of {recipe.schedule.epochs}")
+    elif found:
+        noted(f"{path} is of another recipe, other pictures or another teacher; this training begins anew and "
+              "replaces it after its first epoch")  # fmt: skip
 
     def save(course: Course) -> None:
         checkpoint.save(path, key, course)

@@ -1,12 +1,12 @@
-/* Runs the test vectors; status 0 when every logit is what it was on the desk. */
+/* Runs the test vectors; status 0 when every logit is what it was on the desk. Without vectors it says "ran". */
 #include "io.h"
 #include "model.h"
 #include "vectors.h"
 
 int main(void)
 {
-    int32_t wrong = 0;
 #if VECTORS
+    int32_t wrong = 0;
     int32_t v, i;
 #ifdef VECTOR_SEED
     uint32_t state = VECTOR_SEED;
@@ -27,9 +27,11 @@ int main(void)
         for (i = 0; i < MODEL_LOGITS; i++)
             wrong |= logits[i] ^ vector_logits[v][i];
     }
-#else
-    model_run();
-#endif
     io_print(wrong ? "FAILED\n" : "passed\n");
     return wrong != 0;
+#else
+    model_run();
+    io_print("ran\n");
+    return 0;
+#endif
 }
