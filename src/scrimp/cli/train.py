@@ -54,7 +54,7 @@ def train(
             output.note(line_of(count, chosen.schedule.epochs, epoch))
 
     try:
-        report = run.train(job, out, fresh=fresh, progress=progress, told=told)
+        report = run.train(job, out, fresh=fresh, progress=progress, told=told, note=output.note)
     except KeyboardInterrupt:
         progress.finish()
         if checkpoint_of(out).exists():
