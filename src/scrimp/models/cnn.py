@@ -185,14 +185,14 @@ def parse(config: Mapping[str, Any]) -> Net:
             tuple(map(str, config.get("labels", ()))),
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise Refused(f"config.json describes no network of pictures: {type(error).__name__} {str(error):.200}.",
+        raise Refused(f"config.json describes no network of pictures: {type(error).__name__} {error!s:.200}.",
                       hint="the file may be damaged") from None  # fmt: skip
     sides = (net.image.height, net.image.width, net.image.channels)
     if not all(1 <= side <= LARGEST for side in sides) or net.image.size > MOST:
         raise Refused(f"config.json: a picture of {' × '.join(map(str, sides))}.",
                       hint=f"sides are 1 … {LARGEST:,}, numbers at most {MOST:,}")  # fmt: skip
     if not (0 <= net.pixels.zero <= 128 and 0 <= net.pixels.shift <= 7 and is_step(net.pixels.step)):
-        raise Refused(f"config.json: pixels of {str(net.pixels):.200}.",
+        raise Refused(f"config.json: pixels of {net.pixels!s:.200}.",
                       hint="zero 0 … 128, shift 0 … 7, a positive step")  # fmt: skip
     if (255 - net.pixels.zero) >> net.pixels.shift > 127:
         raise Refused(f"config.json: pixels of {net.pixels} don't fit into eight bits with a sign.",

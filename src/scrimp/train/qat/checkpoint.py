@@ -129,9 +129,11 @@ def _curve(path: Path, stored: object, recipe: Recipe, student: Student) -> list
     rows = stored if isinstance(stored, list) and 1 <= len(stored) <= recipe.schedule.epochs else []
     for epoch, row in enumerate(rows):
         fits = isinstance(row, list) and len(row) == len(_KINDS) and all(map(isinstance, row, _KINDS))
-        if not fits or not all(0 <= number <= _LARGEST for number in row[:-1]):
-            rows = []
-        elif row[-1] != recipe.at(recipe_body(student), epoch).spelled:
+        if (
+            not fits
+            or not all(0 <= number <= _LARGEST for number in row[:-1])
+            or row[-1] != recipe.at(recipe_body(student), epoch).spelled
+        ):
             rows = []
     if not rows:
         raise Refused(f"{path}: its curve is no list of epochs.", hint=_HINT)

@@ -62,8 +62,12 @@ def as_stored(net: Net, tensors: Tensors) -> Student:
 
 
 def _renamed(net: Net, names: Mapping[str, str]) -> Net:
-    return replace(net, nodes=tuple(replace(node, name=names[node.name], inputs=tuple(names.get(i, i) for i in node.inputs))
-                                    for node in net.nodes))  # fmt: skip
+    """``names``: old → new; the input keeps its own."""
+    nodes = (
+        replace(node, name=names[node.name], inputs=tuple(names.get(name, name) for name in node.inputs))
+        for node in net.nodes
+    )
+    return replace(net, nodes=tuple(nodes))
 
 
 def _dense(tensor: object) -> torch.Tensor:
