@@ -12,6 +12,7 @@ import pytest
 from scrimp.cli.main import main
 from scrimp.integer.lower import lower
 from scrimp.integer.reference import run
+from scrimp.models.cnn import Image, Net, Node, Pixels
 from scrimp.store.net import open_net, write_net
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "integer"))
@@ -124,3 +125,66 @@ def test_what_exists_or_is_no_network_is_refused(stored, tmp_path, capsys):
     assert main(["export", str(tmp_path / "empty"), "-o", str(tmp_path / "new")]) != 0
     assert len(capsys.readouterr().err.strip().split("\n")) <= 2
     assert not (tmp_path / "new").exists()
+
+
+def test_firmware_does_not_go_into_the_store(stored, tmp_path, capsys):
+    assert main(["export", str(stored), "-o", str(stored / "firmware")]) == 2
+    assert "holds nothing but a network" in capsys.readouterr().err
+    assert not (stored / "firmware").exists()
+    assert main(["export", str(tmp_path / "none"), "-o", str(tmp_path / "out")]) == 1
+    assert "does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("pixels", "step"), 10**400),
+        (("pixels", "step"), 1e300),
+        (("pixels", "step"), True),
+        (("nodes", 5, "name"), "m\x1b[31m"),
+        (("nodes", 5, "name"), "m" * 101),
+        (("nodes", 5, "name"), "\ud800"),
+        (("labels",), ["a"] * 6 + ["\x1b[31m"]),
+    ],
+)
+def test_a_config_of_a_stranger_is_one_line(stored, tmp_path, capsys, path, value):
+    """Names of pools stand in no other file; a huge step overflowed where it was multiplied."""
+    shutil.copytree(stored, tmp_path / "net")
+    config = json.loads((stored / "config.json").read_text())
+    place = config
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    if path[-1] == "name":
+        config["nodes"][6]["inputs"] = [value]
+    (tmp_path / "net/config.json").write_text(json.dumps(config))
+    assert main(["export", str(tmp_path / "net"), "-o", str(tmp_path / "out")]) == 3
+    told = capsys.readouterr().err
+    _, hint = told.strip().split("\n")
+    assert "\x1b" not in told
+    assert hint.startswith("hint:")
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_become_no_code(tmp_path):
+    """Of an operation, a pool and a class."""
+    names = ('*/ int x; /* "', "$(touch made)`touch made`#\\")
+    nodes = (
+        Node(names[0], "linear", ("input",), outputs=3),
+        Node(names[1], "max_pool", (names[0],), kernel=1),
+        Node("l", "linear", (names[1],), outputs=2),
+    )
+    net = Net(Image(2, 2, 1), Pixels(0, 1, 1 / 64), nodes, names)
+    write_net(tmp_path / "net", net, tensors_of(net))
+    assert main(["export", str(tmp_path / "net"), "-o", str(tmp_path / "out"), "--target", "m3", "--json"]) == 0
+    for file in (tmp_path / "out").rglob("*"):
+        assert not file.is_file() or not any(name in file.read_text() for name in names), file
+
+
+def test_a_huge_picture_is_no_test_vector(tmp_path, capsys):
+    """Noise for it took minutes."""
+    nodes = (Node("p", "max_pool", ("input",), kernel=1200, stride=1200), Node("l", "linear", ("p",), outputs=2))
+    net = Net(Image(1200, 1200, 1), Pixels(0, 1, 1 / 64), nodes)
+    write_net(tmp_path / "net", net, tensors_of(net))
+    assert main(["export", str(tmp_path / "net"), "-o", str(tmp_path / "out"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["vectors"] == 0

@@ -176,6 +176,35 @@ def test_hostile_archives_are_refused(cifar, members, words):
     assert not list(cifar.parent.glob("home/**/*.npz"))
 
 
+@pytest.mark.parametrize("side", [12_000, 65_535])
+def test_a_picture_that_claims_to_be_huge_is_refused_before_it_is_decoded(cifar, recwarn, side):
+    """Pillow warns of the smaller one, and raises an error of its own kind for the larger."""
+    raw = bytearray(jpeg((0, 0, 0)))
+    at = raw.index(b"\xff\xc0") + 5
+    raw[at : at + 4] = side.to_bytes(2, "big") * 2
+    archive(cifar, [("test/dog/0000.jpg", bytes(raw))])
+    with pytest.raises(Refused, match=r"test/dog/0\.jpg can't be decoded: Image size"):
+        load("cifar10-jpeg:test", cifar.parent)
+    assert not recwarn.list
+
+
+def test_an_archive_of_too_many_bytes_or_pictures_is_refused(cifar, monkeypatch):
+    with cifar.open("wb") as file:
+        file.truncate(1 << 40)  # sparse: it is not read
+    with pytest.raises(Refused, match="more than"):
+        load("cifar10-jpeg:test", cifar.parent)
+    archive(cifar, [(f"test/dog/{i}.jpg", jpeg((0, 0, 0))) for i in range(4)])
+    monkeypatch.setattr("scrimp.pictures.jpeg_archive._MOST", 3)
+    with pytest.raises(Refused, match="more than 3 pictures"):
+        load("cifar10-jpeg:test", cifar.parent)
+
+
+def test_pictures_are_read_where_nothing_can_be_kept(cifar):
+    archive(cifar, [("test/dog/0000.jpg", jpeg((0, 0, 200)))])
+    (cifar.parent / "home").write_text("a file, where a directory should be")
+    assert len(load("cifar10-jpeg:test", cifar.parent)) == 1
+
+
 def test_an_archive_that_unpacks_without_end_is_refused(cifar, monkeypatch):
     """A header that claims a name of four gigabytes."""
     info = tarfile.TarInfo("x")

@@ -26,7 +26,7 @@ def export(
 ) -> None:
     """Plan a network for a chip, print the plan with its reasons, and write it as C99."""
     from scrimp.cli import output
-    from scrimp.errors import UsageError
+    from scrimp.errors import ScrimpError, UsageError
     from scrimp.export.firmware import export_firmware, plan_firmware
     from scrimp.integer.lower import lower
     from scrimp.store.net import open_net
@@ -37,6 +37,11 @@ def export(
         raise UsageError("There is no place to write to.", hint="-o OUT names the directory, --dry-run needs none")
     flash_bytes = None if flash is None else chip_bytes("flash", flash)
     ram_bytes = None if ram is None else chip_bytes("ram", ram)
+    if not model.is_dir():
+        raise ScrimpError(f"{model} {'is no directory' if model.exists() else 'does not exist'}.",
+                          hint="name what `scrimp train` wrote")  # fmt: skip
+    if out.absolute().parent.resolve().is_relative_to(model.resolve()):
+        raise UsageError(f"{out} lies in {model}, which holds nothing but a network.", hint="name another place")
     program = lower(*open_net(model))
     if dry_run or out is None:
         report = plan_firmware(program, target=target, flash=flash_bytes, ram=ram_bytes)

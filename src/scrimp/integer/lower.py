@@ -14,7 +14,7 @@ from scrimp.integer import requantize
 from scrimp.integer.at_rest import Tensors
 from scrimp.integer.program import HIGH, INT32_HIGH, LOW, Add, AvgPool, IntegerProgram, MaxPool, Op, Product
 from scrimp.integer.weights import F64, integers
-from scrimp.models.cnn import INPUT, Image, Net, Node
+from scrimp.models.cnn import INPUT, Image, Net, Node, is_step
 from scrimp.tensors import QTensor
 
 
@@ -22,8 +22,9 @@ def lower(net: Net, tensors: Tensors) -> IntegerProgram:
     """The network in integers, of which ``program.check`` holds. Refused, by name, where a tensor does not lower."""
     shapes = net.shapes()
     numbers = {name: index for index, name in enumerate(shapes)}
-    if not 0 < net.pixels.step < np.inf:
-        raise Refused(f"The step of the pixels is {net.pixels.step:.3g}.", hint="it must be a positive number")
+    if not is_step(net.pixels.step):
+        raise Refused(f"The step of the pixels is {net.pixels.step:.3g}.",
+                      hint="it must be a positive number, neither tiny nor huge")  # fmt: skip
     steps = {INPUT: float(net.pixels.step)}
     ops: list[Op] = []
     for node in net.nodes:
@@ -74,7 +75,8 @@ def _pool(node: Node, place: int, made: int, step: float, out: float) -> MaxPool
         return MaxPool(node.name, place, made, node.kernel, node.stride)
     points = node.kernel**2
     if points * -LOW > INT32_HIGH:
-        raise Refused(f"{node.name} averages {points:,} points, whose sum leaves 32 bits.")
+        raise Refused(f"{node.name} averages {points:,} points, whose sum leaves 32 bits.",
+                      hint="pool in two steps")  # fmt: skip
     factor = np.array([step / points / out])
     by = requantize.to_codes(node.name, factor, np.zeros(1), points * -LOW, LOW, HIGH)
     return AvgPool(node.name, place, made, node.kernel, node.stride, by)

@@ -29,6 +29,12 @@ INPUT = "input"
 LARGEST = 1 << 16
 #: Nor does any activation or weight have more numbers.
 MOST = 1 << 28
+#: Nor has any network more operations.
+MOST_NODES = 1024
+#: Of names of operations and classes, at most.
+NAME_CHARS = 100
+#: No step of pixels is smaller; none is larger than 1 over it.
+LEAST_STEP = 1e-30
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +96,20 @@ class Net:
     def shapes(self) -> dict[str, Image]:
         """Of :data:`INPUT` and of what every operation makes. Refused, with its name, where one can't be."""
         found = {INPUT: self.image}
+        if len(self.nodes) > MOST_NODES:
+            raise Refused(f"The network has {len(self.nodes):,} operations.", hint=f"{MOST_NODES:,} are possible")
         for node in self.nodes:
-            if node.name in found or not node.name or "." in node.name:
-                raise Refused(f"The operation '{node.name}' needs a name of its own, without dots.")
+            if node.name in found or not is_name(node.name) or "." in node.name:
+                raise Refused(f"The operation '{node.name[:80]}' needs a name of its own, without dots.",
+                              hint=f"1 … {NAME_CHARS} letters that can be printed")  # fmt: skip
             unknown = [name for name in node.inputs if name not in found]
             if unknown or len(node.inputs) != (2 if node.kind == "add" else 1):
                 raise Refused(f"{node.name} ({node.kind}) reads {', '.join(node.inputs) or 'nothing'}.",
                               hint="operations read what earlier ones made: add two, the others one")  # fmt: skip
             found[node.name] = _shape(node, [found[name] for name in node.inputs])
         if not self.nodes or not self.nodes[-1].multiplies:
-            raise Refused("The last operation of a network makes the logits, so it must be a linear or conv2d.")
+            raise Refused("The last operation of a network makes the logits, so it must be a linear or conv2d.",
+                          hint="what comes behind it changes no class: leave it out")  # fmt: skip
         return found
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
@@ -170,24 +180,27 @@ def parse(config: Mapping[str, Any]) -> Net:
         net = Net(
             Image(**_integers(config["image"])),
             Pixels(_integer(config["pixels"]["zero"]), _integer(config["pixels"]["shift"]),
-                   float(config["pixels"]["step"])),
+                   _number(config["pixels"]["step"])),
             tuple(map(_node, config["nodes"])),
             tuple(map(str, config.get("labels", ()))),
         )  # fmt: skip
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise Refused(f"config.json describes no network of pictures: {type(error).__name__} {error}.",
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise Refused(f"config.json describes no network of pictures: {type(error).__name__} {error!s:.200}.",
                       hint="the file may be damaged") from None  # fmt: skip
     sides = (net.image.height, net.image.width, net.image.channels)
     if not all(1 <= side <= LARGEST for side in sides) or net.image.size > MOST:
         raise Refused(f"config.json: a picture of {' × '.join(map(str, sides))}.",
                       hint=f"sides are 1 … {LARGEST:,}, numbers at most {MOST:,}")  # fmt: skip
-    if not (0 <= net.pixels.zero <= 128 and 0 <= net.pixels.shift <= 7 and 0 < net.pixels.step < float("inf")):
-        raise Refused(f"config.json: pixels of {net.pixels}.", hint="zero 0 … 128, shift 0 … 7, a positive step")
+    if not (0 <= net.pixels.zero <= 128 and 0 <= net.pixels.shift <= 7 and is_step(net.pixels.step)):
+        raise Refused(f"config.json: pixels of {net.pixels!s:.200}.",
+                      hint="zero 0 … 128, shift 0 … 7, a positive step")  # fmt: skip
     if (255 - net.pixels.zero) >> net.pixels.shift > 127:
-        raise Refused(f"config.json: pixels of {net.pixels} don't fit into eight bits with a sign.")
-    if net.labels and len(net.labels) != net.shapes()[net.nodes[-1].name].size:
-        raise Refused(f"config.json: {len(net.labels)} labels for another number of logits.")
-    net.shapes()
+        raise Refused(f"config.json: pixels of {net.pixels} don't fit into eight bits with a sign.",
+                      hint="zero 128, or a shift of 1")  # fmt: skip
+    classes = net.shapes()[net.nodes[-1].name].size
+    if net.labels and (len(net.labels) != classes or not all(map(is_name, net.labels))):
+        raise Refused(f"config.json: {len(net.labels):,} labels for {classes:,} logits.",
+                      hint=f"one each, of 1 … {NAME_CHARS} letters that can be printed")  # fmt: skip
     return net
 
 
@@ -200,11 +213,27 @@ def _node(document: Mapping[str, Any]) -> Node:
                 relu=bool(document.get("relu", False)))  # fmt: skip
 
 
+def is_name(text: str) -> bool:
+    """Names of strangers are printed, and become names in C."""
+    return 1 <= len(text) <= NAME_CHARS and text.isprintable()
+
+
+def is_step(step: float) -> bool:
+    """Whether products of it with any float32 stay far within float64."""
+    return LEAST_STEP <= step <= 1 / LEAST_STEP
+
+
+def _number(value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{value!r:.40} is no number")
+    return float(value)
+
+
 def _integers(document: Mapping[str, Any]) -> dict[str, int]:
     return {str(key): _integer(value) for key, value in document.items()}
 
 
 def _integer(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{value!r} is no integer")
+        raise TypeError(f"{value!r:.40} is no integer")
     return value

@@ -8,9 +8,11 @@ import io
 import os
 import re
 import tarfile
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from scrimp.sources.mapped import check_regular
 _MEMBER = re.compile(r"(?:\./)?(train|test)/([a-z]{1,20})/(\d{1,8})\.jpg")
 #: Bytes that a picture may have, and that the archive may unpack to.
 _LARGEST, _UNPACKED = 1 << 16, 1 << 28
+#: Pictures of all splits together.
+_MOST = 1 << 17
 Arrays = dict[str, NDArray[np.uint8]]
 
 
@@ -34,13 +38,16 @@ def read_archive(path: Path, split: str, names: tuple[str, ...], side: int) -> A
     The bytes are those of the JPEG decoder that is installed; another may round them differently.
     """
     check_regular(path)
+    if path.stat().st_size > _UNPACKED:
+        raise Refused(f"{path} has more than {_UNPACKED:,} bytes.", hint="it may be another archive")
     key = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     kept = cache_directory() / "pictures" / f"{key}-{split}.npz"
     if (found := _reopen(kept, names, side)) is not None:
         return found
     decoded = _decode(path, names, side)
     for part, arrays in decoded.items():
-        _keep(kept.with_name(f"{key}-{part}.npz"), arrays)
+        with suppress(OSError):  # no room, or no right to write: it is decoded again the next time
+            _keep(kept.with_name(f"{key}-{part}.npz"), arrays)
     if split not in decoded:
         raise Refused(f"{path} holds no {split}/CLASS/NUMBER.jpg.", hint="it may be another archive")
     return decoded[split]
@@ -62,16 +69,22 @@ def _reopen(path: Path, names: tuple[str, ...], side: int) -> Arrays | None:
 def _keep(path: Path, arrays: Arrays) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
-    with temporary.open("wb") as file:
-        np.savez(file, images=arrays["images"], labels=arrays["labels"])
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            np.savez(file, images=arrays["images"], labels=arrays["labels"])
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _decode(path: Path, names: tuple[str, ...], side: int) -> dict[str, Arrays]:
     """split → its arrays."""
     parts: dict[str, list[tuple[int, int, NDArray[np.uint8]]]] = {}
-    for split, number, label, raw in _members(path, names):
-        parts.setdefault(split, []).append((number, label, _pixels(raw, path, side)))
+    for at, (split, number, label, raw) in enumerate(_members(path, names)):
+        if at >= _MOST:
+            raise Refused(f"{path} holds more than {_MOST:,} pictures.", hint="it may be another archive")
+        place = f"{split}/{names[label]}/{number}.jpg"
+        parts.setdefault(split, []).append((number, label, _pixels(raw, f"{path}: {place}", side)))
     found: dict[str, Arrays] = {}
     for split, listed in parts.items():
         listed.sort(key=lambda one: one[:2])
@@ -118,16 +131,19 @@ class _Bounded:
         return found
 
 
-def _pixels(raw: bytes, path: Path, side: int) -> NDArray[np.uint8]:
+def _pixels(raw: bytes, place: str, side: int) -> NDArray[np.uint8]:
     image = _pillow()
     try:
-        with image.open(io.BytesIO(raw), formats=("JPEG",)) as opened:
-            if opened.size != (side, side):
-                raise Refused(f"{path} holds a picture of {opened.size[0]} × {opened.size[1]}.",
-                              hint=f"all should be {side} × {side}")  # fmt: skip
-            return np.asarray(opened.convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise Refused(f"{path} holds a picture that can't be decoded: {error}.", hint="the file is damaged") from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", image.DecompressionBombWarning)  # of sizes that are refused anyway
+            with image.open(io.BytesIO(raw), formats=("JPEG",)) as opened:
+                if opened.size != (side, side):
+                    raise Refused(f"{place} is a picture of {opened.size[0]} × {opened.size[1]}.",
+                                  hint=f"all should be {side} × {side}")  # fmt: skip
+                return np.asarray(opened.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, image.DecompressionBombError, image.DecompressionBombWarning) as error:
+        why = str(error).split(" <")[0]  # not where in memory it lies
+        raise Refused(f"{place} can't be decoded: {why}.", hint="the file is damaged") from None
 
 
 def _pillow() -> Any:

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 U8 = NDArray[np.uint8]
-_AT_ONCE = 2048
+#: Numbers of float64 that are calculated together.
+_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,10 +47,11 @@ def resize(images: U8, height: int, width: int) -> U8:
         return images
     down, across, area = overlaps(rows, height), overlaps(columns, width), rows * columns
     made = np.empty((n, height, width, channels), np.uint8)
-    for at in range(0, n, _AT_ONCE):
-        part = images[at : at + _AT_ONCE].transpose(0, 3, 1, 2).astype(np.float64)  # exact: below 2^53
+    step = max(1, _AT_ONCE // (channels * max(rows * columns, height * width)))
+    for at in range(0, n, step):
+        part = images[at : at + step].transpose(0, 3, 1, 2).astype(np.float64)  # exact: below 2^53
         sums = (down @ part @ across.T).astype(np.int64)
-        made[at : at + _AT_ONCE] = ((sums + area // 2) // area).transpose(0, 2, 3, 1)
+        made[at : at + step] = ((sums + area // 2) // area).transpose(0, 2, 3, 1)
     return made
 
 

@@ -63,6 +63,7 @@ def write_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
     try:
         save_file(arrays, temporary)
     except SafetensorError as error:  # a full disk, or a place that is none
+        temporary.unlink(missing_ok=True)
         hint = "make room, or name another place with -o"
         raise ScrimpError(f"{path} cannot be written: {error}.", hint=hint) from None
     with temporary.open("rb") as file:

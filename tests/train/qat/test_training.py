@@ -145,12 +145,13 @@ def test_another_recipe_starts_over(data, tmp_path):
 
     with pytest.raises(Interrupted):
         run.train(job(data), tmp_path / "out", told=stop)
-    seen, said = [], []
+    seen, said, before = [], [], checkpoint_of(tmp_path / "out").read_bytes()
     other = RECIPE.replace("epochs = 6", "epochs = 2")
     run.train(job(data, other), tmp_path / "out", told=lambda count, epoch: seen.append(count), noted=said.append)
     assert seen == [1, 2]
     assert len(said) == 1
     assert "is of another recipe" in said[0]
+    assert (tmp_path / ".out.training.old").read_bytes() == before
 
 
 def test_checkpoints_that_are_none_are_refused(data, tmp_path):

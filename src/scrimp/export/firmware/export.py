@@ -18,6 +18,8 @@ from scrimp.integer.reference import U8
 
 #: Test vectors, unless fewer fit.
 VECTORS = 3
+#: Bytes of noise that are made for them.
+_NOISE = 1 << 20
 
 
 def export_firmware(
@@ -86,8 +88,11 @@ def _planned(
 def _vectors(program: IntegerProgram, made: Plan, flash: int | None, pictures: U8 | None) -> int:
     image = program.buffers[0]
     if pictures is not None and pictures.shape[1:] != (image.height, image.width, image.channels):
-        raise Refused(f"Pictures of shape {pictures.shape[1:]} are no test vectors of a network that reads {image}.")
-    wanted = VECTORS if pictures is None else min(VECTORS, len(pictures))
+        raise Refused(
+            f"Pictures of shape {pictures.shape[1:]} are no test vectors of a network that reads {image}.",
+            hint="height, width and channels must be the same",
+        )
+    wanted = min(VECTORS, _NOISE // image.size if pictures is None else len(pictures))
     if flash is None:
         return wanted
     room = flash - made.flash - vectors.COMPARING

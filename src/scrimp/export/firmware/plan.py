@@ -159,9 +159,11 @@ def _reason(chosen: Option, all_: Mapping[str, Option], weights: int) -> str:
 def _check(program: IntegerProgram, forced: Mapping[str, str]) -> None:
     names = {op.name for op in program.ops}
     if not program.ops or not isinstance(program.ops[-1], Product):
-        raise Refused("The last operation of firmware must be a product that makes the logits.")
+        raise Refused(
+            "The last operation of firmware must be a product that makes the logits.", hint="leave out what follows it"
+        )
     if len(names) != len(program.ops):
-        raise Refused("Two operations have the same name.")
+        raise Refused("Two operations have the same name.", hint="give each its own")
     if strange := forced.keys() - {op.name for op in program.ops if isinstance(op, Product)}:
         raise UsageError(
             f"'{min(strange)}' is no layer with weights.", hint="forced packings name convolutions or linears"

@@ -152,7 +152,7 @@ def write(out: Path, target: Target, packings: set[str], texts: Mapping[str, str
     try:
         scratch.chmod(0o755)
         for name, text in texts.items():
-            (scratch / name).write_text(text)
+            (scratch / name).write_text(text, "utf-8")
         _copy("runtime", scratch, [*_RUNTIME, *sorted({KERNEL_FILES[name] for name in packings})])
         _copy("runtime/board", scratch, [*_BOARD, *((*_CHIP, target.start) if target.chip else ("io_host.c",))])
         scratch.rename(out)

@@ -21,13 +21,16 @@ from scrimp.sources.json_object import parse_json_object
 from scrimp.sources.safetensors_file import SafetensorsFile
 from scrimp.store.partial import lock
 from scrimp.train.checkpoint import write_arrays
-from scrimp.train.qat.course import Course, Epoch, Lessons, enter
+from scrimp.train.qat.course import Course, Epoch, Lessons, enter, recipe_body
 from scrimp.train.qat.recipe import Recipe
 from scrimp.train.qat.student import Student
 
 _HINT = "start over with --fresh"
 _STATE = "state"
 _MEMORY = ("mean", "square")
+#: No number of a training that goes well is larger: squares of it are float32.
+_LARGEST = 1e18
+_NEVER_NEGATIVE = (".first", ".largest", ".running_var")
 _KINDS = (float, float, float, float, float, str)
 
 
@@ -75,13 +78,14 @@ def save(path: Path, key: str, course: Course) -> None:
     write_arrays(path, arrays)
 
 
-def resume(path: Path, key: str, recipe: Recipe, course: Course) -> None:
-    """Put the course where a checkpoint of the same job is; leave it where there is none.
+def resume(path: Path, key: str, recipe: Recipe, course: Course) -> bool:
+    """Put the course where a checkpoint of the same job is; leave it where there is none. False where there is one of
+    another job.
 
     Refused when the file is none, or holds anything but what such a checkpoint holds.
     """
     if not path.exists():
-        return
+        return True
     try:
         file = SafetensorsFile(path)
     except Refused as error:
@@ -89,8 +93,8 @@ def resume(path: Path, key: str, recipe: Recipe, course: Course) -> None:
     try:
         state = _state(file)
         if state.get("fingerprint") != key:
-            return
-        curve, steps = _curve(path, state.get("curve"), recipe.schedule.epochs), state.get("steps")
+            return False
+        curve, steps = _curve(path, state.get("curve"), recipe, course.student), state.get("steps")
         if type(steps) is not int or not 0 <= steps < 1 << 48:
             raise Refused(f"{path}: it does not say where the run was.", hint=_HINT)
         enter(recipe, course, len(curve) - 1)
@@ -101,6 +105,7 @@ def resume(path: Path, key: str, recipe: Recipe, course: Course) -> None:
                 for part, kept in zip(_MEMORY, memory, strict=True):
                     kept.copy_(_array(file, f"{part}/{name}", kept))
         course.curve[:], course.optimizer.steps = curve, steps
+        return True
     finally:
         file.close()
 
@@ -120,11 +125,15 @@ def _state(file: SafetensorsFile) -> dict[str, Any]:
         raise Refused(error.message, hint=_HINT) from None
 
 
-def _curve(path: Path, stored: object, epochs: int) -> list[Epoch]:
-    rows = stored if isinstance(stored, list) and 1 <= len(stored) <= epochs else []
-    for row in rows:
-        fits = isinstance(row, list) and len(row) == len(_KINDS)
-        if not fits or not all(map(isinstance, row, _KINDS)) or not np.isfinite(row[:-1]).all():
+def _curve(path: Path, stored: object, recipe: Recipe, student: Student) -> list[Epoch]:
+    rows = stored if isinstance(stored, list) and 1 <= len(stored) <= recipe.schedule.epochs else []
+    for epoch, row in enumerate(rows):
+        fits = isinstance(row, list) and len(row) == len(_KINDS) and all(map(isinstance, row, _KINDS))
+        if (
+            not fits
+            or not all(0 <= number <= _LARGEST for number in row[:-1])
+            or row[-1] != recipe.at(recipe_body(student), epoch).spelled
+        ):
             rows = []
     if not rows:
         raise Refused(f"{path}: its curve is no list of epochs.", hint=_HINT)
@@ -137,6 +146,9 @@ def _array(file: SafetensorsFile, name: str, like: Tensor) -> Tensor:
         what = "missing" if stored is None else f"{stored.dtype} {list(stored.shape)}"
         raise Refused(f"{file.path}: {name[:80]} is {what}; it must be F32 {list(shape)}.", hint=_HINT)
     values = file.bytes_of(name).view(np.float32).reshape(shape).copy()
-    if not np.isfinite(values).all():
-        raise Refused(f"{file.path}: {name[:80]} holds infinite numbers or NaN.", hint=_HINT)
+    if not (np.abs(values) <= _LARGEST).all():
+        raise Refused(f"{file.path}: {name[:80]} holds infinite numbers, NaN, or some that no training comes to.",
+                      hint=_HINT)  # fmt: skip
+    if (name.endswith(_NEVER_NEGATIVE) or name.startswith(_MEMORY[1])) and (values < 0).any():
+        raise Refused(f"{file.path}: {name[:80]} holds negative numbers.", hint=_HINT)
     return torch.from_numpy(values)

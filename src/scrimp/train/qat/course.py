@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from scrimp.errors import ScrimpError
 from scrimp.pictures import Pictures
 from scrimp.progress import SILENT, Progress
 from scrimp.train.qat.augment import Augmenter
@@ -90,6 +91,9 @@ def learn(
             loss += float(found.detach())
             right += float((logits.detach().argmax(dim=1) == labels).float().mean())
             progress.advance(1, f"epoch {epoch + 1}/{epochs}{note}")
+        if not math.isfinite(loss):
+            raise ScrimpError(f"The training diverged in epoch {epoch + 1}: its loss is {loss / batches:.3g}.",
+                              hint="a smaller schedule.rate may help; what was learned before is kept")  # fmt: skip
         accuracy = float((predict(course.student, lessons.test) == lessons.test.labels).mean())
         rate, weights = rate_at(recipe.schedule, epoch + 1), recipe.at(recipe_body(course.student), epoch).spelled
         course.curve.append(

@@ -136,9 +136,11 @@ def build(name: str, image: Image, labels: tuple[str, ...], sizes: Mapping[str, 
     """A network by name. UsageError where it can't be told so, Refused where the picture is too small for it."""
     for option in sizes:
         if option not in OPTIONS[name]:
-            raise UsageError(f"{name} has no {option}.", hint=f"it takes {', '.join(OPTIONS[name])}")
+            raise UsageError(f"{name} has no {option:.40}.", hint=f"it takes {', '.join(OPTIONS[name])}")
     if name == "depthwise" and len(sizes.get("channels", (1,))) != 1:
         raise UsageError("depthwise has one number of channels.", hint="channels = [64]")
+    if name == "resnet8" and not sizes.get("channels", (1,)):
+        raise UsageError("resnet8 begins with a convolution, so it has channels.", hint="channels = [16, 32, 64]")
     net = NETS[name](image, labels, **sizes)
     net.shapes()
     return net

@@ -49,8 +49,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from scrimp.errors import Refused, ScrimpError, UsageError, nearest
-from scrimp.formats import Format, parse
+from scrimp.formats import Format
 from scrimp.pictures import SETS
+from scrimp.quantize.plan import storable
 from scrimp.sources.mapped import check_regular
 from scrimp.train.qat.nets import NETS
 from scrimp.train.qat.recipe import FLOAT, Augmentation, Data, Distillation, Recipe, Schedule, Weights
@@ -151,7 +152,7 @@ def _spelled(table: Mapping[str, Any], where: str) -> Weights:
     if "format" not in table:
         raise UsageError(f"{where}.format is missing.", hint='format = "ternary:row", or "f32" for a float network')
     try:
-        format = parse(table["format"])
+        format = storable(table["format"])
         if format == FLOAT[0]:
             return Weights(*FLOAT)
         return Weights(format, check_rule(format, table["rule"]) if "rule" in table else default_rule(format))
@@ -179,7 +180,7 @@ def _stage(stage: Any) -> tuple[Format, int]:
     fits = isinstance(stage, list) and len(stage) == 2 and isinstance(stage[0], str) and type(stage[1]) is int
     if not fits or not 1 <= stage[1] <= MAX_EPOCHS:
         raise UsageError(f"schedule.progressive has {stage!r:.40}.", hint='a format and its epochs: ["int4:row", 3]')
-    return parse(stage[0]), stage[1]
+    return storable(stage[0]), stage[1]
 
 
 def _distillation(table: Mapping[str, Any], folder: Path) -> Distillation:

@@ -54,6 +54,8 @@ def default_rule(format: Format) -> Rule:
         return "float"
     if not _plain(format):
         return "kmeans" if _serves("kmeans", format) else "format"
+    if not _serves("lsq", format):
+        return "format"
     return {"ternary": "seq", "binary": "sign"}.get(element.kind, "lsq")  # type: ignore[return-value]
 
 
@@ -85,7 +87,7 @@ def _serves(rule: Rule, format: Format) -> bool:
         return element.kind == "binary"
     if rule in ("absmax", "octav"):
         return element.kind == "int" and element.levels > 2
-    return rule == "lsq"
+    return rule == "lsq" and (element.kind == "binary" or element.levels > 2)  # int1 is −1 and 0: no range to learn
 
 
 def _plain(format: Format) -> bool:

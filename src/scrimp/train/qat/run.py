@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, replace
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from scrimp.errors import Refused, ScrimpError
+from scrimp.errors import Refused, UsageError
 from scrimp.integer import lower
 from scrimp.integer.at_rest import Tensors
 from scrimp.integer.engine import IntegerEngine
@@ -20,6 +21,7 @@ from scrimp.measure.train_report import Row, TrainReport, layers, multiplication
 from scrimp.models.cnn import Image, Net
 from scrimp.pictures import Pictures, load
 from scrimp.progress import SILENT, Progress
+from scrimp.sizes import format_bytes
 from scrimp.store.net import write_net
 from scrimp.store.open import directory_bytes
 from scrimp.tensors import QTensor
@@ -70,11 +72,12 @@ def prepare(recipe: Recipe, directory: Path | None = None) -> Job:
     test = test.resized(*data.size) if data.size else test
     _, height, width, channels = test.images.shape
     net = nets.build(recipe.model, Image(height, width, channels), test.names, recipe.sizes)
+    _check_memory(net, recipe.schedule.batch)
     for glob in (*recipe.layers, *recipe.schedule.freeze):
         _check_glob(glob, net)
     taught = teacher(recipe.distillation.teacher, net) if recipe.distillation else None
     if recipe.schedule.batch > len(train):
-        raise ScrimpError(f"Batches of {recipe.schedule.batch:,} from {len(train):,} pictures.",
+        raise UsageError(f"Batches of {recipe.schedule.batch:,} from {len(train):,} pictures.",
                           hint="schedule.batch must be smaller")  # fmt: skip
     fill = max(0, net.pixels.zero)
     return Job(recipe, net, Lessons(train, test, Augmenter(recipe.augmentation, fill, data.size), taught))
@@ -110,13 +113,12 @@ def _train(
         path.unlink(missing_ok=True)
     student = Student(job.net, recipe.seed)
     course, key = begin(recipe, student), checkpoint.fingerprint(recipe, job.lessons)
-    found = path.exists()
-    checkpoint.resume(path, key, recipe, course)
-    if course.curve:
+    if not checkpoint.resume(path, key, recipe, course):
+        kept = path.replace(path.with_name(f"{path.name}.old"))
+        noted(f"the checkpoint is of another recipe, other pictures or another teacher: this training begins anew, and "
+              f"it is kept as {kept}")  # fmt: skip
+    elif course.curve:
         noted(f"going on after epoch {len(course.curve)} of {recipe.schedule.epochs}")
-    elif found:
-        noted(f"{path} is of another recipe, other pictures or another teacher; this training begins anew and "
-              "replaces it after its first epoch")  # fmt: skip
 
     def save(course: Course) -> None:
         checkpoint.save(path, key, course)
@@ -222,7 +224,20 @@ def _count(net: Net) -> int:
     return sum(int(np.prod(shape)) for name, shape in net.tensors().items() if not name.endswith(".step"))
 
 
+def _check_memory(net: Net, batch: int) -> None:
+    """UsageError where parameters with gradient and two memories, and what every operation makes of a batch, in
+    float32, do not fit into this machine: a lower bound."""
+    numbers = 4 * _count(net) + batch * sum(image.size for image in net.shapes().values())
+    if 4 * numbers > (there := _memory_bytes()):
+        raise UsageError(f"Training this takes {format_bytes(4 * numbers)} of memory and more; here are "
+                         f"{format_bytes(there)}.", hint="fewer channels, or a smaller schedule.batch")  # fmt: skip
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def _check_glob(glob: str, net: Net) -> None:
     names = [node.name for node in net.nodes if node.multiplies]
     if not any(fnmatchcase(name, glob) for name in names):
-        raise ScrimpError(f"No operation is called '{glob[:40]}'.", hint=f"there are {', '.join(names[:12])}")
+        raise UsageError(f"No operation is called '{glob[:40]}'.", hint=f"there are {', '.join(names[:12])}")
