@@ -40,7 +40,7 @@ def export(
     if not model.is_dir():
         raise ScrimpError(f"{model} {'is no directory' if model.exists() else 'does not exist'}.",
                           hint="name what `scrimp train` wrote")  # fmt: skip
-    if out.absolute().parent.resolve().is_relative_to(model.resolve()):
+    if out is not None and out.absolute().parent.resolve().is_relative_to(model.resolve()):
         raise UsageError(f"{out} lies in {model}, which holds nothing but a network.", hint="name another place")
     program = lower(*open_net(model))
     if dry_run or out is None:
