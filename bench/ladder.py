@@ -9,8 +9,8 @@ one matrix stand behind each other until they are larger than the caches (--stac
 weights from memory, as a network does.
 
 **Checked**: against exact arithmetic, from the stored codes and from activations quantized in NumPy, within the bound
-of tests/core/product_oracle.py; other copies must give the same bits. Of many tokens some thirty are looked at, at every
-place of a block. What fails is not timed.
+of tests/core/product_oracle.py; other copies must give the same bits. Of many tokens some thirty are looked at, at
+every place of a block. What fails is not timed.
 
 **Timed**: rungs take turns, medians. 100 % is the time that the product needs at the ceilings of the same run and
 threads: its bytes at the speed of plain reading, or its multiply-adds at the int8 peak, whichever takes longer.
