@@ -12,11 +12,13 @@
 #include <tuple>
 #include <vector>
 
+#include "bind_arrays.h"
 #include "bind_checks.h"
 #include "bind_coding.h"
 #include "bind_integer.h"
 #include "bind_measuring.h"
 #include "bind_memory.h"
+#include "bind_packing.h"
 #include "bind_rounding.h"
 #include "dispatch.h"
 #include "engine.h"
@@ -30,69 +32,13 @@ using namespace nb::literals;
 namespace scrimp {
 namespace {
 
-using Bytes = nb::ndarray<const uint8_t, nb::c_contig, nb::device::cpu>;
 using Any = nb::ndarray<nb::c_contig, nb::device::cpu, nb::ro>;
 using Floats = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
 using FloatsOut = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
 using Tokens = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Spans = nb::ndarray<const int64_t, nb::shape<-1, 4>, nb::c_contig, nb::device::cpu>;
 using Tables = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-template <typename T>
-using Array = nb::ndarray<nb::numpy, T>;
-
 constexpr int kCacheBlockLog2 = 5;
-
-template <typename T>
-Array<T> make_array(std::vector<size_t> shape) {
-  size_t count = 1;
-  for (size_t side : shape) count *= side;
-  T* data = new T[count]();
-  nb::capsule owner(data, [](void* memory) noexcept { delete[] static_cast<T*>(memory); });
-  return Array<T>(data, shape.size(), shape.data(), owner);
-}
-
-// --- packing -------------------------------------------------------------------------------------------------------
-
-nb::list pack_codes(nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu> codes,
-                    const std::vector<int>& widths) {
-  const auto rows = static_cast<int64_t>(codes.shape(0)), cols = static_cast<int64_t>(codes.shape(1));
-  nb::list planes;
-  int shift = 0;
-  for (int width : widths) {
-    const int64_t span = plane_span(width);
-    const size_t shape[3] = {static_cast<size_t>((rows + kTileRows - 1) / kTileRows),
-                             static_cast<size_t>((cols + span - 1) / span), static_cast<size_t>(kVectorBytes)};
-    auto memory = std::make_unique<std::shared_ptr<uint8_t>>(weight_memory(shape[0] * shape[1] * shape[2]));
-    uint8_t* plane = memory->get();
-    {
-      nb::gil_scoped_release release;
-      pack_plane(codes.data(), rows, cols, shift, width, plane);
-    }
-    nb::capsule owner(memory.get(), [](void* held) noexcept { delete static_cast<std::shared_ptr<uint8_t>*>(held); });
-    memory.release();
-    planes.append(Array<uint8_t>(plane, 3, shape, owner));
-    shift += width;
-  }
-  return planes;
-}
-
-Array<uint8_t> unpack_codes(const std::vector<Bytes>& planes, const std::vector<int>& widths,
-                            std::pair<int64_t, int64_t> shape) {
-  const auto [rows, cols] = shape;
-  require(planes.size() == widths.size(), "a width per plane is needed");
-  auto codes = make_array<uint8_t>({static_cast<size_t>(rows), static_cast<size_t>(cols)});
-  int shift = 0;
-  for (size_t i = 0; i < planes.size(); ++i) {
-    const int64_t span = plane_span(widths[i]);
-    require(static_cast<int64_t>(planes[i].nbytes()) ==
-                (rows + kTileRows - 1) / kTileRows * ((cols + span - 1) / span) * kVectorBytes,
-            "a plane does not have the size of its shape");
-    nb::gil_scoped_release release;
-    unpack_plane(planes[i].data(), cols, shift, widths[i], 0, rows, codes.data());
-    shift += widths[i];
-  }
-  return codes;
-}
 
 // --- matrices ------------------------------------------------------------------------------------------------------
 
@@ -378,9 +324,7 @@ NB_MODULE(_core, m) {
   using namespace scrimp;
   m.def("available_isas", [] { return available_isas(); }, "Instruction sets this machine can run, best last.");
   m.def("cpu_features", [] { return cpu_features(); }, "Processor features that the kernels look at.");
-  m.def("pack_codes", &pack_codes, "codes"_a, "widths"_a,
-        nb::sig("def pack_codes(codes: NDArray[np.uint8], widths: Sequence[int]) -> list[NDArray[np.uint8]]"));
-  m.def("unpack_codes", &unpack_codes, "planes"_a, "widths"_a, "shape"_a);
+  bind_packing(m);
   m.def("linear", &linear, "matrix"_a, "x"_a, "isa"_a, "float_arithmetic"_a = false, "activation_block"_a = 32,
         "input_scale"_a = 0.0F, "x (T, K) times one matrix -> (T, N), for tests and benchmarks of the kernels.");
   m.def("score", &score_rows, "logits"_a, "targets"_a, "reference"_a = nb::none(), "threads"_a = 1, "isa"_a = "scalar");

@@ -94,9 +94,8 @@ class QTensor:
         """The number of every code, float32: the element's or this tensor's own codebook; None where none is needed."""
         if self.format.element.kind != "table":
             return None
-        return (
-            self.extra["codebook"].astype(np.float32) if "codebook" in self.extra else self.format.element.tabulated()
-        )
+        own = self.extra.get("codebook")
+        return self.format.element.tabulated() if own is None else own.astype(np.float32)
 
     def row_scales(self) -> F32:
         """Scales ``(N, groups)`` float32, second scales multiplied in."""
@@ -362,9 +361,8 @@ def from_parts(name: str, format: Format, shape: tuple[int, int], parts: Mapping
     expected = part_shapes(format, shape)
     for part, part_shape in expected.items():
         if part not in parts:
-            raise Refused(
-                f"{name}: its part '{part}' is missing.", hint="the file is incomplete; compress the model again"
-            )
+            raise Refused(f"{name}: its part '{part}' is missing.",
+                          hint="the file is incomplete; compress the model again")  # fmt: skip
         if parts[part].shape != part_shape:
             raise Refused(f"{name}.{part} has shape {parts[part].shape}; {format.name} of {shape} needs {part_shape}.",
                           hint="the file is damaged; compress the model again")  # fmt: skip
