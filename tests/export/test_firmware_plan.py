@@ -52,7 +52,7 @@ def test_a_network_too_large_for_the_ram_runs_a_channel_at_a_time():
 @pytest.mark.parametrize(
     ("flash", "ram", "words"),
     [
-        (8 << 10, None, r"needs 1[56],\d{3} bytes of flash; there are 8,192.*fc0 has 32,768 weights: fewer channels"),
+        (8 << 10, None, r"needs 1[56],\d{3} bytes of flash; there are 8,192.*fc0 has 32,768 weights: fewer outputs"),
         (None, 500, r"bytes of RAM; there are 500.*fc0 reads and writes most"),
         (16, 16, "bytes of RAM; there are 16"),
     ],
