@@ -15,7 +15,16 @@ constants = pytest.importorskip("gguf").constants
 
 BY_NAME = {kind.name: kind for kind in TYPES.values()}
 #: where the float16 scales and mins of a block lie
-HALVES = {"Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0], "TQ1_0": [52], "TQ2_0": [64]}
+HALVES = {
+    "Q4_0": [0],
+    "Q4_1": [0, 2],
+    "Q5_0": [0],
+    "Q5_1": [0, 2],
+    "Q8_0": [0],
+    "IQ4_NL": [0],
+    "TQ1_0": [52],
+    "TQ2_0": [64],
+}
 ROWS, BLOCKS_PER_ROW = 37, 3
 
 
@@ -50,6 +59,20 @@ def test_the_equal_format_decodes_to_the_same_bits(name: str) -> None:
     assert tensor.format == kind.format
     assert tensor.shape == (ROWS, BLOCKS_PER_ROW * kind.block)
     assert same_bits(tensor.dequantize(), dequantized(kind, rows))
+
+
+def test_mxfp4_is_the_same_bits_and_what_overflows_is_decoded_to_floats() -> None:
+    kind = BY_NAME["MXFP4"]
+    rows = np.random.default_rng(0).integers(0, 256, (ROWS, BLOCKS_PER_ROW * kind.nbytes), np.uint8)
+    exponents = rows[:, :: kind.nbytes]
+    exponents[exponents > 252] = 0
+    tensor = to_qtensor(kind, rows)
+    assert tensor is not None
+    assert tensor.format.name == "mxfp4"
+    assert same_bits(tensor.dequantize(), dequantized(kind, rows))
+    for too_large in (253, 255):
+        exponents[3, 1] = too_large
+        assert to_qtensor(kind, rows) is None
 
 
 def test_tq2_0_of_trits_is_ternary_and_the_same_bits() -> None:

@@ -21,8 +21,8 @@ U8 = NDArray[np.uint8]
 F16 = NDArray[np.float16]
 F32 = NDArray[np.float32]
 
-#: Blocks ``(n, nbytes)`` → codes ``(n, block)``, scales ``(n,)``, mins ``(n,)`` or None.
-Decoder = Callable[[U8], tuple[U8, F16, F16 | None]]
+#: Blocks ``(n, nbytes)`` → codes ``(n, block)``, scales ``(n,)`` as stored, mins ``(n,)`` or None.
+Decoder = Callable[[U8], tuple[U8, F16 | U8, F16 | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,8 @@ def to_qtensor(kind: BlockType, rows: U8) -> QTensor | None:
     codes, scales, mins = kind.decode(np.ascontiguousarray(rows).reshape(-1, kind.nbytes))
     if kind.format.element.kind == "ternary" and codes.max(initial=0) > 2:
         return None  # TQ2_0 can say +2, a trit cannot
+    if kind.format.scale == "e8m0" and scales.max(initial=0) > 252:
+        return None  # 6 times that overflows, and 255 is a number in ggml but not in OCP's standard
     stored_mins = None if mins is None else mins.reshape(count, -1)
     return from_codes(kind.format, codes.reshape(count, -1), scales.reshape(count, -1), stored_mins)
 
@@ -128,6 +130,12 @@ def _q8_0(b: U8) -> tuple[U8, F16, None]:
     return b[:, 2:] ^ np.uint8(128), _half(b, 0), None
 
 
+def _mxfp4(b: U8) -> tuple[U8, U8, None]:
+    codes = _nibbles(b[:, 1:])
+    codes[codes == 8] = 0  # ggml has no -0
+    return codes, b[:, 0].copy(), None
+
+
 #: Trit ``i`` of a byte. The byte is ceil(256/243 · (81 t0 + 27 t1 + 9 t2 + 3 t3 + t4)): multiply, wrap, take the carry.
 _TRITS = np.array([[(byte * 3**i % 256 * 3) >> 8 for byte in range(256)] for i in range(5)], np.uint8)
 
@@ -168,7 +176,7 @@ TYPES: dict[int, BlockType] = {
         BlockType(17, "IQ2_XS", 256, 74),
         BlockType(18, "IQ3_XXS", 256, 98),
         BlockType(19, "IQ1_S", 256, 50),
-        BlockType(20, "IQ4_NL", 32, 18),
+        BlockType(20, "IQ4_NL", 32, 18, parse("iq4nl:g32"), _q4_0),  # codes of another table in the same bytes
         BlockType(21, "IQ3_S", 256, 110),
         BlockType(22, "IQ2_S", 256, 82),
         BlockType(23, "IQ4_XS", 256, 136),
@@ -182,7 +190,7 @@ TYPES: dict[int, BlockType] = {
         BlockType(34, "TQ1_0", 256, 54, parse("ternary:g256"), _tq1_0),
         BlockType(35, "TQ2_0", 256, 66, parse("ternary:g256"), _tq2_0),
         BlockType(36, "I2_S", 128, 32, parse("ternary:tensor@f32"), tail=32),
-        BlockType(39, "MXFP4", 32, 17),
+        BlockType(39, "MXFP4", 32, 17, parse("mxfp4"), _mxfp4),
         BlockType(40, "NVFP4", 64, 36),
         BlockType(41, "Q1_0", 128, 18, readable=False),
     )
