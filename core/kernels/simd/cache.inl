@@ -11,7 +11,7 @@ inline int64_t page_of(const Attention& a, int64_t position) {
   return a.pages[position / kPagePositions] * a.page_bytes;
 }
 
-// Keys or values of one head from `position` on, which is in the same page.
+// Keys or values of one head, in the page that a position is in.
 inline const uint8_t* head_of(const Attention& a, const uint8_t* plane, int64_t head, int64_t position) {
   return plane + page_of(a, position) + head * kPagePositions * a.row_bytes;
 }
