@@ -13,10 +13,10 @@ from torch import Tensor
 
 from scrimp.program import KINDS, Op
 from scrimp.train import executor
-from scrimp.train.executor import Network, Past, Run, run
+from scrimp.train.executor import Network, Run, run
 
 sys.path.append(str(Path(__file__).parents[1] / "models"))
-from architectures import ALL, DECODERS
+from architectures import ALL
 
 TOKENS = np.random.default_rng(0).integers(0, 50, 32)
 #: Unit roundoff of float32.
@@ -95,18 +95,6 @@ def test_the_logits_are_the_engines(config, monkeypatch):
 
 def test_every_operation_of_a_program_has_a_function():
     assert executor.OPERATIONS.keys() == KINDS.keys()
-
-
-@pytest.mark.parametrize("config", [CONFIG, *DECODERS.values()], ids=["llama", *DECODERS])
-def test_token_by_token_is_as_all_at_once(config):
-    program = program_of(config)
-    network = in_float64(network_of(program, *random_weights(program)))
-    tokens = torch.from_numpy(np.stack([TOKENS, TOKENS[::-1].copy()]))
-    (whole,) = run(network, tokens, (program.output,))
-    past = Past(len(TOKENS))
-    pieces = [run(network, tokens[:, at : at + 1], (program.output,), past=past)[0] for at in range(len(TOKENS))]
-    # float64 throughout but for the angles of the rotation, which are the same float32 numbers both ways
-    assert float((torch.cat(pieces, dim=1) - whole).abs().max()) < 1e-10
 
 
 def test_a_slice_of_the_operations_continues_from_a_buffer():

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -37,36 +37,12 @@ class Network:
     vectors: Mapping[str, Tensor]
 
 
-@dataclass(slots=True)
-class Past:
-    """Keys and values of the tokens so far, for a text that is written token by token."""
-
-    room: int  #: positions there is room for
-    length: int = 0
-    caches: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)  #: (B, kv_heads, room, head_dim) each
-
-    def extend(self, cache: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Put ``(B, kv_heads, T, head_dim)`` behind what there is; returns all of both."""
-        if cache not in self.caches:
-            shape = (*k.shape[:2], self.room, k.shape[3])
-            self.caches[cache] = (k.new_zeros(shape), v.new_zeros(shape))
-        end = self.length + k.shape[2]
-        for stored, new in zip(self.caches[cache], (k, v), strict=True):
-            stored[:, :, self.length : end] = new
-        return self.caches[cache][0][:, :, :end], self.caches[cache][1][:, :, :end]
-
-
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What operations see besides their inputs: ``tokens (B, T)``, at the positions behind ``past``."""
+    """What operations see besides their inputs: ``tokens (B, T)``."""
 
     network: Network
     tokens: Tensor
-    past: Past | None = None
-
-    @property
-    def start(self) -> int:
-        return 0 if self.past is None else self.past.length
 
 
 def run(
@@ -77,26 +53,21 @@ def run(
     first: int = 0,
     last: int | None = None,
     inputs: Mapping[int, Tensor] | None = None,
-    past: Past | None = None,
 ) -> tuple[Tensor, ...]:
     """Operations ``[first, last)`` on ``tokens (B, T)``; returns the buffers of ``outputs``.
 
-    ``inputs`` are buffers put in place first. With a ``past`` that is not empty T must be 1; it grows by the tokens.
-    A buffer is let go after its last reader.
+    ``inputs`` are buffers put in place first. A buffer is let go after its last reader.
     """
-    assert past is None or not past.length or tokens.shape[1] == 1
     ops = network.program.ops[first:last]
     last_read = {index: at for at, op in enumerate(ops) for index in (*op.inputs, *op.outputs)}
     last_read |= dict.fromkeys(outputs, len(ops))
-    buffers, this = dict(inputs or {}), Run(network, tokens, past)
+    buffers, this = dict(inputs or {}), Run(network, tokens)
     for at, op in enumerate(ops):
         made = OPERATIONS[op.kind](this, op, [buffers[index] for index in op.inputs])
         buffers.update(zip(op.outputs, made, strict=True))
         for index in {*op.inputs, *op.outputs}:
             if last_read[index] <= at:
                 del buffers[index]
-    if past is not None:
-        past.length += tokens.shape[1]
     return tuple(buffers[index] for index in outputs)
 
 
@@ -106,7 +77,7 @@ Operation = Callable[[Run, Op, list[Tensor]], tuple[Tensor, ...]]
 def _embed(run: Run, op: Op, inputs: list[Tensor]) -> tuple[Tensor, ...]:
     what, tokens = op.ints[0], run.tokens
     if what == LOOK_UPS["position"]:
-        tokens = torch.arange(run.start, run.start + tokens.shape[1]).expand(tokens.shape)
+        tokens = torch.arange(tokens.shape[1]).expand(tokens.shape)
     elif what == LOOK_UPS["first"]:
         tokens = torch.zeros_like(tokens)
     rows = run.network.matrices[op.weights[0]].rows(tokens)
@@ -136,7 +107,7 @@ def _linear(run: Run, op: Op, inputs: list[Tensor]) -> tuple[Tensor, ...]:
 
 def _rope(run: Run, op: Op, inputs: list[Tensor]) -> tuple[Tensor, ...]:
     x = inputs[0].view(*inputs[0].shape[:2], *op.ints)  # (B, T, H, D)
-    positions = torch.arange(run.start, run.start + x.shape[1], dtype=torch.float32)
+    positions = torch.arange(x.shape[1], dtype=torch.float32)
     angles = (positions[:, None] * torch.tensor(op.floats, dtype=torch.float32))[:, None, :]
     cos, sin = angles.cos(), angles.sin()
     a, b = x.chunk(2, dim=-1)
@@ -144,28 +115,22 @@ def _rope(run: Run, op: Op, inputs: list[Tensor]) -> tuple[Tensor, ...]:
 
 
 def _attention(run: Run, op: Op, inputs: list[Tensor]) -> tuple[Tensor, ...]:
-    cache, heads, kv_heads, head_dim, window, causal = op.ints
+    _, heads, kv_heads, head_dim, window, causal = op.ints
     scale, cap = op.floats
     q, k, v = (x.view(*x.shape[:2], -1, head_dim).transpose(1, 2) for x in inputs)  # (B, H, T, D)
-    shape, start = q.shape, run.start
-    if run.past is not None:
-        k, v = run.past.extend(cache, k, v)
-    if start:  # one token, that sees all: query heads of one key head stand where tokens do
-        q = q.reshape(len(q), kv_heads, heads // kv_heads, head_dim)
-    else:
-        k, v = (x.repeat_interleave(heads // kv_heads, dim=1) for x in (k, v))
+    k, v = (x.repeat_interleave(heads // kv_heads, dim=1) for x in (k, v))
     mask = None
     if causal and (window or cap):
-        behind = torch.arange(start, k.shape[2])[:, None] - torch.arange(k.shape[2])  # (T, S)
+        behind = torch.arange(k.shape[2])[:, None] - torch.arange(k.shape[2])  # (T, T)
         mask = (behind >= 0) & (behind < (window or k.shape[2]))
     if cap:
         scores = cap * torch.tanh(q @ k.transpose(-1, -2) * (scale / cap))
         scores = scores if mask is None else scores.masked_fill(~mask, -torch.inf)
         found = scores.softmax(dim=-1) @ v
     else:
-        whole = mask is None and bool(causal) and not start
+        whole = mask is None and bool(causal)
         found = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=whole, scale=scale)
-    return (found.reshape(shape).transpose(1, 2).flatten(-2),)
+    return (found.transpose(1, 2).flatten(-2),)
 
 
 _CURVES: dict[Curve, Callable[[Tensor], Tensor]] = {

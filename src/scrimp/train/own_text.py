@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from scrimp import models
-from scrimp.quantize.decoded import decode
+from scrimp.model import Model
 from scrimp.sources.source import Source
-from scrimp.tensors import QTensor
-from scrimp.train.executor import Network, Past, run
-from scrimp.train.quantized_weight import FixedWeight
 
 #: Texts that are written side by side: a step reads all weights once for all of them.
 BATCH = 32
@@ -36,28 +32,34 @@ def write(
     *,
     bos: int | None = None,
     seed: int = 0,
+    seconds: float | None = None,
     tick: Callable[[int], None] = lambda tokens: None,
 ) -> NDArray[np.int32]:
-    """``(windows, length)`` token ids, in float32; the same seed gives the same text on one machine.
+    """``(windows, length)`` token ids, written with int8 activations as users run it; the same seed, the same text.
 
-    ``bos`` stands first where the tokenizer puts one. ``tick`` is told how many tokens were written.
+    ``bos`` stands first where the tokenizer puts one. ``tick`` is told how many tokens were written. After ``seconds``
+    no more is begun: then there are fewer windows, some at least.
     """
-    network = _network(original)
-    generator = torch.Generator().manual_seed(seed)
+    model = Model(original, context=length, sequences=min(BATCH, windows))
+    random, began = np.random.default_rng(seed), time.monotonic()
     parts = [np.zeros((0, length), np.int32)]
-    with torch.no_grad():
-        for begin in range(0, windows, BATCH):
-            parts.append(_batch(network, min(BATCH, windows - begin), length, bos, generator, tick))
+    for begin in range(0, windows, BATCH):
+        if begin and seconds is not None and time.monotonic() - began >= seconds:
+            break
+        parts.append(_batch(model, min(BATCH, windows - begin), length, bos, random, tick))
     return np.concatenate(parts)
 
 
 def recalled(path: Path, shape: tuple[int, int], rows: int) -> NDArray[np.int32] | None:
-    """What :func:`remember` kept: ids below ``rows`` in this shape, or None where the file is anything else."""
+    """What :func:`remember` kept: ids below ``rows``, at most as many windows as this shape has, or None where the file
+    is anything else."""
     try:
         found = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    if not isinstance(found, np.ndarray) or found.shape != shape or found.dtype != np.int32:
+    if not isinstance(found, np.ndarray) or found.dtype != np.int32 or found.ndim != 2:
+        return None
+    if not 1 <= len(found) <= shape[0] or found.shape[1] != shape[1]:
         return None
     return found if found.min() >= 0 and found.max() < rows else None
 
@@ -71,38 +73,31 @@ def remember(path: Path, written: NDArray[np.int32]) -> None:
         os.replace(file.name, path)
 
 
-def _network(original: Source) -> Network:
-    _, program = models.build(original.config)
-    read = {name: original.read(name) for name in (*program.matrices, *program.vectors)}
-    return Network(
-        program,
-        {name: FixedWeight(decode(found)) for name, found in read.items() if isinstance(found, QTensor)},
-        {name: torch.from_numpy(np.array(found)) for name, found in read.items() if not isinstance(found, QTensor)},
-    )
-
-
 def _batch(
-    network: Network,
+    model: Model,
     count: int,
     length: int,
     bos: int | None,
-    generator: torch.Generator,
+    random: np.random.Generator,
     tick: Callable[[int], None],
 ) -> NDArray[np.int32]:
-    output = network.program.output
-    vocabulary = network.program.widths[output]
-    text = torch.zeros((count, length), dtype=torch.int64)
+    text = np.zeros((count, length), np.int32)
     begin = 0 if bos is None else 1
     text[:, :begin] = bos or 0
-    text[:, begin] = torch.randint(vocabulary, (count,), generator=generator)
-    past = Past(length)
-    for at in range(length - 1):
-        (logits,) = run(network, text[:, at : at + 1], (output,), past=past)
+    text[:, begin] = random.integers(model.vocab_size, size=count)
+    sequences = [model.sequence() for _ in range(count)]
+    for at in range(begin + 1, length):
+        known = 0 if at == begin + 1 else at - 1  # a token behind BOS is run with it
+        rows = model.extend([(one, row[known:at].tolist()) for one, row in zip(sequences, text, strict=True)])
+        pick = np.argmax if at - begin <= GREEDY else lambda logits: _drawn(logits, random)
+        text[:, at] = [pick(logits[0]) for logits in rows]
         tick(count)
-        if at < begin:
-            continue  # the token behind BOS is there already
-        if at - begin < GREEDY:
-            text[:, at + 1] = logits[:, 0].argmax(dim=-1)
-        else:
-            text[:, at + 1] = torch.multinomial(logits[:, 0].softmax(dim=-1), 1, generator=generator)[:, 0]
-    return text.numpy().astype(np.int32)
+    for one in sequences:
+        one.drop()
+    return text
+
+
+def _drawn(logits: NDArray[np.float32], random: np.random.Generator) -> int:
+    """A token by its probability."""
+    below = np.cumsum(np.exp(logits - logits.max()), dtype=np.float64)
+    return min(int(np.searchsorted(below, random.random() * below[-1], side="right")), len(logits) - 1)

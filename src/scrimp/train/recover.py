@@ -143,7 +143,9 @@ def _lessons(
     written = own_text.recalled(path, (count, length), parsed.vocab)
     if written is None:
         progress.start("writing text", count * length)
-        written = own_text.write(original, count, length, bos=bos, seed=settings.seed, tick=progress.advance)
+        written = own_text.write(
+            original, count, length, bos=bos, seed=settings.seed, seconds=settings.writing_s, tick=progress.advance
+        )
         progress.finish()
         own_text.remember(path, written)
     return lessons.read(tokenizer, parsed.context, calibrate, written=written)
