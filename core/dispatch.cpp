@@ -43,11 +43,17 @@ bool has_avx2() {
   return cpu().saves_ymm && (cpu().leaf1_ecx & bit_FMA) && (cpu().leaf1_ecx & bit_F16C) && (cpu().leaf7_ebx & bit_AVX2);
 }
 
-bool has_avx512() {
+bool has_avx_vnni() { return has_avx2() && (cpu().leaf71_eax & (1u << 4)); }
+
+bool has_avx512_vnni() {
   constexpr unsigned kEbx = bit_AVX512F | bit_AVX512BW | bit_AVX512VL | bit_AVX512DQ;
-  constexpr unsigned kVnni = 1u << 11, kVbmi = 1u << 1;
-  return has_avx2() && cpu().saves_zmm && (cpu().leaf7_ebx & kEbx) == kEbx && (cpu().leaf7_ecx & kVnni) &&
-         (cpu().leaf7_ecx & kVbmi);
+  constexpr unsigned kVnni = 1u << 11;
+  return has_avx2() && cpu().saves_zmm && (cpu().leaf7_ebx & kEbx) == kEbx && (cpu().leaf7_ecx & kVnni);
+}
+
+bool has_avx512() {
+  constexpr unsigned kVbmi = 1u << 1;
+  return has_avx512_vnni() && (cpu().leaf7_ecx & kVbmi);
 }
 
 #elif defined(__aarch64__)
@@ -81,6 +87,7 @@ std::vector<std::string> find_isas() {
   std::vector<std::string> isas = {"scalar"};
 #if defined(__x86_64__)
   if (has_avx2()) isas.emplace_back("avx2");
+  if (has_avx_vnni() || has_avx512_vnni()) isas.emplace_back("avx2_vnni");
   if (has_avx512()) isas.emplace_back("avx512");
 #elif defined(__aarch64__)
   isas.emplace_back("neon");
@@ -103,6 +110,7 @@ const Kernels* kernels_for(const std::string& isa) {
     if (isa == "scalar") return &kScalarKernels;
 #if defined(__x86_64__)
     if (isa == "avx2") return &kAvx2Kernels;
+    if (isa == "avx2_vnni") return has_avx_vnni() ? &kAvxVnniKernels : &kAvx512VnniKernels;
     if (isa == "avx512") return &kAvx512Kernels;
 #elif defined(__aarch64__)
     if (isa == "neon") return &kNeonKernels;

@@ -67,6 +67,9 @@ struct Block {
   static constexpr bool kArranged = false;
   static constexpr int64_t step_bytes(int64_t stride) { return kStepQuads * stride; }
 
+  static constexpr int64_t panel_bytes(int) { return kStepQuads * kVectorBytes; }
+
+  template <int kMost>
   static SCRIMP_INLINE void store_step(uint8_t* to, const Quad (&codes)[kStepQuads]) {
     each<kStepQuads>([&](auto q)
                          __attribute__((always_inline)) { store(to + q.value * kVectorBytes, codes[q.value]); });
@@ -111,8 +114,8 @@ struct Block {
   }
 };
 
-#include "kernels/neon/linear_int8_decode.inl"
-#include "kernels/neon/linear_int8_prefill.inl"
+#include "kernels/simd/linear_int8_decode.inl"
+#include "kernels/simd/linear_int8_prefill.inl"
 
 // Sums of inputs [begin, end) for each of 12 tokens; those past `width` are meaningless (the block is padded by 64
 // inputs).
@@ -126,34 +129,7 @@ void sums_of(const int8_t* quads, int64_t width, int64_t begin, int64_t end, int
 
 }  // namespace
 
-int64_t describe_pieces(const Matrix& w, const Activations& x, int64_t begin, int64_t end, int64_t first,
-                        const Pieces& pieces) {
-  const int64_t width = smaller(x.tokens - first, kTokenBlock);
-  const bool per_block = x.block < w.cols;  // then pieces are whole blocks, and their sums are known
-  const int32_t each_counts = bias_of(w) - (w.mins == nullptr ? w.zero : 0);
-  const int8_t* quads = x.quads + first * x.cols_padded;
-  Pieces to = pieces;
-  int64_t count = 0;
-  bool begins = true;
-  each_piece(w, segment_inputs(w, x), begin, end, [&](int64_t k, int64_t piece_end, bool ends) {
-    const int64_t at = first * x.blocks + (per_block ? k / x.block * width : 0);
-    int32_t computed[kTokenBlock];
-    if (!per_block) sums_of(quads, width, k, piece_end, computed);
-    const int32_t* sums = per_block ? x.sums + at : computed;
-    for (int64_t t = 0; t < width; ++t) {
-      to.start[t] = each_counts * sums[t];
-      to.scale[t] = x.scales[at + t];
-      const float scaled = to.scale[t] * static_cast<float>(sums[t]);
-      to.group_sums[t] = begins ? scaled : to.group_sums[t] + scaled;
-    }
-    begins = ends;
-    to.start += to.stride;
-    to.scale += to.stride;
-    if (ends) to.group_sums += to.stride;
-    ++count;
-  });
-  return count;
-}
+#include "kernels/simd/describe_pieces.inl"
 
 void linear_int8(const Matrix& w, const Activations& x, int64_t tile_begin, int64_t tile_end, float* y,
                  int64_t y_stride, uint8_t* scratch) {

@@ -34,6 +34,9 @@ struct Block {
   static constexpr bool kArranged = false;
   static constexpr int64_t step_bytes(int64_t stride) { return kStepQuads * stride; }
 
+  static constexpr int64_t panel_bytes(int) { return kStepQuads * kVectorBytes; }
+
+  template <int kMost>
   static SCRIMP_INLINE void store_step(uint8_t* to, const Quad (&codes)[kStepQuads]) {
     each<kStepQuads>([&](auto q)
                          __attribute__((always_inline)) { store(to + q.value * kVectorBytes, codes[q.value]); });
@@ -63,8 +66,8 @@ struct Block {
   }
 };
 
-#include "kernels/neon/linear_int8_decode.inl"
-#include "kernels/neon/linear_int8_prefill.inl"
+#include "kernels/simd/linear_int8_decode.inl"
+#include "kernels/simd/linear_int8_prefill.inl"
 
 }  // namespace
 

@@ -16,6 +16,9 @@ struct Block {
   static constexpr bool kArranged = true;
   static constexpr int64_t step_bytes(int64_t) { return kEights * kInputBytes; }
 
+  static constexpr int64_t panel_bytes(int) { return kStepQuads * kVectorBytes; }
+
+  template <int kMost>
   static SCRIMP_INLINE void store_step(uint8_t* to, const Quad (&codes)[kStepQuads]) {
     each<kEights>([&](auto i) __attribute__((always_inline)) {
       each<kRegs>([&](auto r) __attribute__((always_inline)) {
@@ -81,7 +84,7 @@ struct Block {
   }
 };
 
-#include "kernels/neon/linear_int8_prefill.inl"
+#include "kernels/simd/linear_int8_prefill.inl"
 
 }  // namespace
 

@@ -2,13 +2,13 @@
 // Included inside the namespace of a processor, after its `Block`:
 //
 //   Block::kSizes, Block::rows_of(kTokens)   register blocks: numbers of tokens, ascending, and registers of rows
-//   Block::store_step(to, codes)             the codes of 16 rows x 32 inputs to a panel, kStepBytes of it
+//   Block::store_step<kMost>(to, codes)      codes up to kMost of 16 rows x 32 inputs to a panel: a step of it
+//   Block::panel_bytes(most)                 how long a step is
 //   Block::kArranged, Block::arrange(...)    whether activations are copied in another order first, and how
 //   Block::sums<kRows, kTokens>(...)         int32 sums [token][register] of some steps
 
 constexpr int64_t kChunkCols = 1280;  // a multiple of 20 and of 256: 16 rows of codes are 20 KiB, for the L1 cache
-constexpr int64_t kStepBytes = kStepQuads * kVectorBytes;
-constexpr int64_t kPanelBytes = (kChunkCols / kStepCols + 1) * kStepBytes;
+constexpr int64_t kPanelBytes = (kChunkCols / kStepCols + 1) * Block::panel_bytes(255);
 constexpr int64_t kMostBlocks = 16;  // of tokens, whose activations are described (and arranged) once for all rows
 constexpr int64_t kMostPieces = 2 * (kChunkCols / 32 + 2);
 constexpr int64_t kArrayWords = kMostPieces * kTokenBlock;
@@ -19,8 +19,10 @@ static_assert(kPanelBytes + kMostBlocks * kBlockBytes <= static_cast<int64_t>(kS
 // 16 rows and inputs [begin, end), unpacked.
 struct Panel {
   int64_t tile, begin, end;
-  int hold;  // quads of codes that fit into sums of 16 bits
   uint8_t* codes;
+  float *scales, *mins;    // [groups][16]
+  int hold = 0;            // quads of codes that fit into sums of 16 bits
+  int64_t step_bytes = 0;  // of codes
 };
 
 // What the tokens of a block have in common for all rows.
@@ -30,13 +32,20 @@ struct Inputs {
   int64_t stride;  // bytes from quad to quad, or of a step where they are arranged
 };
 
+template <int kMost>
+void hold(Panel& panel) {
+  panel.hold = hold_of(kMost);
+  panel.step_bytes = Block::panel_bytes(kMost);
+}
+
 inline void unpack_trits(const Matrix& w, Panel& panel) {
+  hold<kMostTrit>(panel);
   const uint8_t* from = w.plane[0] + (panel.tile * w.vectors[0] + panel.begin / 20) * kVectorBytes;
   const int64_t vectors = (panel.end - panel.begin + 19) / 20;
   const int64_t steps = (panel.end - panel.begin + kStepCols - 1) / kStepCols;
   uint8_t* to = panel.codes;
   for (int64_t v = 0, step = 0; step < steps; v += 8) {  // 5 steps, 8 vectors
-    alignas(16) uint8_t quads[40 * kVectorBytes];
+    alignas(kVectorBytes) uint8_t quads[40 * kVectorBytes];
     for (int64_t i = 0; i < 8; ++i, from += kVectorBytes) {
       uint8_t* at = quads + i * 5 * kVectorBytes;
       if (v + i < vectors)
@@ -44,25 +53,25 @@ inline void unpack_trits(const Matrix& w, Panel& panel) {
       else  // up to the end of the step, where the activations are zero
         for (int64_t q = 0; q < 5; ++q) store(at + q * kVectorBytes, Quad{});
     }
-    for (int64_t i = 0; i < 5 && step < steps; ++i, ++step, to += kStepBytes) {
+    for (int64_t i = 0; i < 5 && step < steps; ++i, ++step, to += panel.step_bytes) {
       Quad codes[kStepQuads];
       each<kStepQuads>([&](auto q) __attribute__((always_inline)) {
         codes[q.value] = load(quads + (i * 8 + q.value) * kVectorBytes);
       });
-      Block::store_step(to, codes);
+      Block::store_step<kMostTrit>(to, codes);
     }
   }
-  panel.hold = hold_of(kMostTrit);
 }
 
 template <class Format>
 void unpack_planes(const Format& format, const Matrix& w, Panel& panel) {
+  hold<Format::most>(panel);
   uint8_t* to = panel.codes;
   const auto step = [&](const uint8_t* const planes[2]) __attribute__((always_inline)) {
     Quad all[kStepQuads];
     format.step(planes, [&](auto q, const Quad& codes) __attribute__((always_inline)) { all[q.value] = codes; });
-    Block::store_step(to, all);
-    to += kStepBytes;
+    Block::template store_step<Format::most>(to, all);
+    to += panel.step_bytes;
   };
   Cursor<Format> planes(w, panel.tile, panel.begin);
   int64_t k = panel.begin;
@@ -75,41 +84,73 @@ void unpack_planes(const Format& format, const Matrix& w, Panel& panel) {
     const uint8_t* const from[2] = {rest.bytes[0], rest.bytes[1]};
     step(from);
   }
-  panel.hold = hold_of(Format::most);
+}
+
+// Scales (or mins) of the groups of a panel as floats.
+inline void unpack_scales(const Matrix& w, const void* plane, const Panel& panel, float* to) {
+  int64_t at = panel.tile * w.scale_tile_stride + panel.begin / w.group * kTileRows;
+  for (int64_t k = panel.begin; k < panel.end; k = end_of(k, w.group, panel.end), at += kTileRows)
+    for (int64_t r = 0; r < kRegs; ++r, to += kRegRows)
+      store_rows(to, kRegRows, load_scale_reg(plane, w.scale_type, at + kRegRows * r));
 }
 
 inline void unpack(const Matrix& w, Panel& panel) {
+  unpack_scales(w, w.scales, panel, panel.scales);
+  if (w.mins != nullptr) unpack_scales(w, w.mins, panel, panel.mins);
   if (w.element == Element::kTernary) return unpack_trits(w, panel);
   with_format(w, [&](const auto& format) { unpack_planes(format, w, panel); });
 }
 
-// The float sums of a register block, [token][register]: of the current group, and of the row.
-template <int kRows, int kTokens>
-struct Sums {
-  float32x4_t group[kTokens * kRows];
-  float32x4_t row[kTokens * kRows];
+// A piece of the inputs of a panel: how long it is, and whether it is the last of its group.
+struct Cut {
+  int64_t steps;
+  bool ends;
 };
 
-// One piece: `steps` (at least 1) steps of 4 kRows rows times kTokens tokens, scaled and added to `sums`.
+// Where the next piece begins.
+struct Place {
+  const Cut* cut;
+  const uint8_t* codes;
+  const int8_t* quads;
+  const int32_t* start;
+  const float* scale;
+};
+
+// The pieces of one group: kRegRows * kRows rows times kTokens tokens, scaled and added to `row`, [token][register].
 //
 // The int32 sums live in registers, the float sums in the L1 cache. A function of its own, for GCC to have all
 // registers for it.
-template <int kRows, int kTokens, bool kEnds>
-__attribute__((noinline)) void multiply_piece(const uint8_t* codes, const int8_t* quads, int64_t stride, int64_t steps,
-                                              int hold, const int32_t* start, const float* scale,
-                                              const float32x4_t* row_scale, Sums<kRows, kTokens>& sums) {
-  int32x4_t sum[kTokens * kRows];
-  Block::template sums<kRows, kTokens>(codes, quads, stride, steps, hold, start, sum);
+template <int kRows, int kTokens>
+__attribute__((noinline)) void multiply_group(Place& place, const Panel& panel, const Inputs& x, const float* scales,
+                                              FloatReg (&row)[kTokens * kRows]) {
+  FloatReg group[kTokens * kRows];
+  each<kTokens * kRows>([&](auto n) __attribute__((always_inline)) { group[n.value] = zero(); });
+  Place at = place;
+  bool ends = false;
+  do {
+    asm("" : "+m"(group));  // in memory, as far as the compiler knows
+    IntReg sum[kTokens * kRows];
+    const int64_t steps = at.cut->steps;
+    Block::template sums<kRows, kTokens>(at.codes, at.quads, x.stride, steps, panel.hold, at.start, sum);
+    each<kTokens>([&](auto t) __attribute__((always_inline)) {
+      const FloatReg scale = all_rows(at.scale[t.value]);
+      each<kRows>([&](auto r) __attribute__((always_inline)) {
+        constexpr int n = t.value * kRows + r.value;
+        group[n] = fma(group[n], to_float(sum[n]), scale);
+      });
+    });
+    ends = at.cut->ends;
+    at.cut += 1;
+    at.codes += steps * panel.step_bytes;
+    at.quads += steps * Block::step_bytes(x.stride);
+    at.start += x.pieces.stride;
+    at.scale += x.pieces.stride;
+  } while (!ends);
+  place = at;
   each<kTokens>([&](auto t) __attribute__((always_inline)) {
     each<kRows>([&](auto r) __attribute__((always_inline)) {
       constexpr int n = t.value * kRows + r.value;
-      const float32x4_t group = vfmaq_n_f32(sums.group[n], vcvtq_f32_s32(sum[n]), scale[t.value]);
-      if constexpr (kEnds) {
-        sums.row[n] = vfmaq_f32(sums.row[n], row_scale[r.value], group);
-        sums.group[n] = vdupq_n_f32(0.0F);
-      } else {
-        sums.group[n] = group;
-      }
+      row[n] = fma(row[n], load_rows(scales + kRegRows * r.value, kRegRows), group[n]);
     });
   });
 }
@@ -117,72 +158,58 @@ __attribute__((noinline)) void multiply_piece(const uint8_t* codes, const int8_t
 // Registers [reg, reg + kRows) of one panel times tokens [t, t + kTokens) of the block that begins with token `first`,
 // of which there are `width`.
 template <int kRows, int kTokens>
-void multiply(const Matrix& w, int64_t segment, const Panel& panel, const Inputs& x, int64_t reg, int64_t first,
+void multiply(const Matrix& w, const Cut* cuts, const Panel& panel, const Inputs& x, int64_t reg, int64_t first,
               int64_t t, int64_t width, float* y, int64_t y_stride) {
-  const int64_t row = panel.tile * kTileRows + 4 * reg;
+  const int64_t top = panel.tile * kTileRows + kRegRows * reg;
   const int64_t tokens = smaller(width - t, kTokens);
-  float* out = y + (first + t) * y_stride + row;
-  Sums<kRows, kTokens> sums;
+  float* out = y + (first + t) * y_stride + top;
+  FloatReg row[kTokens * kRows];
   for (int64_t i = 0; i < kTokens; ++i) {
     for (int64_t r = 0; r < kRows; ++r) {
-      const bool there = panel.begin > 0 && i < tokens && w.rows > row + 4 * r;
-      sums.row[i * kRows + r] = there ? load_rows(out + i * y_stride + 4 * r, w.rows - row - 4 * r) : vdupq_n_f32(0.0F);
-      sums.group[i * kRows + r] = vdupq_n_f32(0.0F);
+      const int64_t on = kRegRows * r;
+      const bool there = panel.begin > 0 && i < tokens && w.rows > top + on;
+      row[i * kRows + r] = there ? load_rows(out + i * y_stride + on, w.rows - top - on) : zero();
     }
   }
-  const uint8_t* codes = panel.codes + Block::kRegBytes * reg;
-  const int8_t* quads = x.quads + Block::kTokenBytes * t;
-  const int32_t* start = x.pieces.start + t;
-  const float* scale = x.pieces.scale + t;
+  Place place = {cuts, panel.codes + Block::kRegBytes * reg, x.quads + Block::kTokenBytes * t, x.pieces.start + t,
+                 x.pieces.scale + t};
   const float* offsets = x.pieces.group_sums + t;
-  int64_t at = panel.tile * w.scale_tile_stride + panel.begin / w.group * kTileRows + 4 * reg;
-  each_piece(w, segment, panel.begin, panel.end, [&](int64_t k, int64_t end, bool ends) {
-    const int64_t steps = (end - k + kStepCols - 1) / kStepCols;
-    float32x4_t scales[kRows];
-    if (ends) {
-      for (int64_t r = 0; r < kRows; ++r) scales[r] = load_scales4(w.scales, w.scale_type, at + 4 * r);
-      multiply_piece<kRows, kTokens, true>(codes, quads, x.stride, steps, panel.hold, start, scale, scales, sums);
-      if (w.mins != nullptr) {
-        for (int64_t r = 0; r < kRows; ++r) {
-          const float32x4_t mins = load_scales4(w.mins, w.scale_type, at + 4 * r);
-          for (int64_t i = 0; i < kTokens; ++i)
-            sums.row[i * kRows + r] = vfmaq_n_f32(sums.row[i * kRows + r], mins, offsets[i]);
-        }
+  int64_t at = kRegRows * reg;
+  for (int64_t k = panel.begin; k < panel.end; k = end_of(k, w.group, panel.end)) {
+    multiply_group<kRows, kTokens>(place, panel, x, panel.scales + at, row);
+    if (w.mins != nullptr) {
+      for (int64_t r = 0; r < kRows; ++r) {
+        const FloatReg mins = load_rows(panel.mins + at + kRegRows * r, kRegRows);
+        for (int64_t i = 0; i < kTokens; ++i) row[i * kRows + r] = fma(row[i * kRows + r], mins, offsets[i]);
       }
-      offsets += x.pieces.stride;
-      at += kTileRows;
-    } else {
-      multiply_piece<kRows, kTokens, false>(codes, quads, x.stride, steps, panel.hold, start, scale, scales, sums);
     }
-    codes += steps * kStepBytes;
-    quads += steps * Block::step_bytes(x.stride);
-    start += x.pieces.stride;
-    scale += x.pieces.stride;
-  });
+    offsets += x.pieces.stride;
+    at += kTileRows;
+  }
   const float factor = panel.end == w.cols ? w.factor : 1.0F;
   for (int64_t i = 0; i < tokens; ++i)
     for (int64_t r = 0; r < kRows; ++r)
-      if (w.rows > row + 4 * r)
-        store_rows(out + i * y_stride + 4 * r, w.rows - row - 4 * r, vmulq_n_f32(sums.row[i * kRows + r], factor));
+      if (const int64_t on = kRegRows * r; w.rows > top + on)
+        store_rows(out + i * y_stride + on, w.rows - top - on, times(row[i * kRows + r], factor));
 }
 
 // All rows of a panel times the block of tokens, in the largest register blocks that are not larger than needed.
 template <int kSize = 0>
-SCRIMP_INLINE int64_t multiply_some(const Matrix& w, int64_t segment, const Panel& panel, const Inputs& x,
+SCRIMP_INLINE int64_t multiply_some(const Matrix& w, const Cut* cuts, const Panel& panel, const Inputs& x,
                                     int64_t first, int64_t t, int64_t width, float* y, int64_t y_stride) {
   constexpr int kTokens = Block::kSizes[kSize];
   constexpr int kLast = static_cast<int>(sizeof(Block::kSizes) / sizeof(Block::kSizes[0])) - 1;
   if constexpr (kSize < kLast)
-    if (width - t > kTokens) return multiply_some<kSize + 1>(w, segment, panel, x, first, t, width, y, y_stride);
+    if (width - t > kTokens) return multiply_some<kSize + 1>(w, cuts, panel, x, first, t, width, y, y_stride);
   constexpr int kRows = Block::rows_of(kTokens);
   for (int64_t reg = 0; reg < kRegs; reg += kRows)
-    multiply<kRows, kTokens>(w, segment, panel, x, reg, first, t, width, y, y_stride);
+    multiply<kRows, kTokens>(w, cuts, panel, x, reg, first, t, width, y, y_stride);
   return kTokens;
 }
 
-inline void multiply_block(const Matrix& w, int64_t segment, const Panel& panel, const Inputs& x, int64_t first,
+inline void multiply_block(const Matrix& w, const Cut* cuts, const Panel& panel, const Inputs& x, int64_t first,
                            int64_t width, float* y, int64_t y_stride) {
-  for (int64_t t = 0; t < width;) t += multiply_some(w, segment, panel, x, first, t, width, y, y_stride);
+  for (int64_t t = 0; t < width;) t += multiply_some(w, cuts, panel, x, first, t, width, y, y_stride);
 }
 
 // Inputs [begin, end) of the block that begins with token `first`, described in `bytes`.
@@ -212,20 +239,25 @@ Inputs inputs_of(const Matrix& w, const Activations& x, int64_t begin, int64_t e
 // in two counts as two.
 inline void prefill_body(const Matrix& w, const Activations& x, int64_t tile_begin, int64_t tile_end, float* y,
                          int64_t y_stride, uint8_t* scratch) {
-  const int64_t segment = segment_inputs(w, x);
   Inputs inputs[kMostBlocks];
+  Cut cuts[kMostPieces];
+  alignas(kVectorBytes) float scales[kMostPieces * kTileRows], mins[kMostPieces * kTileRows];
   for (int64_t begin = 0; begin < w.cols; begin += kChunkCols) {
     const int64_t end = smaller(begin + kChunkCols, w.cols);
+    Cut* cut = cuts;
+    each_piece(w, segment_inputs(w, x), begin, end, [&](int64_t k, int64_t piece_end, bool ends) {
+      *cut++ = {(piece_end - k + kStepCols - 1) / kStepCols, ends};
+    });
     for (int64_t some = 0; some < x.tokens; some += kMostBlocks * kTokenBlock) {
       const int64_t blocks = smaller((x.tokens - some + kTokenBlock - 1) / kTokenBlock, kMostBlocks);
       for (int64_t b = 0; b < blocks; ++b)
         inputs[b] = inputs_of(w, x, begin, end, some + b * kTokenBlock, scratch + kPanelBytes + b * kBlockBytes);
       for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
-        Panel panel = {tile, begin, end, kStepQuads, scratch};
+        Panel panel = {tile, begin, end, scratch, scales, mins};
         unpack(w, panel);
         for (int64_t b = 0; b < blocks; ++b) {
           const int64_t first = some + b * kTokenBlock;
-          multiply_block(w, segment, panel, inputs[b], first, smaller(x.tokens - first, kTokenBlock), y, y_stride);
+          multiply_block(w, cuts, panel, inputs[b], first, smaller(x.tokens - first, kTokenBlock), y, y_stride);
         }
       }
     }

@@ -3,12 +3,13 @@
 //
 //   begin(start)                             16 sums that begin at `start`
 //   add<kReg, kQuad, kMost, kRun>(codes, x)  += register kReg of a quad, codes of at most kMost, times lane kQuad % 4
-//   of
-//                                            x. Quads come in runs of kRun (8 or 1): kQuad counts from 0 in each.
-//   add_apart<kReg, kQuad, kMost, kLane>(codes, x)  times lane kLane; in runs of 8 that count only when whole:
+//                                            of x. Quads come in runs of kRun (8 or 1): kQuad counts from 0 in each.
+//   add_apart<kReg, kQuad, kMost, kLane>(codes, x)   times lane kLane; in runs of 8 that count only when whole:
 //   registers
 //                                            may be in the next one before `total` and `begin` are called for this one
 //   total()                                  the sums of whole runs
+//
+// and four_quads(x): 16 activations as `add` takes them, load_reg(p): a register of codes.
 
 // The 16 outputs of one tile while they are being summed: an int32 sum per segment, a float sum per group.
 struct Tile {
@@ -37,10 +38,23 @@ struct Tile {
   }
 };
 
+// Ask for what the streams of planes hold kAheadBytes further on, an address only: it may lie past the plane.
+template <class Format>
+SCRIMP_INLINE void prefetch(const Cursor<Format>& planes) {
+  if constexpr (kAheadBytes > 0 && Format::vectors[0] + Format::vectors[1] < 6) {
+    each<2>([&](auto p) __attribute__((always_inline)) {
+      const uintptr_t from = reinterpret_cast<uintptr_t>(planes.at[p.value]) + kAheadBytes;
+      each<Format::vectors[p.value]>([&](auto v) __attribute__((always_inline)) {
+        __builtin_prefetch(reinterpret_cast<const void*>(from + v.value * kVectorBytes));
+      });
+    });
+  }
+}
+
 // 32 inputs.
 template <class Format>
 SCRIMP_INLINE void step(const Format& format, Dot& sum, const uint8_t* const planes[2], const int8_t* at) {
-  const int8x16_t x[2] = {vld1q_s8(at), vld1q_s8(at + 16)};
+  const FourQuads x[2] = {four_quads(at), four_quads(at + 16)};
   format.step(planes, [&](auto q, const Quad& codes) __attribute__((always_inline)) {
     each<kRegs>([&](auto r) __attribute__((always_inline)) {
       sum.template add<r.value, q.value, Format::most, kStepQuads>(codes.rows[r.value], x[q.value / 4]);
@@ -61,6 +75,7 @@ SCRIMP_INLINE Floats tile_of_planes(const Format& format, const Matrix& w, const
     while (k < group_end) {
       const int64_t end = smaller(group_begin + end_of(k - group_begin, segment, w.cols), group_end);
       for (; k + kStepCols <= end; k += kStepCols) {
+        prefetch(planes);
         step(format, out.sum, planes.at, x + k);
         planes.advance();
       }
@@ -104,9 +119,9 @@ SCRIMP_INLINE Floats tile_of_trits(const Matrix& w, const Pieces& token, int64_t
   for (; v + 8 <= w.vectors[0]; v += 8) {
     each<8>([&](auto n) __attribute__((always_inline)) {
       constexpr int kFirst = n.value * 5;
-      const int8x16_t inputs[2] = {vld1q_s8(x + 4 * kFirst), vld1q_s8(x + 4 * kFirst + 16)};
+      const FourQuads inputs[2] = {four_quads(x + 4 * kFirst), four_quads(x + 4 * kFirst + 16)};
       Dot sum = out.sum;  // a value, not memory: else GCC stores each product
-      trits(p + n.value * kVectorBytes, [&](auto r, auto t, uint8x16_t codes) __attribute__((always_inline)) {
+      trits(p + n.value * kVectorBytes, [&](auto r, auto t, auto codes) __attribute__((always_inline)) {
         constexpr int kLane = t.value % 4;  // of `inputs`, which begin with the first quad of the vector
         sum.template add_apart<r.value, (kFirst + t.value) % 8, kMostTrit, kLane>(codes, inputs[t.value / 4]);
       });
@@ -118,12 +133,12 @@ SCRIMP_INLINE Floats tile_of_trits(const Matrix& w, const Pieces& token, int64_t
   }
   int64_t quad = v * 5;
   for (; v < w.vectors[0]; ++v, p += kVectorBytes) {
-    alignas(16) uint8_t quads[5 * kVectorBytes];
+    alignas(kVectorBytes) uint8_t quads[5 * kVectorBytes];
     unpack_vector(p, quads);
     for (int64_t t = 0; t < 5; ++t, x += 4) {
-      const int8x16_t inputs = vld1q_s8(x);
+      const FourQuads inputs = four_quads(x);
       each<kRegs>([&](auto r) __attribute__((always_inline)) {
-        const uint8x16_t codes = vld1q_u8(quads + t * kVectorBytes + 16 * r.value);
+        const auto codes = load_reg(quads + t * kVectorBytes + 4 * kRegRows * r.value);
         out.sum.template add<r.value, 0, kMostTrit, 1>(codes, inputs);
       });
       if (++quad % 8 == 0 && g < w.groups) boundary();
@@ -142,8 +157,10 @@ inline void decode(const Matrix& w, const Pieces& token, int64_t segment, const 
     for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
       const Floats rows = product(tile);
       const int64_t at = tile * kTileRows;
-      for (int r = 0; r < kRegs; ++r)
-        if (w.rows > at + 4 * r) store_rows(y + at + 4 * r, w.rows - at - 4 * r, vmulq_n_f32(rows.rows[r], w.factor));
+      for (int64_t r = 0; r < kRegs; ++r) {
+        const int64_t row = at + kRegRows * r;
+        if (w.rows > row) store_rows(y + row, w.rows - row, times(rows.rows[r], w.factor));
+      }
     }
   };
   if (w.element == Element::kTernary) {
