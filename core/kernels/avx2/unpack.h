@@ -15,20 +15,7 @@ constexpr int kStepQuads = 8;
 constexpr int64_t kStepCols = 32;
 constexpr int kRegs = 2;  // registers of a quad
 
-template <int I>
-struct Index {
-  static constexpr int value = I;
-};
-
-// f(Index<0>), ..., f(Index<N - 1>): a loop whose counter is a constant, so that arrays indexed by it live in
-// registers.
-template <int N, int I = 0, class F>
-SCRIMP_INLINE void each(F&& f) {
-  if constexpr (I < N) {
-    f(Index<I>{});
-    each<N, I + 1>(f);
-  }
-}
+#include "kernels/simd/each.inl"
 
 struct Quad {
   __m256i rows[kRegs];  // rows 8i .. 8i + 7

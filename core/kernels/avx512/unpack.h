@@ -14,20 +14,7 @@
 namespace scrimp::avx512 {
 namespace {
 
-template <int I>
-struct Index {
-  static constexpr int value = I;
-};
-
-// f(Index<0>), ..., f(Index<N - 1>): a loop whose counter is a constant, so that arrays indexed by it live in
-// registers.
-template <int N, int I = 0, class F>
-SCRIMP_INLINE void each(F&& f) {
-  if constexpr (I < N) {
-    f(Index<I>{});
-    each<N, I + 1>(f);
-  }
-}
+#include "kernels/simd/each.inl"
 
 SCRIMP_INLINE __m512i load(const uint8_t* p, int64_t vector) { return _mm512_loadu_si512(p + vector * kVectorBytes); }
 

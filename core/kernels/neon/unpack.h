@@ -19,20 +19,7 @@ constexpr int kStepQuads = 8;
 constexpr int64_t kStepCols = 32;
 constexpr int kRegs = 4;  // registers of a quad
 
-template <int I>
-struct Index {
-  static constexpr int value = I;
-};
-
-// f(Index<0>), ..., f(Index<N - 1>): a loop whose counter is a constant, so that arrays indexed by it live in
-// registers.
-template <int N, int I = 0, class F>
-SCRIMP_INLINE void each(F&& f) {
-  if constexpr (I < N) {
-    f(Index<I>{});
-    each<N, I + 1>(f);
-  }
-}
+#include "kernels/simd/each.inl"
 
 struct Quad {
   uint8x16_t rows[kRegs];  // rows 4i .. 4i + 3

@@ -18,6 +18,8 @@
 // 2 max|ds| + u (2|s - m'| + 6 + 4 blocks), and o and l add gamma(kPositions + 2 blocks) each. A cap makes no |ds|
 // larger, and adds 9 u cap to it.
 
+namespace {
+
 constexpr int64_t kMaxQueries = 96;  // per query block, fewer when heads are very wide
 
 // Queries `first ..` of all (token, head) pairs of one key/value head, heads fastest.
@@ -213,8 +215,10 @@ inline void attend_block(const Attention& a, int64_t kv_head, const QueryBlock& 
   finish_outputs(a, block, s);
 }
 
-inline void attention_body(const Attention& a, int64_t head_begin, int64_t head_end, int64_t token_begin,
-                           int64_t token_end, uint8_t* scratch) {
+}  // namespace
+
+void attention(const Attention& a, int64_t head_begin, int64_t head_end, int64_t token_begin, int64_t token_end,
+               uint8_t* scratch) {
   const int64_t share = a.heads / a.kv_heads;
   const AttentionScratch s = carve(a, scratch);
   for (int64_t head = head_begin; head < head_end;) {

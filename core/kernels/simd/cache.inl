@@ -4,6 +4,8 @@
 // Of keys a panel has inputs d and rows that are positions, as a page holds them; of values inputs that are positions
 // and rows d. What lies past the last position written, or past head_dim, is no number: it stays in lanes of its own.
 
+namespace {
+
 constexpr int64_t kPositions = 32;  // widened at a time: both panels in L1
 static_assert(kPositions % kLanes == 0 && kPagePositions % kPositions == 0);
 
@@ -183,8 +185,10 @@ inline void round_codes(const float* x, int64_t n, float scale, float limit, uin
   }
 }
 
-inline void to_codes_body(const float* x, int64_t n, CacheType type, int64_t block, uint8_t* codes, uint16_t* scales,
-                          int64_t scale_stride) {
+}  // namespace
+
+void to_codes(const float* x, int64_t n, CacheType type, int64_t block, uint8_t* codes, uint16_t* scales,
+              int64_t scale_stride) {
   const bool bytes = type == CacheType::kInt8;
   const float limit = bytes ? 127.0F : 7.0F;
   for (int64_t begin = 0; begin < n; begin += block) {

@@ -1,5 +1,7 @@
 // The functions of activations and caps over Vec. Included inside the namespace of an instruction set, behind exp.inl.
 
+namespace {
+
 // silu(x) = x / (1 + exp(-x)). Error: 6 u relative; 0 where exp(-x) overflows (x < -88.7, |silu| < 3e-37).
 inline Vec silu(Vec x) { return x / (broadcast(1.0F) + exp(broadcast(0.0F) - x)); }
 
@@ -40,3 +42,5 @@ inline Vec capped(Vec x, float cap) {
   const Vec e = exp(x * broadcast(2.0F / cap));
   return broadcast(cap) - broadcast(2.0F * cap) / (broadcast(1.0F) + e);
 }
+
+}  // namespace

@@ -6,6 +6,8 @@
 // float32, multiply then add: step*code - zero is a small integer, so fusing that part changes nothing. Up to 3 inputs
 // past k_end are written (to a whole quad); k_begin is a multiple of 160, where vectors of every width begin.
 
+namespace {
+
 // The scale and min of kLanes rows, following k from group to group.
 struct ScaleCursor {
   const Matrix& w;
@@ -204,3 +206,5 @@ inline void decode(const Matrix& w, int64_t tile, int64_t part, int64_t k_begin,
   if (w.mins != nullptr) return decode_codes<true>(w, tile, part, k_begin, k_end, panel, stride);
   return decode_codes<false>(w, tile, part, k_begin, k_end, panel, stride);
 }
+
+}  // namespace

@@ -6,17 +6,17 @@
 int64_t describe_pieces(const Matrix& w, const Activations& x, int64_t begin, int64_t end, int64_t first,
                         const Pieces& pieces) {
   const int64_t width = smaller(x.tokens - first, kTokenBlock);
-  const bool per_block = x.block < w.cols;  // then pieces are whole blocks, and their sums are known
   const int32_t each_counts = bias_of(w) - (w.mins == nullptr ? w.zero : 0);
   const int8_t* quads = x.quads + first * x.cols_padded;
   Pieces to = pieces;
   int64_t count = 0;
   bool begins = true;
   each_piece(w, segment_inputs(w, x), begin, end, [&](int64_t k, int64_t piece_end, bool ends) {
-    const int64_t at = first * x.blocks + (per_block ? k / x.block * width : 0);
+    const int64_t at = first * x.blocks + k / x.block * width;
+    const bool known = k % x.block == 0 && (piece_end % x.block == 0 || piece_end == w.cols);  // a whole block
     int32_t computed[16];  // kTokenBlock, and what a register holds more
-    if (!per_block) sums_of(quads, width, k, piece_end, computed);
-    const int32_t* sums = per_block ? x.sums + at : computed;
+    if (!known) sums_of(quads, width, k, piece_end, computed);
+    const int32_t* sums = known ? x.sums + at : computed;
     for (int64_t t = 0; t < width; ++t) {
       to.start[t] = each_counts * sums[t];
       to.scale[t] = x.scales[at + t];

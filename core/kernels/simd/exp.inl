@@ -3,6 +3,9 @@
 // x = n ln2 + r with |r| <= ln2/2, exp(x) = 2^n (1 + r + r^2 Q(r)); Q of degree 4 is the minimax polynomial for the
 // relative error of exp (found by reweighted least squares; 4e-9 with the coefficients rounded to float32). Error: at
 // most 2 ulp for results of at least 2^-126, plus 2^-149 below. exp(-inf) = 0, exp(inf) = inf, NaN stays NaN.
+
+namespace {
+
 inline Vec exp(Vec x) {
   // Below -104 the result rounds to 0, above 89 to infinity. The constant comes first: max and min return x when it is
   // NaN.
@@ -16,3 +19,5 @@ inline Vec exp(Vec x) {
   q = fma(q, r, broadcast(0x1.fffffcp-2F));
   return scale_by_power(fma(fma(q, r, broadcast(1.0F)), r, broadcast(1.0F)), n);
 }
+
+}  // namespace

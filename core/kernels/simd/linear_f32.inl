@@ -6,12 +6,17 @@
 // Error: a chunk of c = min(K, kDecodeCols) inputs is summed in order, chunks are added in order:
 // |y - exact| <= gamma(c + ceil(K / c)) * sum_k |w x|.
 
+namespace {
+
 constexpr int64_t kDecodeCols = 640;  // a multiple of 160: vectors of every width begin there
 static_assert(kDecodeCols % 160 == 0 && kProductVecs * kLanes % kTileRows == 0);
 static_assert(kFewTokensVecs * kLanes * (kDecodeCols + 3) * 4 <= static_cast<int64_t>(kScratchBytes));
 
-inline void linear_f32_body(const Matrix& w, const float* x, int64_t x_stride, int64_t tokens, int64_t tile_begin,
-                            int64_t tile_end, float* y, int64_t y_stride, float* panel) {
+}  // namespace
+
+void linear_f32(const Matrix& w, const float* x, int64_t x_stride, int64_t tokens, int64_t tile_begin, int64_t tile_end,
+                float* y, int64_t y_stride, uint8_t* scratch) {
+  float* panel = reinterpret_cast<float*>(scratch);
   constexpr int64_t kParts = kTileRows / kLanes;
   const int64_t at_once = (tokens <= kFewTokens ? kFewTokensVecs : kProductVecs) * kLanes / kTileRows;
   for (int64_t tile = tile_begin; tile < tile_end; tile += at_once) {

@@ -3,15 +3,19 @@
 //
 // Every element is a sum in one order, whatever the threads: the same bits for any number of them.
 
+namespace {
+
 constexpr int64_t kGramRows = 96;  // of the moments at a time: with their tokens they stay in the second cache
 static_assert(kGramRows % kProductTokens == 0);
 static_assert((kGramTokens + kGramRows) * kGramCols * 4 <= static_cast<int64_t>(kScratchBytes));
 
-inline void gram_body(const float* x, const float* turned, int64_t width, int64_t tokens, int64_t begin, int64_t end,
-                      int64_t row_end, double* moments, float* scratch) {
+}  // namespace
+
+void gram(const float* x, const float* turned, int64_t width, int64_t tokens, int64_t begin, int64_t end,
+          int64_t row_end, double* moments, uint8_t* scratch) {
   constexpr int64_t kPanel = kProductVecs * kLanes;
-  float* panel = scratch;
-  float* sums = scratch + kGramTokens * kGramCols;
+  float* panel = reinterpret_cast<float*>(scratch);
+  float* sums = panel + kGramTokens * kGramCols;
   const int64_t cols = end - begin;
   for (int64_t c = 0; c < cols; c += kPanel) {  // panels of product_block, each contiguous
     const int64_t some = cols - c < kPanel ? cols - c : kPanel;
@@ -33,7 +37,7 @@ inline void gram_body(const float* x, const float* turned, int64_t width, int64_
   }
 }
 
-inline bool diagonal_body(double* a, int64_t n, int64_t begin, int64_t end) {
+bool cholesky_diagonal(double* a, int64_t n, int64_t begin, int64_t end) {
   for (int64_t k = begin; k < end; ++k) {
     for (int64_t j = begin; j <= k; ++j) {
       double rest = a[k * n + j];
@@ -50,11 +54,15 @@ inline bool diagonal_body(double* a, int64_t n, int64_t begin, int64_t end) {
   return true;
 }
 
+namespace {
+
 using Doubles = double __attribute__((vector_size(kLanes * 4), may_alias));
 constexpr int kTileVecs = static_cast<int>(kCholeskyTile * 8 / sizeof(Doubles));
 
-inline void solve_body(double* a, int64_t n, int64_t begin, int64_t end, double* panel, int64_t row_begin,
-                       int64_t row_end) {
+}  // namespace
+
+void cholesky_solve(double* a, int64_t n, int64_t begin, int64_t end, double* panel, int64_t row_begin,
+                    int64_t row_end) {
   const int64_t width = end - begin;
   for (int64_t row = row_begin; row < row_end; row += kCholeskyTile) {
     const int64_t rows = row_end - row < kCholeskyTile ? row_end - row : kCholeskyTile;
@@ -75,6 +83,8 @@ inline void solve_body(double* a, int64_t n, int64_t begin, int64_t end, double*
       for (int64_t j = 0; j < width; ++j) a[(row + r) * n + begin + j] = x[j * kCholeskyTile + r];
   }
 }
+
+namespace {
 
 template <int kRows>
 void subtract_rows(double* a, int64_t n, int64_t begin, int64_t end, const double* panel, int64_t row) {
@@ -99,8 +109,10 @@ void subtract_rows(double* a, int64_t n, int64_t begin, int64_t end, const doubl
   }
 }
 
-inline void subtract_body(double* a, int64_t n, int64_t begin, int64_t end, const double* panel, int64_t row_begin,
-                          int64_t row_end) {
+}  // namespace
+
+void cholesky_subtract(double* a, int64_t n, int64_t begin, int64_t end, const double* panel, int64_t row_begin,
+                       int64_t row_end) {
   constexpr int kRows = 4;
   int64_t row = row_begin;
   for (; row + kRows <= row_end; row += kRows) subtract_rows<kRows>(a, n, begin, end, panel, row);

@@ -2,7 +2,7 @@
 
 // sum x^2 in double precision, so y has about three roundings, and one more of offset + weight where
 // offset is not 0: |y - exact| <= 4 u |y| + u |offset + weight| |y / (offset + weight)|.
-inline void rms_norm_body(const float* x, const float* weight, float offset, float eps, int64_t n, float* y) {
+void rms_norm(const float* x, const float* weight, float offset, float eps, int64_t n, float* y) {
   Wide squares = wide(0.0);
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
@@ -27,7 +27,7 @@ inline void rms_norm_body(const float* x, const float* weight, float offset, flo
 
 // The sums of x and of its squared distances from the mean are taken in double precision, one after the other.
 // Error: |y - exact| <= (4 u |(x - mean) / sd| + u |mean| / sd) |weight| + u |y|: the mean is rounded to float.
-inline void layer_norm_body(const float* x, const float* weight, const float* bias, float eps, int64_t n, float* y) {
+void layer_norm(const float* x, const float* weight, const float* bias, float eps, int64_t n, float* y) {
   const Vec nothing = broadcast(0.0F);
   Wide total = wide(0.0), squares = wide(0.0);
   int64_t i = 0;
@@ -52,6 +52,8 @@ inline void layer_norm_body(const float* x, const float* weight, const float* bi
   }
 }
 
+namespace {
+
 template <class Bend>
 inline void activation_of(const Bend& bend, const float* x, const float* times, int64_t n, float* y) {
   const Vec one = broadcast(1.0F);
@@ -63,7 +65,9 @@ inline void activation_of(const Bend& bend, const float* x, const float* times, 
   }
 }
 
-inline void activation_body(Curve curve, const float* x, const float* times, int64_t n, float* y) {
+}  // namespace
+
+void activation(Curve curve, const float* x, const float* times, int64_t n, float* y) {
   switch (curve) {
     case Curve::kSilu:
       return activation_of([](Vec v) { return silu(v); }, x, times, n, y);
@@ -76,13 +80,13 @@ inline void activation_body(Curve curve, const float* x, const float* times, int
   }
 }
 
-inline void softcap_body(const float* x, float cap, int64_t n, float* y) {
+void softcap(const float* x, float cap, int64_t n, float* y) {
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) store(y + i, capped(load(x + i), cap));
   if (i < n) store_first(y + i, capped(load_first(x + i, n - i, broadcast(0.0F)), cap), n - i);
 }
 
-inline void add_body(const float* a, const float* b, int64_t n, float* y) {
+void add(const float* a, const float* b, int64_t n, float* y) {
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) store(y + i, load(a + i) + load(b + i));
   if (i < n) {
@@ -92,7 +96,7 @@ inline void add_body(const float* a, const float* b, int64_t n, float* y) {
 }
 
 // Products and sums are rounded one by one: the same bits on every machine.
-inline void rope_body(float* x, int64_t heads, int64_t head_dim, const float* cos, const float* sin) {
+void rope(float* x, int64_t heads, int64_t head_dim, const float* cos, const float* sin) {
   const int64_t half = head_dim / 2;
   const Vec nothing = broadcast(0.0F);
   for (int64_t h = 0; h < heads; ++h, x += head_dim) {
@@ -108,11 +112,13 @@ inline void rope_body(float* x, int64_t heads, int64_t head_dim, const float* co
   }
 }
 
-inline void to_f16_body(const float* x, int64_t n, uint16_t* y) {
+void to_f16(const float* x, int64_t n, uint16_t* y) {
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) store_f16(y + i, load(x + i));
   if (i < n) store_f16_first(y + i, load_first(x + i, n - i, broadcast(0.0F)), n - i);
 }
+
+namespace {
 
 inline int64_t first_equal(const float* x, int64_t n, float value) {
   int64_t i = 0;
@@ -121,9 +127,11 @@ inline int64_t first_equal(const float* x, int64_t n, float value) {
   return i < n ? i : 0;
 }
 
+}  // namespace
+
 // Exponentials are added in float for kRun vectors, then in double.
 // Error: |lse - exact| <= u |lse| + (kRun + 6) u + u |x - max| of the terms that count (about 2e-6 in all).
-inline float log_sum_exp_body(const float* x, int64_t n, int64_t* argmax) {
+float log_sum_exp(const float* x, int64_t n, int64_t* argmax) {
   constexpr int64_t kRun = 16 * kLanes;
   const Vec lowest = broadcast(-__builtin_inff());
   Vec top = lowest;
@@ -147,7 +155,7 @@ inline float log_sum_exp_body(const float* x, int64_t n, int64_t* argmax) {
 
 // The differences of logits are exact in double; exp(p - lse_p) is a float with a relative error of u (|p - lse_p| +
 // 4). Where that is 0 the term is 0, also against an infinite q.
-inline double divergence_body(const float* p, float lse_p, const float* q, float lse_q, int64_t n) {
+double divergence(const float* p, float lse_p, const float* q, float lse_q, int64_t n) {
   const Vec lowest = broadcast(-__builtin_inff());
   const Vec shift = broadcast(lse_p);
   const Wide offset = wide(static_cast<double>(lse_q) - static_cast<double>(lse_p));

@@ -9,6 +9,8 @@
 //
 // Error: |y - exact| <= gamma(inner) * sum_k |panel * x|, where gamma(n) = n u / (1 - n u), u = 2^-24.
 
+namespace {
+
 // Multiply-adds have a latency of 4 at two a cycle, so 8 sums keep busy: one or two tokens take more rows at a time.
 constexpr int64_t kFewTokens = 2;
 constexpr int kFewTokensVecs = 4;
@@ -93,3 +95,5 @@ inline void product(const Panel& panel, int64_t rows, int64_t inner, const float
     product_rows<kProductVecs>(panel, r, rows - r, inner, x, x_stride, tokens, y + r, y_stride, accumulate);
   if (r < rows) product_rows<1>(panel, r, rows - r, inner, x, x_stride, tokens, y + r, y_stride, accumulate);
 }
+
+}  // namespace

@@ -4,6 +4,8 @@
 // A value is rounded as the format decodes it, number * scale, then + low: no fused operation there. Sums are chains of
 // fused multiply-adds in the order of the inputs.
 
+namespace {
+
 struct Rounded {
   Vec number;
   float code[kLanes];
@@ -66,14 +68,17 @@ void sums_of(const Rounding& r, const float* w, int64_t w_stride, const float* i
     }
 }
 
-inline void weighted_sums_body(const Rounding& r, const float* w, int64_t w_stride, const float* importance,
-                               int64_t inputs, int64_t blocks, const float* scales, const float* divisors,
-                               const float* lows, float* sums) {
+}  // namespace
+
+void weighted_sums(const Rounding& r, const float* w, int64_t w_stride, const float* importance, int64_t inputs,
+                   int64_t blocks, const float* scales, const float* divisors, const float* lows, float* sums) {
   constexpr int kVecs = 2;  // a cache line of weights, or two
   for (int64_t m = 0; m < blocks; m += kVecs * kLanes)
     sums_of<kVecs>(r, w + m, w_stride, importance, inputs, blocks - m, scales + m, divisors + m,
                    lows != nullptr ? lows + m : nullptr, sums + m, blocks);
 }
+
+namespace {
 
 // Inputs that feed each other one by one; what they get of all before comes by a product. A multiple of kProductTokens.
 constexpr int64_t kLeaf = 24;
@@ -109,4 +114,10 @@ inline void sweep_strip(const Sweep& s, int64_t strip) {
       }
     }
   }
+}
+
+}  // namespace
+
+void sweep(const Sweep& sweep, int64_t strip_begin, int64_t strip_end) {
+  for (int64_t strip = strip_begin; strip < strip_end; ++strip) sweep_strip(sweep, strip);
 }
