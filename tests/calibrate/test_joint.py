@@ -209,7 +209,7 @@ def test_every_kind_of_method_takes_corrected_weights(method, network, tmp_path,
     how = {**HOW, "method": method, "calibrate": text}
     first = compress(network, tmp_path / "joint", calibrate_prefix="joint", **how)
     assert all(np.isfinite(tensor.error) for tensor in first.tensors)
-    compress(network, tmp_path / "quantized", **how)
+    compress(network, tmp_path / "quantized", calibrate_prefix="quantized", **how)
     joint, quantized = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("joint", "quantized"))
     assert joint != quantized
 

@@ -96,7 +96,7 @@ def test_errors_told_are_those_of_the_whole(method, stores, how, tmp_path, monke
         return applied
 
     monkeypatch.setattr(walked, "one", one)
-    compress(stores / "network", tmp_path / "out", method=method, **how)
+    compress(stores / "network", tmp_path / "out", method=method, calibrate_prefix="quantized", **how)
     plain = shutil.copytree(stores / "network", tmp_path / "plain")
     from safetensors.numpy import load_file, save_file
 

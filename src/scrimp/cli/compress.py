@@ -36,7 +36,7 @@ def compress(
     ] = None,
     calibrate_prefix: Annotated[
         str, typer.Option(help="what is before a block meanwhile: quantized, original, or joint, which corrects for it")
-    ] = "quantized",
+    ] = "joint",
     embedding: Annotated[str | None, typer.Option(help="format of embedding and head")] = None,
     rule: Annotated[
         list[str] | None, typer.Option(help="GLOB=FORMAT[@METHOD]; repeatable, the last match wins")

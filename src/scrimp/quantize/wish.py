@@ -10,7 +10,7 @@ from typing import Any
 
 from scrimp.calibrate import windows
 from scrimp.calibrate.ranges import RULES
-from scrimp.calibrate.windows import Prefix
+from scrimp.calibrate.windows import DEFAULT_PREFIX, Prefix
 from scrimp.errors import UsageError, nearest
 from scrimp.formats import Format
 from scrimp.quantize.plan import Rule, parse_rule, storable
@@ -40,7 +40,7 @@ class Wish:
     tokenizer: Path | None = None  #: of a llama2.c model
     calibrate: str | Path | None = None  #: a text, a file of one, or None for the text that ships with scrimp
     calibrate_windows: int | None = None  #: windows of that text
-    calibrate_prefix: Prefix = "quantized"  #: what a block reads while it is calibrated
+    calibrate_prefix: Prefix = DEFAULT_PREFIX  #: what a block reads while it is calibrated
     recover: bool = False  #: a recovery follows, and learns from the text of ``calibrate`` too
     activations: str = "dynamic"  #: or ``static[:RULE]``: scales of what products read, fixed by a calibration
 

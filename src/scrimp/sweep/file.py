@@ -15,7 +15,7 @@
     [calibration]                       # of the methods that calibrate
     text = "own.txt"
     windows = 64
-    prefix = "quantized"                # or "joint"; with "original" the network is measured once for all cells
+    prefix = "joint"                    # or "quantized"; with "original" the network is measured once for all cells
 
     [evaluation]
     text = "valid.txt"

@@ -45,7 +45,7 @@ class Student(nn.Module):
                 self.products[node.name] = QLinear(image.size, node, generator)
             if node.multiplies and node is not last:
                 norm = nn.BatchNorm2d if node.kind == "conv2d" else nn.BatchNorm1d
-                self.norms[node.name] = norm(node.outputs, eps=EPSILON)
+                self.norms[node.name] = norm(node.outputs, eps=EPSILON, momentum=None)  # plain means: course.rest
             if node.kind != "max_pool" and node is not last:
                 self.activations[node.name] = Activation(relu=node.relu)
         self.weights = {name: _weight(product) for name, product in self.products.items()}
