@@ -10,6 +10,7 @@ from scrimp.formats import parse  # noqa: E402
 from scrimp.integer.lower import lower  # noqa: E402
 from scrimp.integer.reference import run  # noqa: E402
 from scrimp.models.cnn import Image  # noqa: E402
+from scrimp.train.qat.course import rest  # noqa: E402
 from scrimp.train.qat.nets import NETS, build  # noqa: E402
 from scrimp.train.qat.stored import as_stored  # noqa: E402
 from scrimp.train.qat.student import EPSILON, Student, fold, numbers  # noqa: E402
@@ -123,3 +124,26 @@ def test_networks_that_can_t_be_are_refused():
         build("patches", Image(16, 16, 1), LABELS, {"channels": (3, 4)})
     with pytest.raises(Refused, match="must fit"):
         build("depthwise", Image(8, 8, 1), LABELS, {})
+
+
+@pytest.mark.parametrize("name", ["vgg8", "resnet8"])
+def test_at_rest_norms_are_of_the_weights_as_they_are(name):
+    """The means of the batches that are shown, whatever was before; and no weight has moved."""
+    made, pictures = student(name)
+    before = {key: value.clone() for key, value in made.named_parameters()}
+    batches = [numbers(pictures[at : at + 32], made.net.pixels) for at in (0, 32)]
+    with torch.no_grad():
+        for weight in made.weights.values():
+            weight.latent.copy_(-weight.latent)  # running means remember another network
+    first = next(node for node in made.net.nodes if node.multiplies)
+    rest(made, batches)
+    seen = [made.products[first.name](x).transpose(0, 1).flatten(1) for x in batches]
+    norm = made.norms[first.name]
+    mean, variance = (torch.stack(parts).mean(dim=0)
+                      for parts in ([x.mean(dim=1) for x in seen], [x.var(dim=1) for x in seen]))  # fmt: skip
+    torch.testing.assert_close(norm.running_mean, mean, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(norm.running_var, variance, rtol=1e-5, atol=1e-6)
+    for key, value in made.named_parameters():
+        assert torch.equal(value.abs() if key.endswith("latent") else value,
+                           before[key].abs() if key.endswith("latent") else before[key])  # fmt: skip
+        assert value.grad is None
