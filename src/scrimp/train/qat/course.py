@@ -28,7 +28,7 @@ _PRECISIONS = {"f32": torch.float32, "bf16": torch.bfloat16}
 #: What is left of the rate at the end.
 _LAST = 0.001
 #: Batches from which means and variances of a network at rest are taken anew after an epoch.
-_AT_REST = 32
+AT_REST = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def learn(
         if not math.isfinite(loss):
             raise ScrimpError(f"The training diverged in epoch {epoch + 1}: its loss is {loss / batches:.3g}.",
                               hint="a smaller schedule.rate may help; what was learned before is kept")  # fmt: skip
-        rest(course.student, (x for x, _ in _batches(recipe, course, lessons, epoch)))
+        rest(course.student, seen(recipe, course, lessons, epoch))
         accuracy = float((predict(course.student, lessons.test) == lessons.test.labels).mean())
         rate, weights = rate_at(recipe.schedule, epoch + 1), recipe.at(recipe_body(course.student), epoch).spelled
         course.curve.append(
@@ -121,6 +121,11 @@ def enter(recipe: Recipe, course: Course, epoch: int) -> None:
     course.optimizer.follow(dict(student.named_parameters()))
 
 
+def seen(recipe: Recipe, course: Course, lessons: Lessons, epoch: int) -> Iterator[Tensor]:
+    """The pictures of an epoch, as numbers, batch by batch."""
+    return (x for x, _ in _batches(recipe, course, lessons, epoch))
+
+
 def rest(student: Student, batches: Iterable[Tensor]) -> None:
     """Means and variances of batch norms, from some batches with the weights as they are.
 
@@ -134,7 +139,7 @@ def rest(student: Student, batches: Iterable[Tensor]) -> None:
         norm.reset_running_stats()  # type: ignore[operator]
     student.train()
     with torch.no_grad():
-        for x in islice(batches, _AT_REST):
+        for x in islice(batches, AT_REST):
             student(x)
 
 

@@ -27,7 +27,19 @@ from scrimp.store.open import directory_bytes
 from scrimp.tensors import QTensor
 from scrimp.train.qat import checkpoint, nets
 from scrimp.train.qat.augment import Augmenter
-from scrimp.train.qat.course import Course, Epoch, Lessons, batches_of, begin, enter, learn, predict
+from scrimp.train.qat.course import (
+    AT_REST,
+    Course,
+    Epoch,
+    Lessons,
+    batches_of,
+    begin,
+    enter,
+    learn,
+    predict,
+    rest,
+    seen,
+)
 from scrimp.train.qat.recipe import Recipe
 from scrimp.train.qat.stored import teacher
 from scrimp.train.qat.student import Student
@@ -142,10 +154,11 @@ def forecast(job: Job) -> Forecast:
     enter(recipe, course, recipe.schedule.epochs - 1)
     batches = batches_of(recipe, len(job.lessons.train))
     _timed(job, 1)  # so that nothing is loaded later
-    seconds = _timed(job, few := min(batches, _FORECAST)) / few * batches
-    began, seen = time.perf_counter(), job.lessons.test.first(_AT_ONCE)
-    predict(student, seen)
-    seconds += (time.perf_counter() - began) / len(seen) * len(job.lessons.test)
+    learning, resting = _timed(job, few := min(batches, _FORECAST))
+    seconds = (learning * batches + resting * min(batches, AT_REST)) / few
+    began, judged = time.perf_counter(), job.lessons.test.first(_AT_ONCE)
+    predict(student, judged)
+    seconds += (time.perf_counter() - began) / len(judged) * len(job.lessons.test)
     tensors = student.tensors()
     stored = [(node.name, recipe.of(node.name).spelled, _bytes(tensors[f"{node.name}.weight"]))
               for node in job.net.nodes if node.multiplies]  # fmt: skip
@@ -164,15 +177,19 @@ def refusal(net: Net, tensors: Tensors) -> str:
     return ""
 
 
-def _timed(job: Job, batches: int) -> float:
-    """Seconds of some batches in the formats of the last epoch, with a network that is thrown away."""
+def _timed(job: Job, batches: int) -> tuple[float, float]:
+    """Seconds of learning some batches in the formats of the last epoch, and of taking norms from them; with a network
+    that is thrown away."""
     size = job.recipe.schedule.batch
     last = replace(job.recipe, schedule=replace(job.recipe.schedule, epochs=1, float_epochs=0, progressive=()))
     lessons = replace(job.lessons, train=job.lessons.train.first(batches * size), test=job.lessons.test.first(2))
     course = begin(last, Student(job.net, job.recipe.seed))
     began = time.perf_counter()
     learn(last, course, lessons, save=lambda _: None)
-    return time.perf_counter() - began
+    learned = time.perf_counter()
+    rest(course.student, seen(last, course, lessons, 0))
+    resting = time.perf_counter() - learned
+    return max(0.0, learned - began - resting), resting
 
 
 def _report(job: Job, out: Path, course: Course, tensors: Tensors, progress: Progress) -> TrainReport:
