@@ -1,13 +1,14 @@
 // One token times a matrix of integer codes: the kernel that generates text. It is bound by reading memory.
 // Included inside the namespace of a processor, after its `Dot`:
 //
-//   begin(start)                             16 sums that begin at `start`
-//   add<kReg, kQuad, kMost, kRun>(codes, x)  += register kReg of a quad, codes of at most kMost, times lane kQuad % 4
-//                                            of x. Quads come in runs of kRun (8 or 1): kQuad counts from 0 in each.
-//   add_apart<kReg, kQuad, kMost, kLane>(codes, x)   times lane kLane; in runs of 8 that count only when whole:
-//   registers
-//                                            may be in the next one before `total` and `begin` are called for this one
-//   total()                                  the sums of whole runs
+//   begin(start)     16 sums that begin at `start`
+//   add<kReg, kQuad, kMost, kRun>(codes, x)
+//                    += register kReg of a quad, codes of at most kMost, times lane kQuad % 4 of x. Quads come in runs
+//                    of kRun (8 or 1): kQuad counts from 0 in each.
+//   add_apart<kReg, kQuad, kMost, kLane>(codes, x)
+//                    times lane kLane; in runs of 8 that count only when whole: registers may be in the next one before
+//                    `total` and `begin` are called for this one
+//   total()          the sums of whole runs
 //
 // and four_quads(x): 16 activations as `add` takes them, load_reg(p): a register of codes.
 
