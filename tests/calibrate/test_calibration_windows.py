@@ -1,5 +1,6 @@
 """What is read for calibration, what is said of it, and what is refused before anything is written."""
 
+import inspect
 import json
 
 import numpy as np
@@ -7,10 +8,12 @@ import pytest
 from networks import WORDS
 
 from scrimp.calibrate.windows import LENGTH, read
+from scrimp.cli.compress import compress as command
 from scrimp.cli.main import main
 from scrimp.errors import UsageError
 from scrimp.measure.windows import cut
 from scrimp.quantize.compress import compress
+from scrimp.quantize.wish import Wish
 
 
 class Letters:
@@ -167,3 +170,7 @@ def test_help_lists_the_flags_and_every_method(capsys):
     assert "--calibrate-windows" in words
     parts = {part for name in METHODS for part in name.split("+")} | REWRITES.keys()
     assert all(part in words for part in parts)
+
+
+def test_the_command_has_the_default_of_a_wish():
+    assert inspect.signature(command).parameters["calibrate_prefix"].default == Wish(keep=True).calibrate_prefix

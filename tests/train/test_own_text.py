@@ -9,6 +9,7 @@ from networks_for_training import write_network
 from scrimp.model import Model
 from scrimp.sources import open_source
 from scrimp.train import own_text
+from scrimp.train.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +59,9 @@ def test_fewer_windows_than_asked_for_are_recalled_as_they_are(tmp_path):
         np.testing.assert_array_equal(own_text.recalled(tmp_path / "text.npy", (windows, 8), 24), kept)
     for shape, rows in (((2, 8), 24), ((3, 9), 24), ((3, 8), 23)):
         assert own_text.recalled(tmp_path / "text.npy", shape, rows) is None
+
+
+def test_only_a_run_by_the_clock_stops_writing_by_the_clock():
+    assert Settings(minutes=60).writing_s == 540
+    assert Settings(minutes=60, written=5).writing_s is None
+    assert Settings(steps=9).writing_s is None

@@ -52,7 +52,7 @@ struct Block {
                                  const int32_t* start, IntReg (&sum)[kRows * kTokens]) {
     each<kRows * kTokens>(
         [&](auto n) __attribute__((always_inline)) { sum[n.value] = _mm256_set1_epi32(start[n.value / kRows]); });
-    do {  // a step is not a loop: its end would be guessed wrong
+    do {  // a whole step at a time, which is as fast as a quad at a time
       each<kStepQuads>([&](auto q) __attribute__((always_inline)) {
         const Quad rows = load(codes + q.value * kVectorBytes);
         each<kTokens>([&](auto t) __attribute__((always_inline)) {

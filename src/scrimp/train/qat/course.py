@@ -133,7 +133,8 @@ def rest(student: Student, batches: Iterable[Tensor]) -> None:
     ResNet-8 with ternary weights, CIFAR-10 from JPEG, epoch 42 of 45: 77.2 % with running means, 80.3 % after this.
 
     Source
-        Nagel et al. 2022, "Overcoming Oscillations in Quantization-Aware Training", arXiv:2203.11086, section 4.1
+        Nagel et al. 2022, "Overcoming Oscillations in Quantization-Aware Training", arXiv:2203.11086: batch norms
+        re-estimated
     """
     for norm in student.norms.values():
         norm.reset_running_stats()  # type: ignore[operator]
