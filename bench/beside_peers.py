@@ -21,7 +21,7 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +69,7 @@ CASES = {
     ),
     "llama-3.2-1b:int4:g64": (
         Side("ik_llama.cpp", "IQ4_KS"),
-        Side("ik_llama.cpp", "Q4_0", ("-rtr", "1")),
+        Side("ik_llama.cpp", "IQ4_KS", ("-rtr", "1")),
         Side("llama.cpp", "Q4_0"),
     ),
 }
@@ -140,12 +140,12 @@ def rates(printed: str) -> Turn:
     return {"prefill" if test["n_prompt"] else "decode": test["samples_ts"][-1] for test in tests}
 
 
-def take_rounds(options: argparse.Namespace, programs: dict[str, Path]) -> list[dict[str, Any]]:
-    """Each round: engine → turn, and what reading memory reached then."""
+def rounds(options: argparse.Namespace, programs: dict[str, Path]) -> Iterator[dict[str, Any]]:
+    """Each: engine → turn, and what reading memory reached then."""
     sides = [(side, file_of(options.case, side, options.work)) for side in CASES[options.case] if side.peer in programs]
     with closing(open_ours(options.case, options.threads, max(options.prefill, options.decode))) as model:
         our_turn(model, options.prefill, 1)
-        progress, rounds = bar.progress(), []
+        progress = bar.progress()
         progress.start("rounds", options.rounds)
         for _ in range(options.rounds):
             turns = {"scrimp": our_turn(model, options.prefill, options.decode)}
@@ -155,19 +155,18 @@ def take_rounds(options: argparse.Namespace, programs: dict[str, Path]) -> list[
                     programs[side.peer], side, file, options.threads, options.prefill, options.decode
                 )
             read = max(_core.read_bandwidth(256 * 10**6, options.threads, 5))
-            rounds.append({"turns": turns, "memory_read_gb_per_s": read})
             progress.advance()
+            yield {"turns": turns, "memory_read_gb_per_s": read}
         progress.finish()
-    return rounds
 
 
-def table(rounds: list[dict[str, Any]]) -> list[str]:
+def table(taken: list[dict[str, Any]]) -> list[str]:
     """Markdown: a line for each engine; median, least and most of the tokens per second, and the ratio."""
     lines = ["| | prefill tok/s | ours by theirs | decode tok/s | ours by theirs |", "|---|---:|---:|---:|---:|"]
-    for name in rounds[0]["turns"]:
+    for name in taken[0]["turns"]:
         cells = []
         for phase in PHASES:
-            pairs = [(turns["scrimp"][phase], turns[name][phase]) for turns in (one["turns"] for one in rounds)]
+            pairs = [(turns["scrimp"][phase], turns[name][phase]) for turns in (one["turns"] for one in taken)]
             theirs = [b for _, b in pairs]
             ratio = f"{median(a / b for a, b in pairs):.2f}" if name != "scrimp" else ""
             cells += [f"{median(theirs):.1f} ({min(theirs):.1f} … {max(theirs):.1f})", ratio]
@@ -194,14 +193,15 @@ def main() -> int:
         kept = json.loads(options.json.read_text(encoding="utf-8"))
         if kept["asked"] != asked:
             parser.error(f"{options.json} holds rounds of {kept['asked']}")
+    kept |= here()
     try:
-        kept["rounds"] += take_rounds(options, {peer: path for peer, path in given if path is not None})
+        for one in rounds(options, {peer: path for peer, path in given if path is not None}):
+            kept["rounds"].append(one)
+            if options.json is not None:
+                options.json.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     except ScrimpError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    kept |= here()
-    if options.json is not None:
-        options.json.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     print(f"{options.case}, {options.threads} threads, prefill {options.prefill}, decode {options.decode}, "
           f"medians of {len(kept['rounds'])} rounds\n")  # fmt: skip
     print("\n".join(table(kept["rounds"])))
