@@ -9,6 +9,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "bind_checks.h"
 #include "moments.h"
@@ -107,6 +108,37 @@ void sweep(const HeldRounding& rounding, Out<float, 3> weights, In<float, 2> fee
   kernels.sweep(state, strip_begin, strip_end);
 }
 
+void sweep_both(const HeldRounding& rounding, Out<float, 2> weights, In<float, 2> by_input, In<float, 2> by_row,
+                In<int32_t, 1> group, In<float, 2> scales, In<float, 2> divisors, std::optional<In<float, 2>> lows,
+                Out<uint16_t, 2> codes, const std::string& isa) {
+  const size_t rows = weights.shape(0), inputs = weights.shape(1);
+  const auto shaped = [](const auto& a, size_t n, size_t k) { return a.shape(0) == n && a.shape(1) == k; };
+  require(shaped(codes, rows, inputs), "codes must have the shape of the weights");
+  require(shaped(by_input, inputs, inputs), "by_input must be (K, K)");
+  require(shaped(by_row, rows, rows), "by_row must be (N, N)");
+  const size_t groups = scales.shape(0);
+  require(shaped(scales, groups, rows) && shaped(divisors, groups, rows) && (!lows || shaped(*lows, groups, rows)),
+          "scales must be (groups, N)");
+  require(group.size() == inputs, "a group per input is needed");
+  for (size_t k = 0; k < inputs; ++k)
+    require(group(k) >= 0 && group(k) < static_cast<int64_t>(groups), "no such group");
+  const Kernels& kernels = pick(isa);
+  nb::gil_scoped_release release;
+  std::vector<float> scratch((inputs + 2 * rows) * static_cast<size_t>(kAbreast));
+  kernels.sweep_both({.rounding = rounding.rounding,
+                      .rows = static_cast<int64_t>(rows),
+                      .inputs = static_cast<int64_t>(inputs),
+                      .weights = weights.data(),
+                      .by_input = by_input.data(),
+                      .by_row = by_row.data(),
+                      .group = group.data(),
+                      .scales = scales.data(),
+                      .divisors = divisors.data(),
+                      .lows = lows ? lows->data() : nullptr,
+                      .codes = codes.data(),
+                      .scratch = scratch.data()});
+}
+
 void add_moments_of(In<float, 2> x, Out<double, 2> moments, int threads, const std::string& isa) {
   require(moments.shape(0) == x.shape(1) && moments.shape(1) == x.shape(1), "moments must be (K, K)");
   require(threads > 0 && threads <= 1024, "settings out of range");
@@ -150,6 +182,8 @@ void bind_rounding(nb::module_& m) {
         "The best fits (M,) of the blocks w (G, M), as quantize/search.py searches them.");
   m.def("sweep", &sweep, "rounding"_a, "weights"_a, "feedback"_a, "group"_a, "scales"_a, "divisors"_a, "lows"_a.none(),
         "codes"_a, "begin"_a, "end"_a, "strip_begin"_a, "strip_end"_a, "isa"_a);
+  m.def("sweep_both", &sweep_both, "rounding"_a, "weights"_a, "by_input"_a, "by_row"_a, "group"_a, "scales"_a,
+        "divisors"_a, "lows"_a.none(), "codes"_a, "isa"_a);
   m.def("add_moments", &add_moments_of, "x"_a, "moments"_a, "threads"_a, "isa"_a,
         "moments (K, K) += x^T x, upper triangle, of x (T, K).");
   m.def("add_cross_moments", &add_cross_moments_of, "a"_a, "b"_a, "moments"_a, "threads"_a, "isa"_a,

@@ -160,6 +160,24 @@ struct Sweep {
   uint16_t* codes;        // [strips][K][kStripRows]
 };
 
+// Inputs of a matrix that are rounded together by sweep_both, row by row.
+constexpr int64_t kAbreast = 16;
+
+// The state of rounding with feedback between inputs and between rows; both in their order of work.
+struct SweepBoth {
+  Rounding rounding;
+  int64_t rows, inputs;     // N, K
+  float* weights;           // [N][K]; become w - value
+  const float* by_input;    // [K][K]: what input k takes, at [k][j], of the miss of input j < k
+  const float* by_row;      // [N][N]: what row n takes, at [n][m], of row m < n
+  const int32_t* group;     // [K]: which scale an input has
+  const float* scales;      // [groups][N]
+  const float* divisors;    // same: the scales, infinity where they are zero
+  const float* lows;        // same, or null
+  uint16_t* codes;          // [N][K]
+  float* scratch;           // (K + 2 N) * kAbreast
+};
+
 // Outputs of an integer product that are summed together.
 constexpr int64_t kIntegerChannels = 16;
 
@@ -259,6 +277,11 @@ struct Kernels {
   //   t = w_k + sum_{j<k} feedback[k][j] * (w_j - value_j),  value_k = value of t (as above), then w_k - value_k
   // replaces w_k. Rows don't influence each other.
   void (*sweep)(const Sweep& sweep, int64_t strip_begin, int64_t strip_end);
+
+  // Rounds all weights, of each input one row after the other:
+  //   t = w_nk + r_nk + sum_{m<n} by_row[n][m] * (e_mk + r_mk),  r_nk = sum_{j<k} by_input[k][j] * e_nj
+  // value = value of t (as above), and e_nk = w_nk - value replaces w_nk.
+  void (*sweep_both)(const SweepBoth& sweep);
 
   // moments[i][j] += sum over tokens of turned[i][t] * x[t][j], for rows i < row_end and columns j in [begin, end), at
   // most kGramCols of them. x is [tokens][width], turned [width][tokens], tokens <= kGramTokens. Sums are float32 over

@@ -91,6 +91,18 @@ def sweep(
     strip_end: int,
     isa: str,
 ) -> None: ...
+def sweep_both(
+    rounding: Rounding,
+    weights: NDArray[np.float32],
+    by_input: NDArray[np.float32],
+    by_row: NDArray[np.float32],
+    group: NDArray[np.int32],
+    scales: NDArray[np.float32],
+    divisors: NDArray[np.float32],
+    lows: NDArray[np.float32] | None,
+    codes: NDArray[np.uint16],
+    isa: str,
+) -> None: ...
 def scan_symmetric(
     w: NDArray[np.float32],
     half: int,

@@ -27,6 +27,7 @@ ALLOWED = {
     ("model", "text"): "a Model brings its tokenizer and generation, inside its methods",
     ("calibrate", "measure"): "a text is cut into windows for calibration as it is for the loss",
     ("quantize", "store"): "the loop over the plan writes each finished tensor to the store",
+    ("quantize", "train"): "yaqa asks for the gradients of a network, inside the function",
     ("quantize", "measure"): "compress ends by measuring what it made, inside the function",
 }
 

@@ -59,4 +59,20 @@ void sweep(const Sweep& s, int64_t strip_begin, int64_t strip_end) {
   }
 }
 
+void sweep_both(const SweepBoth& s) {
+  float* passed_on = s.scratch;  // e + r of an input, row by row
+  for (int64_t k = 0; k < s.inputs; ++k)
+    for (int64_t n = 0; n < s.rows; ++n) {
+      float* weights = s.weights + n * s.inputs;
+      float from_inputs = 0, from_rows = 0;
+      for (int64_t j = 0; j < k; ++j) from_inputs += s.by_input[k * s.inputs + j] * weights[j];
+      for (int64_t m = 0; m < n; ++m) from_rows += s.by_row[n * s.rows + m] * passed_on[m];
+      const int64_t at = s.group[k] * s.rows + n;
+      const float low = s.lows != nullptr ? s.lows[at] : 0.0F;
+      const float x = (weights[k] + from_inputs + from_rows - low) / s.divisors[at];
+      weights[k] -= number_of(s.rounding, x, &s.codes[n * s.inputs + k]) * s.scales[at] + low;
+      passed_on[n] = weights[k] + from_inputs;
+    }
+}
+
 }  // namespace scrimp::scalar

@@ -23,6 +23,7 @@ double divergence(const float* p, float lse_p, const float* q, float lse_q, int6
 void weighted_sums(const Rounding& rounding, const float* w, int64_t w_stride, const float* importance, int64_t inputs,
                    int64_t blocks, const float* scales, const float* divisors, const float* lows, float* sums);
 void sweep(const Sweep& sweep, int64_t strip_begin, int64_t strip_end);
+void sweep_both(const SweepBoth& sweep);
 void gram(const float* x, const float* turned, int64_t width, int64_t tokens, int64_t begin, int64_t end,
           int64_t row_end, double* moments, uint8_t* scratch);
 bool cholesky_diagonal(double* a, int64_t n, int64_t begin, int64_t end);

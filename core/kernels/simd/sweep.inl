@@ -11,6 +11,12 @@ struct Rounded {
   float code[kLanes];
 };
 
+inline int64_t level_of(const Rounding& r, float x) {
+  int64_t level = 0;
+  for (int64_t half = r.levels / 2; half > 0; half /= 2) level += r.bounds[level + half - 1] <= x ? half : 0;
+  return level;
+}
+
 inline Rounded round_to(const Rounding& r, Vec x) {
   Rounded found;
   if (r.bounds == nullptr) {
@@ -21,8 +27,7 @@ inline Rounded round_to(const Rounding& r, Vec x) {
   float lanes[kLanes];
   store(lanes, x);
   for (float& lane : lanes) {
-    int64_t level = 0;
-    for (int64_t half = r.levels / 2; half > 0; half /= 2) level += r.bounds[level + half - 1] <= lane ? half : 0;
+    const int64_t level = level_of(r, lane);
     found.code[&lane - lanes] = static_cast<float>(r.codes[level]);
     lane = r.numbers[level];
   }
@@ -120,4 +125,105 @@ inline void sweep_strip(const Sweep& s, int64_t strip) {
 
 void sweep(const Sweep& sweep, int64_t strip_begin, int64_t strip_end) {
   for (int64_t strip = strip_begin; strip < strip_end; ++strip) sweep_strip(sweep, strip);
+}
+
+namespace {
+
+constexpr int64_t kParts = kAbreast / kLanes;
+// Rows whose sums are chains of their own: as many as hide the time of one multiplication.
+constexpr int64_t kChains = 4;
+
+struct Abreast {
+  Vec part[kParts];
+};
+
+inline Abreast abreast(const float* p) {
+  Abreast a;
+  for (int64_t i = 0; i < kParts; ++i) a.part[i] = load(p + i * kLanes);
+  return a;
+}
+
+inline void put(float* p, const Abreast& a) {
+  for (int64_t i = 0; i < kParts; ++i) store(p + i * kLanes, a.part[i]);
+}
+
+// sums[c] += by[c][m] * terms[m] for m in [begin, end), in this order; by's rows are `stride` apart.
+template <int64_t kRows>
+inline void add_rows(Abreast* sums, const float* by, int64_t stride, const float* terms, int64_t begin, int64_t end) {
+  Abreast held[kRows];
+  for (int64_t c = 0; c < kRows; ++c) held[c] = sums[c];
+  for (int64_t m = begin; m < end; ++m) {
+    const Abreast term = abreast(terms + m * kAbreast);
+    for (int64_t c = 0; c < kRows; ++c) {
+      const Vec share = broadcast(by[c * stride + m]);
+      for (int64_t i = 0; i < kParts; ++i) held[c].part[i] = fma(share, term.part[i], held[c].part[i]);
+    }
+  }
+  for (int64_t c = 0; c < kRows; ++c) sums[c] = held[c];
+}
+
+inline void add_rows(int64_t rows, Abreast* sums, const float* by, int64_t stride, const float* terms, int64_t end) {
+  if (rows == kChains) return add_rows<kChains>(sums, by, stride, terms, 0, end);
+  for (int64_t c = 0; c < rows; ++c) add_rows<1>(sums + c, by + c * stride, stride, terms, 0, end);
+}
+
+// Inputs [begin, begin + count) of row n; `felt` is what other rows' misses say of them, `panel` as below.
+inline void round_abreast(const SweepBoth& s, int64_t n, int64_t begin, int64_t count, const float* panel,
+                          const Abreast& from_inputs, const Abreast& felt, float* passed_on) {
+  float before[kAbreast], beside[kAbreast];
+  put(before, from_inputs);
+  put(beside, felt);
+  Abreast running = from_inputs;
+  for (int64_t c = 0; c < count; ++c) {
+    const int64_t at = n * s.inputs + begin + c, scale = s.group[begin + c] * s.rows + n;
+    const float low = s.lows != nullptr ? s.lows[scale] : 0.0F, w = s.weights[at];
+    const float x = (w + before[c] + beside[c] - low) / s.divisors[scale];
+    float number;
+    if (s.rounding.bounds == nullptr) {
+      number = __builtin_fminf(__builtin_fmaxf(__builtin_nearbyintf(x), s.rounding.least), s.rounding.most);
+      s.codes[at] = static_cast<uint16_t>(number - s.rounding.least);
+    } else {
+      const int64_t level = level_of(s.rounding, x);
+      number = s.rounding.numbers[level];
+      s.codes[at] = s.rounding.codes[level];
+    }
+    const float value = number * s.scales[scale], missed = w - (value + low);
+    s.weights[at] = missed;
+    passed_on[c] = missed + before[c];
+    const Abreast share = abreast(panel + (begin + c) * kAbreast);
+    for (int64_t i = 0; i < kParts; ++i) running.part[i] = fma(broadcast(missed), share.part[i], running.part[i]);
+    put(before, running);
+  }
+}
+
+}  // namespace
+
+void sweep_both(const SweepBoth& s) {
+  // by_input of the inputs that are rounded together, turned: [K][kAbreast]; what rows pass on: [N][kAbreast].
+  float *panel = s.scratch, *from_inputs = panel + s.inputs * kAbreast, *passed_on = from_inputs + s.rows * kAbreast;
+  for (int64_t begin = 0; begin < s.inputs; begin += kAbreast) {
+    const int64_t count = s.inputs - begin < kAbreast ? s.inputs - begin : kAbreast;
+    for (int64_t j = 0; j < begin + count; ++j)
+      for (int64_t c = 0; c < kAbreast; ++c)
+        panel[j * kAbreast + c] = c < count && j < begin + c ? s.by_input[(begin + c) * s.inputs + j] : 0.0F;
+    memset(from_inputs, 0, static_cast<size_t>(2 * s.rows * kAbreast) * sizeof(float));
+    for (int64_t n = 0; n < s.rows; n += kChains) {
+      const int64_t rows = s.rows - n < kChains ? s.rows - n : kChains;
+      Abreast sums[kChains];
+      for (int64_t c = 0; c < rows; ++c) sums[c] = abreast(from_inputs + (n + c) * kAbreast);
+      add_rows(rows, sums, s.weights + n * s.inputs, s.inputs, panel, begin);
+      for (int64_t c = 0; c < rows; ++c) put(from_inputs + (n + c) * kAbreast, sums[c]);
+    }
+    for (int64_t n = 0; n < s.rows; n += kChains) {
+      const int64_t rows = s.rows - n < kChains ? s.rows - n : kChains;
+      Abreast felt[kChains] = {};
+      const float* by = s.by_row + n * s.rows;
+      add_rows(rows, felt, by, s.rows, passed_on, n);
+      for (int64_t c = 0; c < rows; ++c) {
+        add_rows<1>(felt + c, by + c * s.rows, s.rows, passed_on, n, n + c);
+        round_abreast(s, n + c, begin, count, panel, abreast(from_inputs + (n + c) * kAbreast), felt[c],
+                      passed_on + (n + c) * kAbreast);
+      }
+    }
+  }
 }

@@ -24,6 +24,7 @@ constexpr Kernels table(const char* isa, decltype(Kernels::int8_peak) peak, decl
       .divergence = divergence,
       .weighted_sums = weighted_sums,
       .sweep = sweep,
+      .sweep_both = sweep_both,
       .gram = gram,
       .cholesky_diagonal = cholesky_diagonal,
       .cholesky_solve = cholesky_solve,

@@ -40,6 +40,7 @@ def quantize(
     damping: float = DAMPING,
     ordered: bool = True,
     levels: Levels | None = None,
+    fisher: F64 | None = None,
 ) -> Quantized:
     """Choose codes so that the layer's *output* errs least, ``tr((W - Ŵ) H (W - Ŵ)ᵀ)``::
 
@@ -57,6 +58,7 @@ def quantize(
         the order of work changes and no index is stored. Else a group's scale is chosen when its first input comes,
         from weights that hold the feedback so far; of SmolLM2-135M that leaves 10 to 43 % more error.
         levels: where some were learned by another method.
+        fisher (N, N): rows make up for each other's errors too, see yaqa.py. Then scales are chosen at the start.
     Edge cases
         An input that was never active (H_kk = 0) is rounded plainly and moves no other. Where H has no factor even with
         ``10^5`` times the damping, all weights are rounded plainly, and the result's notes say so.
@@ -68,8 +70,13 @@ def quantize(
     assert statistics is not None
     factor = factor_of(statistics, damping, ordered)
     state = _State.start(weight, levels, factor)
-    state.run(ahead=ordered or not isinstance(format.block, int))
-    return Quantized(state.tensor(), factor.notes)
+    if fisher is None:
+        state.run(ahead=ordered or not isinstance(format.block, int))
+        return Quantized(state.tensor(), factor.notes)
+    rows = factored(fisher, damping)
+    state.choose_all()
+    state.sweep_both(rows)
+    return Quantized(state.tensor(), factor.notes + rows.notes)
 
 
 def rounded(weight: F32, levels: Levels, factor: Factor, scales: Stored) -> QTensor:
@@ -167,8 +174,7 @@ class _State:
     def run(self, *, ahead: bool) -> None:
         """All scales first, or each when its group's turn comes: then inputs go in their own order."""
         if ahead:
-            for group in range(len(self.scales)):
-                self.choose(group, self._members(self.weights, group))
+            self.choose_all()
             self.sweep(0, self.cols)
             return
         for group, begin in enumerate(range(0, self.cols, self.size)):
@@ -184,6 +190,10 @@ class _State:
     @property
     def size(self) -> int:
         return self.levels.format.group(self.cols)
+
+    def choose_all(self) -> None:
+        for group in range(len(self.scales)):
+            self.choose(group, self._members(self.weights, group))
 
     def choose(self, group: int, target: F32) -> None:
         """Scales of a group, from its weights ``(G, N)`` as they are now."""
@@ -209,6 +219,28 @@ class _State:
                         strip + 1, isa)  # fmt: skip
 
         list(pool().map(work, range(len(self.weights))))
+
+    def sweep_both(self, rows: Factor) -> None:
+        """Round all inputs, of each one row after the other in the order of ``rows``."""
+        codes = np.zeros(self.codes.shape[::2] + self.codes.shape[1:2], np.uint16)  # (strips, STRIP_ROWS, K)
+        wide = codes.reshape(-1, self.cols)
+
+        def in_order(values: F32 | None) -> F32 | None:
+            if values is None:
+                return None
+            return np.ascontiguousarray(np.broadcast_to(values, (len(values), self.rows))[:, rows.order], np.float32)
+
+        scale = in_order(self.levels.value(self.scales))
+        assert scale is not None
+        weights = np.ascontiguousarray(self._rows(self.weights).T[rows.order])
+        found = np.empty(weights.shape, np.uint16)
+        _core.sweep_both(
+            rounding_of(self.levels), weights, self.factor.feedback, rows.feedback,
+            (self.factor.order // self.size).astype(np.int32), scale, divisor(scale),
+            in_order(self.levels.low(self.mins)), found, pick_isa(),
+        )  # fmt: skip
+        wide[rows.order] = found
+        self.codes[...] = codes.transpose(0, 2, 1)
 
     def tensor(self) -> QTensor:
         codes = np.empty((self.rows, self.cols), code_type(self.levels.format.element.bits))

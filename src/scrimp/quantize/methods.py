@@ -25,6 +25,7 @@ from scrimp.quantize import (
     signround,
     smoothquant,
     swap,
+    yaqa,
 )
 from scrimp.quantize.around import SPELLINGS, around
 from scrimp.quantize.fold import Group, Scaling
@@ -47,6 +48,7 @@ class Method:
     coded_bits: float | None = None  #: what a weight's code takes in a packed store, where the method settles that
     rewrite: Rewrite | None = None  #: how the inputs of a fold's Group are scaled before anything is rounded
     beside: Callable[[tuple[int, int]], dict[str, SideCar]] | None = None  #: the side-cars of a matrix (N, K), if any
+    fisher: bool = False  #: whether it wants gradients at the outputs too; such a method stands alone
 
     def __call__(self, weight: F32, format: Format, statistics: Statistics | None = None) -> QTensor:
         return self.run(weight, format, statistics).tensor
@@ -67,6 +69,7 @@ _FIRST = {
     "kmeans": Method(kmeans.quantize, True, "Han et al. 2016, arXiv:1510.00149, under H"),
     "adaround": Method(adaround.quantize, True, "Nagel et al. 2020, arXiv:2004.10568"),
     "signround": Method(signround.quantize, True, "Cheng et al. 2023, arXiv:2309.05516"),
+    "yaqa": Method(yaqa.quantize, True, "Tseng et al. 2025, arXiv:2505.22988", fisher=True),
     "gptq:unordered": Method(partial(gptq.quantize, ordered=False), True, "the same, columns as they come"),
 }
 _THEN: dict[str, tuple[Refine, str]] = {
@@ -88,7 +91,7 @@ METHODS: dict[str, Method] = _FIRST | {
     f"{name}+{then}": _refined(first, *_THEN[then])
     for name, first in _FIRST.items()
     for then in _THEN
-    if not name.startswith("rtn:") and name != "gptq:unordered"
+    if not name.startswith("rtn:") and name not in ("gptq:unordered", "yaqa")
 }
 
 
@@ -109,7 +112,8 @@ def method(name: str) -> Method:
     found = _find(name)
     if found is None:
         known = [*METHODS, "ecsq:BITS", *REWRITES, *SPELLINGS]
-        hint = nearest(name, [*known, *(f"{before}+{rest}" for before in (*REWRITES, *SPELLINGS) for rest in METHODS)])
+        rounding = [rest for rest, found in METHODS.items() if not found.fisher]
+        hint = nearest(name, [*known, *(f"{before}+{rest}" for before in (*REWRITES, *SPELLINGS) for rest in rounding)])
         raise UsageError(f"'{name}' is no known method.", hint=hint or f"the methods are {', '.join(known)}")
     return found
 
@@ -125,14 +129,14 @@ def _find(name: str) -> Method | None:
     if head in REWRITES:
         rewrite, default, source = REWRITES[head]
         found = _find(rest if plus else default)
-        if found is None or found.rewrite is not None:
+        if found is None or found.rewrite is not None or found.fisher:
             return None
         return replace(found, calibrated=True, rewrite=rewrite, source=f"{source}; {found.source}")
     outer = around(head)
     if outer is None:
         return _at_a_rate(name)
     first = METHODS.get(rest if plus else outer.first)
-    if first is None:
+    if first is None or first.fisher:
         return None
     return Method(partial(outer.run, first.run), True, f"{outer.source}; {first.source}", beside=outer.beside)
 

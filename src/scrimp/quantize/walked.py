@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,6 +60,7 @@ def apply_walked(
     progress.start("compress", sum(_cost(plan, block, names, prefix) for block, names in zip(blocks, due, strict=True)))
     walk, beside = (Walk(calibration.windows, directory=directory, arithmetic="int8") for _ in range(2))
     original = Original(walk, blocks, lambda name: _matrix(source.read, name), vectors, kept)
+    fisher = _fisher(plan, source, calibration, done, directory, progress)
     replaced: set[str] = set()
     for at, (block, names, block_groups) in enumerate(zip(blocks, due, groups, strict=True)):
         measured = any(name not in done and name in block.reads for name in names)
@@ -87,7 +88,10 @@ def apply_walked(
             yield one(name, rewritten.vectors[name], None)
         for name in names:
             if name not in done:
-                made = one(name, weights.pop(name), plan.choices[name], statistics.pop(name, None), rewritten.weight)
+                known = statistics.pop(name, None)
+                if known is not None and name in fisher:
+                    known = replace(known, fisher=fisher[name])
+                made = one(name, weights.pop(name), plan.choices[name], known, rewritten.weight)
                 yield replace(made, notes=(*rewritten.notes.get(name, ()), *made.notes))
             progress.advance(_weights(plan, [name]), name)
         replaced.update(names)
@@ -99,6 +103,30 @@ def apply_walked(
             changed = {name: _vector(stored, name) for group in block_groups for name in group.vectors}
             walk.run(running, weights, vectors | changed, collect=False, move=True, tick=tick)
     progress.finish()
+
+
+def _fisher(
+    plan: Plan,
+    source: Source,
+    calibration: Calibration,
+    done: Collection[str],
+    directory: Path | None,
+    progress: Progress,
+) -> Mapping[str, F32]:
+    """Gradients at the outputs of the matrices whose method wants them; measured anew where a compression goes on."""
+    wanted = [
+        name
+        for name, choice in plan.choices.items()
+        if name not in done and choice.method != KEEP and method(choice.method).fisher
+    ]
+    if not wanted:
+        return {}
+    from scrimp.train.torch_extra import require_torch
+
+    require_torch()
+    from scrimp.train import fisher
+
+    return fisher.measure(source, wanted, calibration.windows, directory=directory, progress=progress)
 
 
 def cut_off(plan: Plan, source: Source, done: Collection[str]) -> list[str]:

@@ -95,7 +95,7 @@ def load(
 
     Matrices in formats without scales of their own stay as they are.
     """
-    _check_head(program)
+    check_head(program)
     still = set() if ends else _ends(program)
     matrices: dict[str, QuantizedWeight | FixedWeight] = {}
     fixed: dict[str, QTensor] = {}
@@ -117,8 +117,9 @@ def _ends(program: Program) -> set[str]:
     return {name for op in (program.ops[0], program.ops[-1]) for name in op.weights}
 
 
-def _check_head(program: Program) -> None:
+def check_head(program: Program) -> None:
+    """Refused unless the network ends in a product without a bias."""
     last = program.ops[-1]
     if last.kind != "linear" or len(last.weights) != 1 or any(last.vectors):
-        raise Refused(f"The network ends in '{last}', and recovery needs a product without a bias there.",
-                      hint="such networks can't be recovered yet")  # fmt: skip
+        raise Refused(f"The network ends in '{last}', and a product without a bias is needed there.",
+                      hint="such networks have no gradients here yet")  # fmt: skip
