@@ -166,16 +166,16 @@ constexpr int64_t kAbreast = 16;
 // The state of rounding with feedback between inputs and between rows; both in their order of work.
 struct SweepBoth {
   Rounding rounding;
-  int64_t rows, inputs;     // N, K
-  float* weights;           // [N][K]; become w - value
-  const float* by_input;    // [K][K]: what input k takes, at [k][j], of the miss of input j < k
-  const float* by_row;      // [N][N]: what row n takes, at [n][m], of row m < n
-  const int32_t* group;     // [K]: which scale an input has
-  const float* scales;      // [groups][N]
-  const float* divisors;    // same: the scales, infinity where they are zero
-  const float* lows;        // same, or null
-  uint16_t* codes;          // [N][K]
-  float* scratch;           // (K + 2 N) * kAbreast
+  int64_t rows, inputs;   // N, K
+  float* weights;         // [N][K]; become w - value
+  const float* by_input;  // [K][K]: what input k takes, at [k][j], of the miss of input j < k
+  const float* by_row;    // [N][N]: what row n takes, at [n][m], of row m < n
+  const int32_t* group;   // [K]: which scale an input has
+  const float* scales;    // [groups][N]
+  const float* divisors;  // same: the scales, infinity where they are zero
+  const float* lows;      // same, or null
+  uint16_t* codes;        // [N][K]
+  float* scratch;         // (K + 2 N) * kAbreast
 };
 
 // Outputs of an integer product that are summed together.

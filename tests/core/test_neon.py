@@ -29,7 +29,8 @@ PROCESSORS = {
 }
 KERNELS = {"activation", "add", "attention", "attention_pieces", "cholesky", "divergence", "gram", "integer_product",
            "layer_norm", "linear_f32", "linear_int8", "linear_int8_exact", "log_sum_exp", "quantize", "requantize",
-           "rms_norm", "rope", "softcap", "sweep", "swiglu", "to_codes", "to_f16", "weighted_sums"}  # fmt: skip
+           "rms_norm", "rope", "softcap", "sweep", "sweep_both", "swiglu", "to_codes", "to_f16",
+           "weighted_sums"}  # fmt: skip
 
 
 def own_flags():

@@ -11,6 +11,7 @@ from networks_for_training import network_of, program_of, write_network
 
 from scrimp import models
 from scrimp.errors import Refused
+from scrimp.quantize import yaqa
 from scrimp.sources import open_source
 from scrimp.train import fisher
 from scrimp.train.executor import Network, run
@@ -52,7 +53,7 @@ def divergence(network: Network, token: int, name: str, off: np.ndarray) -> floa
 def test_moments_are_the_curvature_of_the_divergence(source, monkeypatch) -> None:
     """A window of one token: nothing is taken as independent, so KL ≈ δᵀ G δ / 2 for every δ."""
     draws, token = 4000, 17
-    monkeypatch.setattr(fisher, "WINDOWS", draws)
+    monkeypatch.setattr(yaqa, "WINDOWS", draws)
     monkeypatch.setattr(fisher, "has_fast_halves", lambda: False)
     _, program = models.build(source.config)
     names = [name for name in program.matrices if ".layers." in name]
@@ -86,7 +87,7 @@ def test_the_same_seed_gives_the_same_moments_and_another_does_not(source) -> No
 
 
 def test_matrices_of_too_many_outputs_are_left_out(source, monkeypatch) -> None:
-    monkeypatch.setattr(fisher, "MAX_ROWS", 64)
+    monkeypatch.setattr(yaqa, "MAX_ROWS", 64)
     names = ["model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.down_proj.weight"]
     assert list(fisher.measure(source, names, np.zeros((1, 4), np.int32))) == names[1:]
 

@@ -20,7 +20,7 @@ from scrimp.quantize.decoded import output_error, relative_error
 from scrimp.quantize.fold import Group
 from scrimp.quantize.methods import method
 from scrimp.quantize.plan import KEEP, Choice, Plan
-from scrimp.quantize.predict_walk import Cost, walk_cost
+from scrimp.quantize.predict_walk import Cost, gradient_seconds, walk_cost
 from scrimp.sources.source import Source
 from scrimp.tensors import F32, QTensor
 
@@ -62,6 +62,7 @@ def predict(source: Source, plan: Plan, file_bytes: int, calibration: Calibratio
     )
     memory = max(memory, file_bytes + opened) if opened else memory
     walk = Cost(0.0, 0) if calibration is None else walk_cost(source, plan, calibration)
+    seconds += 0.0 if calibration is None else gradient_seconds(plan, calibration)
     return Prediction(
         file_bytes, 8 * file_bytes / plan.parameters, seconds + walk.seconds, base + memory + walk.memory_bytes
     )

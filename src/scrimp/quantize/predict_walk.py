@@ -13,7 +13,9 @@ from scrimp.calibrate.split import STAND_IN, Block, split
 from scrimp.calibrate.states import MEMORY_BYTES
 from scrimp.calibrate.walk import Walk
 from scrimp.calibrate.windows import Calibration, Prefix
-from scrimp.quantize.plan import Plan
+from scrimp.quantize import yaqa
+from scrimp.quantize.methods import method
+from scrimp.quantize.plan import KEEP, Plan
 from scrimp.sources.source import Source
 from scrimp.tensors import F32, QTensor
 
@@ -21,6 +23,8 @@ from scrimp.tensors import F32, QTensor
 _TIMED = 2
 #: Windows of the longer trial.
 _WINDOWS = 3
+#: Of a square matrix whose product is timed.
+_SIDE = 768
 #: Blocks that are timed: a layer.
 _BLOCKS = 2
 #: What is collected and what moves in each run of a block. Cross moments cost about as much as twice the moments.
@@ -49,6 +53,27 @@ def walk_cost(source: Source, plan: Plan, calibration: Calibration) -> Cost:
     # float64 sums, and the float32 rows that wait to be added
     moments = max(sum(both * 8 * k * k + 4 * TOKENS_AT_ONCE * k for k in _sides(block)) for block in blocks)
     return Cost(_seconds(source, plan, blocks, calibration), states + held + moments)
+
+
+def gradient_seconds(plan: Plan, calibration: Calibration) -> float:
+    """Where a method wants gradients: six operations for each weight and token and two for each entry of each ``g gᵀ``,
+    as fast as a product of float32 is here."""
+    wanted = [name for name, choice in plan.choices.items() if choice.method != KEEP and method(choice.method).fisher]
+    if not wanted:
+        return 0.0
+    tokens = min(yaqa.WINDOWS, len(calibration.windows)) * calibration.windows.shape[1]
+    squares = sum(plan.shapes[name][0] ** 2 for name in wanted if plan.shapes[name][0] <= yaqa.MAX_ROWS)
+    some = np.ones((_SIDE, _SIDE), np.float32)
+    times = []
+    for _ in range(1 + _TIMED):
+        began = time.perf_counter()
+        some @ some
+        times.append(time.perf_counter() - began)
+    return float(tokens * (6 * _weights_of(plan) + 2 * squares) / (2 * _SIDE**3) * min(times))
+
+
+def _weights_of(plan: Plan) -> int:
+    return sum(int(np.prod(plan.shapes[name])) for name in plan.choices)
 
 
 def _seconds(source: Source, plan: Plan, blocks: tuple[Block, ...], calibration: Calibration) -> float:

@@ -19,6 +19,7 @@ from torch.nn import functional
 from scrimp import models
 from scrimp.calibrate.states import hold
 from scrimp.progress import SILENT, Progress
+from scrimp.quantize import yaqa
 from scrimp.quantize.decoded import decode
 from scrimp.sources.source import Source
 from scrimp.tensors import F32, QTensor
@@ -26,10 +27,6 @@ from scrimp.train.executor import Network, run
 from scrimp.train.student import check_head
 from scrimp.train.torch_extra import has_fast_halves
 
-#: Windows that gradients are taken of, spread evenly over those that calibrate.
-WINDOWS = 48
-#: Outputs a matrix may have: G is their square.
-MAX_ROWS = 8192
 #: Tokens whose logits are held at once.
 TOKENS_AT_ONCE = 128
 
@@ -48,12 +45,12 @@ def measure(
     y is drawn, at every position of ``windows (W, T)``, from what the network itself says comes next; so the second
     derivative of KL(network ‖ other) at the network is E[g gᵀ], here as if the tokens of a window were independent.
 
-    Matrices of more than ``MAX_ROWS`` outputs are left out. Many are held in a nameless file in ``directory``.
+    Matrices of more than ``yaqa.MAX_ROWS`` outputs are left out. Many are held in a nameless file in ``directory``.
     """
     _, program = models.build(source.config)
     check_head(program)
     kind = torch.bfloat16 if has_fast_halves() else torch.float32
-    rows = {name: program.matrices[name][0] for name in names if program.matrices[name][0] <= MAX_ROWS}
+    rows = {name: program.matrices[name][0] for name in names if program.matrices[name][0] <= yaqa.MAX_ROWS}
     held = hold((1, 1, sum(n * n for n in rows.values())), directory).reshape(-1)
     held[:] = 0
     edges = np.cumsum([0, *(n * n for n in rows.values())])
@@ -67,7 +64,7 @@ def measure(
     vectors = {name: torch.from_numpy(np.array(source.read(name), np.float32)) for name in program.vectors}
     network, hidden = Network(program, matrices, vectors), program.ops[-1].inputs[0]
     head, drawn = matrices[program.ops[-1].weights[0]].weight, torch.Generator().manual_seed(seed)
-    count = min(WINDOWS, len(windows))
+    count = min(yaqa.WINDOWS, len(windows))
     chosen = windows[np.arange(count) * len(windows) // count]
     progress.start("gradients", count)
     for window in chosen:

@@ -133,6 +133,56 @@ void check_sweep(Check& c, bool table) {
   }
 }
 
+// As check_sweep, with rows that take of each other too.
+void check_sweep_both(Check& c, bool table) {
+  const Levels l = levels_of(c, table);
+  const int64_t inputs = c.random.from(1, 40), rows = c.random.from(1, 40), groups = 2;
+  Guarded<float> weights(rows * inputs), by_input(inputs * inputs), by_row(rows * rows), scales(groups * rows),
+      lows(groups * rows), scratch((inputs + 2 * rows) * kAbreast);
+  Guarded<int32_t> group(inputs);
+  Guarded<uint16_t> codes(weights.size());
+  c.random.fill(weights);
+  c.random.fill(by_input, 0.2);
+  c.random.fill(by_row, 0.2);
+  for (auto& value : scales) value = 0.2F + std::fabs(c.random.normal());
+  c.random.fill(lows, 0.3);
+  for (int64_t k = 0; k < inputs; ++k) group[k] = k * 2 / inputs;
+  const std::vector<float> before(weights.begin(), weights.end());
+  const bool shifted = c.random.below(2) == 0;
+  c.kernels.sweep_both({l.rounding, rows, inputs, weights.data(), by_input.data(), by_row.data(), group.data(),
+                        scales.data(), scales.data(), shifted ? lows.data() : nullptr, codes.data(), scratch.data()});
+  std::vector<double> passed_on(static_cast<size_t>(rows)), size(passed_on.size());
+  for (int64_t k = 0; k < inputs; ++k)
+    for (int64_t n = 0; n < rows; ++n) {
+      const float scale = scales[group[k] * rows + n], low = shifted ? lows[group[k] * rows + n] : 0.0F;
+      const float w = before[static_cast<size_t>(n * inputs + k)], missed = weights[n * inputs + k];
+      double from_inputs = 0, sizes = 0;
+      for (int64_t j = 0; j < k; ++j) {
+        const double term = double{by_input[k * inputs + j]} * double{weights[n * inputs + j]};
+        from_inputs += term;
+        sizes += std::fabs(term);
+      }
+      passed_on[static_cast<size_t>(n)] = double{missed} + from_inputs;
+      size[static_cast<size_t>(n)] = std::fabs(double{missed}) + sizes;
+      double target = double{w} + from_inputs, all = std::fabs(double{w}) + sizes + std::fabs(double{low});
+      for (int64_t m = 0; m < n; ++m) {
+        target += double{by_row[n * rows + m]} * passed_on[static_cast<size_t>(m)];
+        all += std::fabs(double{by_row[n * rows + m]}) * size[static_cast<size_t>(m)];
+      }
+      const double bound = gamma_of(inputs + rows + 6) * all;
+      uint16_t code;
+      const float least = l.number((static_cast<float>(target - bound) - low) / scale, &code);
+      const float most = l.number((static_cast<float>(target + bound) - low) / scale, &code);
+      const uint16_t found = codes[n * inputs + k];
+      float number = table ? 0.0F : l.rounding.least + static_cast<float>(found);
+      for (size_t i = 0; i < l.codes.size(); ++i)
+        if (l.codes[i] == found) number = l.numbers[i];
+      const float product = number * scale;
+      c.within("sweep_both", least <= number && number <= most ? 0 : 1, 0, 0, "code of input " + std::to_string(k));
+      c.within("sweep_both", missed, w - (product + low), 0, "miss of input " + std::to_string(k));
+    }
+}
+
 void check_gram(Check& c) {
   const int64_t tokens = c.random.from(1, c.full ? 512 : 120), width = c.random.from(1, 100);
   Guarded<float> x(tokens * width), turned(width * tokens);
@@ -201,6 +251,7 @@ void check_rounding(Check& c) {
   for (int n = 0; n < (c.full ? 60 : 12); ++n) {
     check_sums(c, n % 2 == 0);
     check_sweep(c, n % 2 == 0);
+    check_sweep_both(c, n % 2 == 0);
   }
 }
 
