@@ -42,6 +42,11 @@ def calibrates(choice: Choice) -> bool:
     return choice.method != KEEP and method(choice.method).calibrated
 
 
+def wants_gradients(choice: Choice) -> bool:
+    """Whether its method wants gradients at the outputs too."""
+    return choice.method != KEEP and method(choice.method).fisher
+
+
 def apply(plan: Plan, source: Source, *, done: Collection[str] = (), progress: Progress = SILENT) -> Iterator[Applied]:
     """Every tensor of the plan but those ``done``, in order. ``progress`` counts weights."""
     progress.start("compress", plan.parameters)

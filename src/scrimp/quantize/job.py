@@ -20,7 +20,7 @@ from scrimp.models.sidecars import owner
 from scrimp.progress import SILENT, Progress
 from scrimp.quantize import plan as plans
 from scrimp.quantize import survey
-from scrimp.quantize.apply import calibrates
+from scrimp.quantize.apply import calibrates, wants_gradients
 from scrimp.quantize.around import split
 from scrimp.quantize.budget import fit
 from scrimp.quantize.predict import Prediction, predict
@@ -89,6 +89,7 @@ def prepare(model: str | Path, wish: Wish, *, progress: Progress = SILENT) -> Jo
             plan, planned, expected = _solve(source, wish, limit, progress)
         wished, plan = plan, applicable(plan, source)
         planned += without_sidecars(wished, plan)
+        _check_gradients(plan)
         calibration, ranges = _calibration(source, plan, wish), ranges_wanted(source, wish)
         return Job(source, plan, limit, calibration, planned, wish.pack, expected, ranges)
     except BaseException:
@@ -160,6 +161,15 @@ def _calibration(source: Source, plan: plans.Plan, wish: Wish) -> Calibration | 
         raise Refused(f"The method {method} reads a text through the network, and this model has no tokenizer.",
                       hint="--tokenizer names one for llama2.c files; --method rtn needs none")  # fmt: skip
     return _read_calibration(source, wish)
+
+
+def _check_gradients(plan: plans.Plan) -> None:
+    """ScrimpError where a method wants gradients and there is no torch."""
+    wanting = next((choice.method for choice in plan.choices.values() if wants_gradients(choice)), None)
+    if wanting is not None:
+        from scrimp.train.torch_extra import require_torch
+
+        require_torch(f"The method {wanting}")
 
 
 def _read_calibration(source: Source, wish: Wish) -> Calibration:

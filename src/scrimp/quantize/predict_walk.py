@@ -14,8 +14,8 @@ from scrimp.calibrate.states import MEMORY_BYTES
 from scrimp.calibrate.walk import Walk
 from scrimp.calibrate.windows import Calibration, Prefix
 from scrimp.quantize import yaqa
-from scrimp.quantize.methods import method
-from scrimp.quantize.plan import KEEP, Plan
+from scrimp.quantize.apply import wants_gradients
+from scrimp.quantize.plan import Plan
 from scrimp.sources.source import Source
 from scrimp.tensors import F32, QTensor
 
@@ -58,7 +58,7 @@ def walk_cost(source: Source, plan: Plan, calibration: Calibration) -> Cost:
 def gradient_seconds(plan: Plan, calibration: Calibration) -> float:
     """Where a method wants gradients: six operations for each weight and token and two for each entry of each ``g gᵀ``,
     as fast as a product of float32 is here."""
-    wanted = [name for name, choice in plan.choices.items() if choice.method != KEEP and method(choice.method).fisher]
+    wanted = [name for name, choice in plan.choices.items() if wants_gradients(choice)]
     if not wanted:
         return 0.0
     tokens = min(yaqa.WINDOWS, len(calibration.windows)) * calibration.windows.shape[1]

@@ -17,7 +17,7 @@ from scrimp.calibrate.walk import Walk
 from scrimp.calibrate.windows import Calibration, Prefix
 from scrimp.models.attach import attach
 from scrimp.progress import SILENT, Progress
-from scrimp.quantize.apply import Applied, calibrates, one
+from scrimp.quantize.apply import Applied, calibrates, one, wants_gradients
 from scrimp.quantize.around import fitted
 from scrimp.quantize.fold import Group
 from scrimp.quantize.methods import method
@@ -114,16 +114,9 @@ def _fisher(
     progress: Progress,
 ) -> Mapping[str, F32]:
     """Gradients at the outputs of the matrices whose method wants them; measured anew where a compression goes on."""
-    wanted = [
-        name
-        for name, choice in plan.choices.items()
-        if name not in done and choice.method != KEEP and method(choice.method).fisher
-    ]
+    wanted = [name for name, choice in plan.choices.items() if name not in done and wants_gradients(choice)]
     if not wanted:
         return {}
-    from scrimp.train.torch_extra import require_torch
-
-    require_torch()
     from scrimp.train import fisher
 
     return fisher.measure(source, wanted, calibration.windows, directory=directory, progress=progress)

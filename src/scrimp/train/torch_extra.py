@@ -9,13 +9,14 @@ from scrimp.engine import default_threads
 from scrimp.errors import ScrimpError
 
 
-def require_torch() -> None:
-    """ScrimpError when torch or a library of it cannot be loaded; else torch takes as many threads as the engine."""
+def require_torch(what: str = "Training") -> None:
+    """``what`` needs torch: ScrimpError when it or a library of it cannot be loaded; else torch takes as many threads
+    as the engine."""
     try:
         torch = importlib.import_module("torch")
     except (ImportError, OSError) as error:
         why = "is not installed" if isinstance(error, ModuleNotFoundError) else "cannot be imported"
-        raise ScrimpError(f"Training needs torch, which {why}.", hint="pip install 'scrimp[train]'") from error
+        raise ScrimpError(f"{what} needs torch, which {why}.", hint="pip install 'scrimp[train]'") from error
     torch.set_num_threads(min(default_threads(), torch.get_num_threads()))
 
 
