@@ -1,7 +1,7 @@
 """The ladder: every rung of the matrix products, checked and then timed, as a share of what the machine can do.
 
     python bench/ladder.py [--shape 1024x2048] [--formats int4:g64,ternary] [--tokens 1,8,256] [--threads 1,2]
-                           [--repeat 7] [--best] [--json FILE]
+                           [--isas NAME,…] [--arithmetics int8] [--stack MB] [--repeat 7] [--best] [--json FILE]
 
 A rung is an instruction set and an arithmetic: weights decoded to float32 and multiplied there, or int8 activations and
 int8 dot products. Each runs in the engine, by itself: the product alone, its activations quantized as always. Copies of
@@ -190,14 +190,14 @@ def placed(rung: Rung, ceilings: Ceilings) -> Rung:
 
 
 def climb(
-    stack: Stack, isas: Sequence[str], counts: Sequence[int], threads: Sequence[int], repeat: int, budget_s: float,
-    middle: Callable[[list[float]], float],
+    stack: Stack, isas: Sequence[str], arithmetics: Sequence[Arithmetic], counts: Sequence[int],
+    threads: Sequence[int], repeat: int, budget_s: float, middle: Callable[[list[float]], float],
 ) -> Iterator[Rung]:  # fmt: skip
     """All rungs of a format: those of one number of tokens and threads take turns."""
     rows, cols = stack.matrix.shape
-    exact = {(tokens, how): stack.exact(tokens, how) for tokens, how in product(counts, ARITHMETICS)}
+    exact = {(tokens, how): stack.exact(tokens, how) for tokens, how in product(counts, arithmetics)}
     for workers in threads:
-        engines = {(isa, how): stack.engine(isa, how, workers) for isa, how in product(isas, ARITHMETICS)}
+        engines = {(isa, how): stack.engine(isa, how, workers) for isa, how in product(isas, arithmetics)}
         for tokens in counts:
             turns = []
             for (isa, how), engine in engines.items():
@@ -259,14 +259,20 @@ def measure(options: argparse.Namespace) -> int:
         if not format.runs or format.element.kind == "float":
             raise UsageError(f"{format.name} has no int8 product.", hint=f"such as {', '.join(int8_formats())}")
     best = pick_isa()
-    isas = _core.available_isas()[: _core.available_isas().index(best) + 1]
+    available = _core.available_isas()[: _core.available_isas().index(best) + 1]
+    isas = options.isas.split(",") if options.isas else available
+    if not set(isas) <= set(available):
+        raise UsageError(f"this machine cannot run '{options.isas}'.", hint=f"it can run {', '.join(available)}")
+    arithmetics = [how for how in ARITHMETICS if how in options.arithmetics.split(",")]
+    if not arithmetics:
+        raise UsageError(f"'{options.arithmetics}' is no arithmetic.", hint="f32, int8, or both: f32,int8")
     ceilings = {workers: measure_ceilings(workers, best) for workers in options.threads}
     rungs: list[Rung] = []
     progress = bar.progress()
     progress.start("climbing", len(formats))
     for format in formats:
         stack = Stack(format, options.shape, options.stack * 10**6, max(options.tokens))
-        rungs += climb(stack, isas, options.tokens, options.threads, options.repeat, options.budget,
+        rungs += climb(stack, isas, arithmetics, options.tokens, options.threads, options.repeat, options.budget,
                        min if options.best else median)  # fmt: skip
         progress.advance(note=format.name)
     progress.finish()
@@ -297,6 +303,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--formats", help="those of the catalogue unless given", metavar="FORMAT,…")
     parser.add_argument("--tokens", type=numbers, default=[1, 8, 256], metavar="N,…")
     parser.add_argument("--threads", type=numbers, default=sorted({1, default_threads()}), metavar="N,…")
+    parser.add_argument("--isas", help="all that this machine has unless given", metavar="NAME,…")
+    parser.add_argument("--arithmetics", default=",".join(ARITHMETICS), help="f32, int8, or both")
     parser.add_argument("--repeat", type=int, default=7)
     parser.add_argument("--stack", type=int, default=96, help="megabytes of copies, more than the caches hold")
     parser.add_argument("--budget", type=float, default=0.5, help="seconds after which a rung is not repeated")
