@@ -6,11 +6,8 @@
 namespace scrimp::avx512 {
 namespace {
 
-constexpr int kMostTiles = 2;        // tiles in a panel
-constexpr int64_t kBlockTokens = 6;  // of a register block: 12 int32 and 12 float sums for 2 tiles
-// Inputs of a panel, of planes and of trits: 32 rows in 16 or 20 KiB of the L1 cache. A multiple, where blocks of
-// activations would be cut.
-constexpr int64_t kLeastPanelCols[2] = {512, 640};
+constexpr int kMostTiles = 2;                     // tiles in a panel
+constexpr int64_t kBlockTokens = 6;               // of a register block: 12 int32 and 12 float sums for 2 tiles
 constexpr int64_t kMostPieces = kPanelCols / 32;  // of a panel
 
 // A panel: tiles [tile, tile + tiles) and inputs [begin, end), unpacked. `first_piece` counts the pieces of the row
@@ -20,6 +17,7 @@ struct Panel {
   int tiles;
   int64_t begin, end;
   int64_t first_piece, pieces;
+  int64_t first_known, groups;
   int32_t quads[kMostPieces];  // of each piece; with groups of several pieces negative for the last one of a group
   bool one_piece_groups, eights;
   uint8_t* codes;        // [quads][tiles][64]
@@ -32,14 +30,14 @@ struct Panel {
 // block of activations, whose sums are known; with one scale per token they are computed into scratch.
 struct Pieces {
   int64_t segment;
-  int64_t count;        // of a row
-  const int32_t* sums;  // block b begins at token * count; inside [pieces][w]
-  bool per_block;       // the scales, too, are [pieces][w]; else [w]
+  int64_t count;         // of a row
+  const int32_t* known;  // block b begins at token * count; inside [count][w]
+  bool per_block;        // the scales, too, are [pieces][w]; else [w]
 };
 
 constexpr int64_t kCodeBytes = kMostTiles * kVectorBytes * (kPanelCols / 4 + 8);
 constexpr int64_t kPanelBytes = kCodeBytes + 2 * kMostPieces * kMostTiles * kTileRows * 4;
-constexpr int64_t kSumsWords = (static_cast<int64_t>(kScratchBytes) - kPanelBytes) / 4;
+constexpr int64_t kKnownWords = (static_cast<int64_t>(kScratchBytes) - kPanelBytes) / 4;
 
 // f(begin, end, group, last of its group) for the pieces of inputs [begin, end).
 template <class F>
@@ -53,6 +51,24 @@ SCRIMP_INLINE void each_piece(const Matrix& w, int64_t segment, int64_t begin, i
       f(k, piece_end, g, piece_end == stop);
       k = piece_end;
     }
+  }
+}
+
+// The inputs of a panel: a row in equal parts of whole units, of planes and of trits. No unit cuts a stored vector, a
+// block of activations or a group of 2^n <= 512 inputs.
+constexpr int64_t kUnit[2] = {512, 640};
+int64_t panel_inputs(const Matrix& w, const Activations& x) {
+  const int64_t least = kUnit[w.element == Element::kTernary];
+  const int64_t unit = x.block < w.cols && least % x.block != 0 ? 2 * least : least;
+  const int64_t panels = (w.cols + kPanelCols - 1) / kPanelCols;
+  return (w.cols + panels * unit - 1) / (panels * unit) * unit;
+}
+
+// The same for all panels of a row, one after the other.
+template <class F>
+SCRIMP_INLINE void each_panel_piece(const Matrix& w, int64_t segment, int64_t panel_cols, F f) {
+  for (int64_t begin = 0; begin < w.cols; begin += panel_cols) {
+    each_piece(w, segment, begin, smaller(begin + panel_cols, w.cols), f);
   }
 }
 
@@ -133,18 +149,34 @@ __m512i sums_of(const int8_t* quads, int64_t width, int64_t begin, int64_t end) 
   return _mm512_add_epi32(_mm512_add_epi32(sums[0], sums[1]), _mm512_add_epi32(sums[2], sums[3]));
 }
 
-// The sums of every piece of the token blocks [first, end of tokens) into `sums`.
-void sum_pieces(const Matrix& w, const Activations& x, int64_t segment, int64_t panel_cols, int64_t first,
-                int64_t tokens_end, int32_t* sums) {
+// What products need of the activations of token blocks [first, end of tokens), the same for every row.
+void find_known(const Matrix& w, const Activations& x, const Pieces& pieces, int64_t panel_cols, int64_t first,
+                int64_t tokens_end, int32_t* known) {
+  const __m512i minus_zero = _mm512_set1_epi32(-w.zero);
   for (; first < tokens_end; first += kTokenBlock) {
     const int64_t width = smaller(tokens_end - first, kTokenBlock);
     const __mmask16 tokens = static_cast<__mmask16>((1 << width) - 1);
-    for (int64_t begin = 0; begin < w.cols; begin += panel_cols) {
-      each_piece(w, segment, begin, smaller(begin + panel_cols, w.cols), [&](int64_t k, int64_t end, int64_t, bool) {
-        _mm512_mask_storeu_epi32(sums, tokens, sums_of(x.quads + first * x.cols_padded, width, k, end));
-        sums += width;
-      });
-    }
+    const int8_t* quads = x.quads + first * x.cols_padded;
+    const int32_t* sums = x.sums + first * x.blocks;
+    const float* scales = x.scales + first * x.blocks;
+    __m512 offset = _mm512_setzero_ps();  // a lane per token
+    each_panel_piece(w, pieces.segment, panel_cols, [&](int64_t k, int64_t end, int64_t, bool ends) {
+      const __m512i sum = pieces.per_block ? _mm512_maskz_loadu_epi32(tokens, sums) : sums_of(quads, width, k, end);
+      if (w.mins == nullptr) {
+        _mm512_mask_storeu_epi32(known, tokens, _mm512_mullo_epi32(sum, minus_zero));
+        known += width;
+      } else {
+        offset = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(tokens, scales), _mm512_cvtepi32_ps(sum), offset);
+        if (ends) {
+          _mm512_mask_storeu_ps(known, tokens, offset);
+          known += width;
+          offset = _mm512_setzero_ps();
+        }
+      }
+      if (!pieces.per_block) return;
+      sums += width;
+      scales += width;
+    });
   }
 }
 
