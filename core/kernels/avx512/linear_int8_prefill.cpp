@@ -261,7 +261,7 @@ void multiply_tokens(const Matrix& w, const Activations& x, const Pieces& pieces
 // Shapes: w N x K in tiles of 16 rows; x in blocks of 12 tokens, 4 inputs of each token side by side; y [T][y_stride].
 // Panels of 32 rows and up to 2560 inputs: each is unpacked once into scratch, stays in the L2 cache, and is read twice
 // per block of 12 tokens: 128 bytes for 12 dot products, which that cache gives without waiting. Shorter panels, in L1,
-// begin and end more often: 512 inputs took 8 points of vpdpbusd. Half a block is a register block: 12 int32 and 12
+// begin and end more often: 512 inputs took 4 points of vpdpbusd. Half a block is a register block: 12 int32 and 12
 // float sums. Twice as many int32 sums, with the float sums in memory, are slower as soon as a segment is 64 inputs or
 // less: on Zen 4 the stores fill their queue.
 // Scratch: the panel, and what is known of the activations, a word per token and piece: cols <= 2^18 always fits.
