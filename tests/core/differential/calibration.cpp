@@ -20,6 +20,13 @@ struct Levels {
     *code = codes[level];
     return numbers[level];
   }
+
+  // What a code means before the scale.
+  float meant(uint16_t code) const {
+    for (size_t i = 0; i < codes.size(); ++i)
+      if (codes[i] == code) return numbers[i];
+    return rounding.least + static_cast<float>(code);
+  }
 };
 
 Levels levels_of(Check& c, bool table) {
@@ -122,11 +129,7 @@ void check_sweep(Check& c, bool table) {
       uint16_t code;
       const float least = l.number((static_cast<float>(target - bound) - low) / scale, &code);
       const float most = l.number((static_cast<float>(target + bound) - low) / scale, &code);
-      uint16_t found = codes[at + k * kStripRows];
-      float number = table ? 0.0F : l.rounding.least + static_cast<float>(found);
-      for (size_t i = 0; i < l.codes.size(); ++i)
-        if (l.codes[i] == found) number = l.numbers[i];
-      const float product = number * scale;
+      const float number = l.meant(codes[at + k * kStripRows]), product = number * scale;
       c.within("sweep", least <= number && number <= most ? 0 : 1, 0, 0, "code of input " + std::to_string(k));
       c.within("sweep", weights[at + k * kStripRows], w - (product + low), 0, "miss of input " + std::to_string(k));
     }
@@ -173,11 +176,7 @@ void check_sweep_both(Check& c, bool table) {
       uint16_t code;
       const float least = l.number((static_cast<float>(target - bound) - low) / scale, &code);
       const float most = l.number((static_cast<float>(target + bound) - low) / scale, &code);
-      const uint16_t found = codes[n * inputs + k];
-      float number = table ? 0.0F : l.rounding.least + static_cast<float>(found);
-      for (size_t i = 0; i < l.codes.size(); ++i)
-        if (l.codes[i] == found) number = l.numbers[i];
-      const float product = number * scale;
+      const float number = l.meant(codes[n * inputs + k]), product = number * scale;
       c.within("sweep_both", least <= number && number <= most ? 0 : 1, 0, 0, "code of input " + std::to_string(k));
       c.within("sweep_both", missed, w - (product + low), 0, "miss of input " + std::to_string(k));
     }
