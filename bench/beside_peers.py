@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -38,6 +39,7 @@ from scrimp.errors import ScrimpError
 from scrimp.measure.beside import PAUSE_S, gguf_of
 from scrimp.model import Model, open_model
 from scrimp.sources.shapes import SHAPES, open_shape
+from scrimp.store.partial import write_durably
 
 #: Tokens per second of each phase, or what one engine took in a turn.
 Turn = dict[str, float]
@@ -127,7 +129,10 @@ def their_turn(program: Path, side: Side, file: Path, threads: int, prefill: int
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ScrimpError(f"llama-bench of {side.peer} ended with {done.returncode}: {done.stderr[-500:]}")
-    return rates(done.stdout)
+    try:
+        return rates(done.stdout)
+    except (ValueError, KeyError, TypeError):
+        raise ScrimpError(f"{program} printed no results of llama-bench: {done.stdout[:200]!r}") from None
 
 
 def rates(printed: str) -> Turn:
@@ -186,19 +191,30 @@ def main() -> int:
     for flag in ("--ik", "--bitnet", "--llama"):
         parser.add_argument(flag, type=Path, metavar="LLAMA_BENCH")
     options = parser.parse_args()
+    if min(options.threads, options.rounds, options.prefill, options.decode) < 1:
+        parser.error("numbers are at least 1")
+    for program in (options.ik, options.bitnet, options.llama):
+        if program is not None and not (program.is_file() and os.access(program, os.X_OK)):
+            parser.error(f"{program} is no program")
+    if options.json is not None and not options.json.absolute().parent.is_dir():
+        parser.error(f"there is no directory for {options.json}")
     given = zip(PEERS, (options.ik, options.bitnet, options.llama), strict=True)
     asked = {"case": options.case, "threads": options.threads, "prefill": options.prefill, "decode": options.decode}
     kept: dict[str, Any] = {"asked": asked, "rounds": []}
     if options.json is not None and options.json.exists():
-        kept = json.loads(options.json.read_text(encoding="utf-8"))
-        if kept["asked"] != asked:
-            parser.error(f"{options.json} holds rounds of {kept['asked']}")
+        try:
+            kept = json.loads(options.json.read_text(encoding="utf-8"))
+            if kept["asked"] != asked:
+                parser.error(f"{options.json} holds rounds of {kept['asked']}")
+            table(kept["rounds"])
+        except (ValueError, KeyError, TypeError, IndexError):
+            parser.error(f"{options.json} is no file of ours, or was cut off")
     kept |= here()
     try:
         for one in rounds(options, {peer: path for peer, path in given if path is not None}):
             kept["rounds"].append(one)
             if options.json is not None:
-                options.json.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+                write_durably(options.json, json.dumps(kept, indent=1) + "\n")
     except ScrimpError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -260,11 +260,12 @@ def measure(options: argparse.Namespace) -> int:
             raise UsageError(f"{format.name} has no int8 product.", hint=f"such as {', '.join(int8_formats())}")
     best = pick_isa()
     available = _core.available_isas()[: _core.available_isas().index(best) + 1]
-    isas = options.isas.split(",") if options.isas else available
-    if not set(isas) <= set(available):
+    asked = available if options.isas is None else options.isas.split(",")
+    isas = [isa for isa in available if isa in asked]  # the slowest first
+    if not set(asked) <= set(available):
         raise UsageError(f"this machine cannot run '{options.isas}'.", hint=f"it can run {', '.join(available)}")
     arithmetics = [how for how in ARITHMETICS if how in options.arithmetics.split(",")]
-    if not arithmetics:
+    if not set(options.arithmetics.split(",")) <= set(ARITHMETICS):
         raise UsageError(f"'{options.arithmetics}' is no arithmetic.", hint="f32, int8, or both: f32,int8")
     ceilings = {workers: measure_ceilings(workers, best) for workers in options.threads}
     rungs: list[Rung] = []
@@ -311,8 +312,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--best", action="store_true", help="the fastest turns, where the machine has other work")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args(arguments)
-    if options.repeat < 1:
-        parser.error("--repeat is at least 1")
+    if options.repeat < 1 or options.stack < 0 or not options.budget >= 0:
+        parser.error("--repeat is at least 1, --stack and --budget are not negative")
+    if max(options.threads) > 1024:
+        parser.error("at most 1,024 threads")
+    if options.json is not None and not options.json.absolute().parent.is_dir():
+        parser.error(f"there is no directory for {options.json}")
     try:
         return measure(options)
     except UsageError as error:

@@ -84,3 +84,28 @@ def test_a_peer_that_fails_says_why(tmp_path, monkeypatch, capsys):
     )
     assert beside_peers.main() != 0
     assert "ended with 3: no such model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--rounds", "0"], "at least 1"),
+        (["--ik", "no-such-file"], "no-such-file is no program"),
+        (["--llama", "."], "is no program"),
+        (["--json", "no-such-directory/x.json"], "no directory"),
+        (["--json", "broken.json"], "no file of ours"),
+        (["--json", "list.json"], "no file of ours"),
+        (["--json", "rounds.json"], "no file of ours"),
+    ],
+)
+def test_wrong_arguments_are_known_before_anything_is_measured(more, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    asked = {"case": "smollm2-135m", "threads": 2, "prefill": 256, "decode": 64}
+    for name, text in (("broken", "{broken"), ("list", "[]"), ("rounds", json.dumps({"asked": asked}))):
+        (tmp_path / f"{name}.json").write_text(text)
+    monkeypatch.setattr(sys, "argv", ["beside_peers.py", "smollm2-135m", *more])
+    monkeypatch.setattr(beside_peers, "rounds", lambda *given: pytest.fail("measured"))
+    with pytest.raises(SystemExit) as ended:
+        beside_peers.main()
+    assert ended.value.code == 2
+    assert says in capsys.readouterr().err

@@ -110,3 +110,12 @@ def test_sensitivities_are_remembered_and_damaged_ones_measured_again(source, tm
 def test_squared_error_by_hand():
     assert squared_error(np.float32([[3, 4]]), np.float32([[3, 3]])) == pytest.approx(1 / 25)
     assert squared_error(np.zeros((1, 2), np.float32), np.zeros((1, 2), np.float32)) == 0
+
+
+def test_a_goal_just_below_what_a_plan_measures_finds_the_next_plan(spender):
+    """The plan's own estimate may lie below the aim: aiming a little lower would find the same plan again."""
+    for limit in np.geomspace(0.002, 0.2, 7):
+        spent = spender.losing(float(limit))
+        just_less = spent.kl_measured * (1 - 1e-4)
+        if just_less > 1e-6:
+            assert spender.losing(just_less).kl_measured <= just_less

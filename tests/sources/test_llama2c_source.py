@@ -80,6 +80,16 @@ def test_a_tokenizer_must_be_named_and_exist(tmp_path: Path) -> None:
         open_source(tmp_path / "m.bin", tokenizer=tmp_path / "tok.bin")
 
 
+def test_the_only_tokenizer_beside_it_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "m.bin").write_bytes(tiny.llama2c_bytes(tiny.weights(), 0))
+    (tmp_path / "tok512.bin").write_bytes(b"")
+    with open_source(tmp_path / "m.bin") as source:
+        assert source.tokenizer.path == tmp_path / "tok512.bin"
+    (tmp_path / "tokenizer.bin").write_bytes(b"")
+    with pytest.raises(UsageError, match="does not bring a tokenizer"):
+        open_source(tmp_path / "m.bin")
+
+
 @pytest.mark.parametrize("version", [0, 1, 2])
 def test_a_file_of_any_other_length_is_refused(tmp_path: Path, version: int) -> None:
     whole = tiny.llama2c_bytes(tiny.weights(), version)

@@ -92,9 +92,25 @@ def test_matrices_of_too_many_outputs_are_left_out(source, monkeypatch) -> None:
     assert list(fisher.measure(source, names, np.zeros((1, 4), np.int32))) == names[1:]
 
 
+def test_the_head_is_left_out(source) -> None:
+    names = ["lm_head.weight", "model.layers.0.mlp.down_proj.weight"]
+    assert list(fisher.measure(source, names, np.zeros((1, 4), np.int32))) == names[1:]
+
+
+def test_logits_that_are_not_finite_are_refused(source, monkeypatch) -> None:
+    read = source.read
+    huge = 3e38 * np.ones(64, np.float32)
+    monkeypatch.setattr(source, "read", lambda name: huge if name == "model.norm.weight" else read(name))
+    with pytest.raises(Refused, match="logits are not finite"):
+        fisher.measure(source, ["model.layers.0.mlp.down_proj.weight"], np.zeros((1, 4), np.int32))
+
+
 def test_a_network_that_ends_otherwise_is_refused(source, monkeypatch) -> None:
     program = program_of(source.config)
     cut = program.__class__(**{**{n: getattr(program, n) for n in program.__slots__}, "ops": program.ops[:-1]})
     monkeypatch.setattr(models, "build", lambda config: (None, cut))
     with pytest.raises(Refused, match="without a bias"):
         fisher.measure(source, [], np.zeros((1, 4), np.int32))
+    with pytest.raises(Refused, match="The method yaqa can't see") as caught:
+        fisher.check(source, "yaqa")
+    assert caught.value.hint == "use gptq"

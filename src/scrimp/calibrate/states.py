@@ -16,7 +16,14 @@ from scrimp.tensors import F32
 MEMORY_BYTES = 256 * 2**20
 
 
-def hold(shape: tuple[int, int, int], directory: Path | None, limit_bytes: int | None = None) -> F32:
+def hold(
+    shape: tuple[int, int, int],
+    directory: Path | None,
+    limit_bytes: int | None = None,
+    *,
+    what: str | None = None,
+    hint: str = "make room, or take fewer: --calibrate-windows",
+) -> F32:
     """Room for ``(windows, T, width)`` float32; beyond the limit a file in ``directory`` that goes when the array does.
 
     The room on the disk is taken at once: a disk that filled up later would end the process with a bus error.
@@ -29,8 +36,8 @@ def hold(shape: tuple[int, int, int], directory: Path | None, limit_bytes: int |
             os.posix_fallocate(file.fileno(), 0, size_bytes)
         except OSError as error:
             raise ScrimpError(
-                f"The hidden states of {shape[0]} windows need {format_bytes(size_bytes)} on the disk of "
+                f"{what or f'The hidden states of {shape[0]} windows'} need {format_bytes(size_bytes)} on the disk of "
                 f"{directory or tempfile.gettempdir()} ({error.strerror}).",
-                hint="make room, or take fewer: --calibrate-windows",
+                hint=hint,
             ) from error
         return np.memmap(file, np.float32, mode="r+", shape=shape)

@@ -16,6 +16,8 @@ DRIFT, BEHIND = 0.5, 0.5
 RIDGE = 0.01
 #: Inputs that are solved for at a time.
 _AT_ONCE = 64
+#: Rows that are corrected at a time.
+_ROWS_AT_ONCE = 2048
 
 
 def corrected(
@@ -43,11 +45,15 @@ def corrected(
     lower = moments + ridge * float(moments.diagonal().mean()) * np.eye(len(moments))
     if not _core.cholesky(lower, default_threads(), pick_isa()) or not np.isfinite(lower.diagonal()).all():
         return weight
-    wide = weight.astype(np.float64)
-    missing = drift * (wide @ statistics.drift)
-    if statistics.behind is not None:
-        missing += behind * statistics.behind
-    return (wide + solved(missing, lower)).astype(np.float32)
+    found = np.empty(weight.shape, np.float32)
+    for begin in range(0, len(weight), _ROWS_AT_ONCE):  # a head in float64 would be the largest thing there is
+        rows = slice(begin, begin + _ROWS_AT_ONCE)
+        wide = weight[rows].astype(np.float64)
+        missing = drift * (wide @ statistics.drift)
+        if statistics.behind is not None:
+            missing += behind * statistics.behind[rows]
+        found[rows] = wide + solved(missing, lower)
+    return found
 
 
 def solved(right: F64, lower: F64) -> F64:

@@ -89,7 +89,7 @@ def prepare(model: str | Path, wish: Wish, *, progress: Progress = SILENT) -> Jo
             plan, planned, expected = _solve(source, wish, limit, progress)
         wished, plan = plan, applicable(plan, source)
         planned += without_sidecars(wished, plan)
-        _check_gradients(plan)
+        _check_gradients(source, plan)
         calibration, ranges = _calibration(source, plan, wish), ranges_wanted(source, wish)
         return Job(source, plan, limit, calibration, planned, wish.pack, expected, ranges)
     except BaseException:
@@ -163,13 +163,16 @@ def _calibration(source: Source, plan: plans.Plan, wish: Wish) -> Calibration | 
     return _read_calibration(source, wish)
 
 
-def _check_gradients(plan: plans.Plan) -> None:
-    """ScrimpError where a method wants gradients and there is no torch."""
+def _check_gradients(source: Source, plan: plans.Plan) -> None:
+    """ScrimpError where a method wants gradients, and there is no torch, or the network has none."""
     wanting = next((choice.method for choice in plan.choices.values() if wants_gradients(choice)), None)
     if wanting is not None:
         from scrimp.train.torch_extra import require_torch
 
         require_torch(f"The method {wanting}")
+        from scrimp.train import fisher
+
+        fisher.check(source, wanting)
 
 
 def _read_calibration(source: Source, wish: Wish) -> Calibration:

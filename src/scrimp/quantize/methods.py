@@ -91,7 +91,7 @@ METHODS: dict[str, Method] = _FIRST | {
     f"{name}+{then}": _refined(first, *_THEN[then])
     for name, first in _FIRST.items()
     for then in _THEN
-    if not name.startswith("rtn:") and name not in ("gptq:unordered", "yaqa")
+    if not name.startswith("rtn:") and name != "gptq:unordered" and not first.fisher
 }
 
 
@@ -101,9 +101,11 @@ REWRITES: dict[str, tuple[Rewrite, str, str]] = {
     "awq": (awq.search, "rtn:clip", "Lin et al. 2023, arXiv:2306.00978"),
     "smoothquant": (smoothquant.search, "rtn", "Xiao et al. 2022, arXiv:2211.10438"),
 }
+_ALONE = [name for name, found in _FIRST.items() if found.fisher]
 METHODS_HELP = (
-    f"how codes are chosen: {', '.join(_FIRST)}, ecsq:BITS; then perhaps {', '.join('+' + then for then in _THEN)}; "
-    f"{', '.join(REWRITES)} scale before, {', '.join(SPELLINGS)} put a side-car beside, alone or as awq+gptq"
+    f"how codes are chosen: {', '.join(name for name in _FIRST if name not in _ALONE)}, ecsq:BITS; then perhaps "
+    f"{', '.join('+' + then for then in _THEN)}; {', '.join(REWRITES)} scale before, {', '.join(SPELLINGS)} put a "
+    f"side-car beside, alone or as awq+gptq; by itself, and with torch: {', '.join(_ALONE)}"
 )
 
 
@@ -111,9 +113,11 @@ def method(name: str) -> Method:
     """The method ``[REWRITE+][SIDECAR+]FIRST[+THEN]``, or UsageError with the nearest one."""
     found = _find(name)
     if found is None:
+        alone = next((word for word in name.split("+") if word in _ALONE), None)
+        if alone is not None:
+            raise UsageError(f"'{name}' is no known method.", hint=f"{alone} stands alone: --method {alone}")
         known = [*METHODS, "ecsq:BITS", *REWRITES, *SPELLINGS]
-        rounding = [rest for rest, found in METHODS.items() if not found.fisher]
-        hint = nearest(name, [*known, *(f"{before}+{rest}" for before in (*REWRITES, *SPELLINGS) for rest in rounding)])
+        hint = nearest(name, [*known, *(f"{before}+{rest}" for before in (*REWRITES, *SPELLINGS) for rest in METHODS)])
         raise UsageError(f"'{name}' is no known method.", hint=hint or f"the methods are {', '.join(known)}")
     return found
 

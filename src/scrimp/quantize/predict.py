@@ -20,7 +20,7 @@ from scrimp.quantize.decoded import output_error, relative_error
 from scrimp.quantize.fold import Group
 from scrimp.quantize.methods import method
 from scrimp.quantize.plan import KEEP, Choice, Plan
-from scrimp.quantize.predict_walk import Cost, gradient_seconds, walk_cost
+from scrimp.quantize.predict_walk import Cost, gradient_cost, walk_cost
 from scrimp.sources.source import Source
 from scrimp.tensors import F32, QTensor
 
@@ -62,9 +62,10 @@ def predict(source: Source, plan: Plan, file_bytes: int, calibration: Calibratio
     )
     memory = max(memory, file_bytes + opened) if opened else memory
     walk = Cost(0.0, 0) if calibration is None else walk_cost(source, plan, calibration)
-    seconds += 0.0 if calibration is None else gradient_seconds(plan, calibration)
+    first = Cost(0.0, 0) if calibration is None else gradient_cost(source, plan, calibration)
+    memory = max(first.memory_bytes, memory + walk.memory_bytes)
     return Prediction(
-        file_bytes, 8 * file_bytes / plan.parameters, seconds + walk.seconds, base + memory + walk.memory_bytes
+        file_bytes, 8 * file_bytes / plan.parameters, seconds + first.seconds + walk.seconds, base + memory
     )
 
 
@@ -113,6 +114,8 @@ def _identity(cols: int) -> Statistics:
 def _timed(weight: F32, choice: Choice, statistics: Statistics | None) -> float:
     began = time.perf_counter()
     chosen = method(choice.method)
+    if chosen.fisher and statistics is not None:
+        statistics = replace(statistics, fisher=np.eye(len(weight), dtype=np.float32))
     if chosen.rewrite is not None and statistics is not None:
         one = {"": weight}, statistics, {"": choice.format}, {"": chosen.run}
         chosen.rewrite(Group(("",), weight.shape[1]), *one)

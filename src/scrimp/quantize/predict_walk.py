@@ -55,21 +55,29 @@ def walk_cost(source: Source, plan: Plan, calibration: Calibration) -> Cost:
     return Cost(_seconds(source, plan, blocks, calibration), states + held + moments)
 
 
-def gradient_seconds(plan: Plan, calibration: Calibration) -> float:
+def gradient_cost(source: Source, plan: Plan, calibration: Calibration) -> Cost:
     """Where a method wants gradients: six operations for each weight and token and two for each entry of each ``g gᵀ``,
-    as fast as a product of float32 is here."""
-    wanted = [name for name, choice in plan.choices.items() if wants_gradients(choice)]
-    if not wanted:
-        return 0.0
-    tokens = min(yaqa.WINDOWS, len(calibration.windows)) * calibration.windows.shape[1]
-    squares = sum(plan.shapes[name][0] ** 2 for name in wanted if plan.shapes[name][0] <= yaqa.MAX_ROWS)
+    as fast as a product of float32 is here; the network decoded, all that a window leaves behind, and the sums."""
+    squares = _squares(plan)
+    if not squares:
+        return Cost(0.0, 0)
+    length, widths = calibration.windows.shape[1], models.build(source.config)[1].widths
+    tokens = min(yaqa.WINDOWS, len(calibration.windows)) * length
     some = np.ones((_SIDE, _SIDE), np.float32)
     times = []
     for _ in range(1 + _TIMED):
         began = time.perf_counter()
         some @ some
         times.append(time.perf_counter() - began)
-    return float(tokens * (6 * _weights_of(plan) + 2 * squares) / (2 * _SIDE**3) * min(times))
+    seconds = float(tokens * (6 * _weights_of(plan) + 2 * squares) / (2 * _SIDE**3) * min(times))
+    held = 4 * squares if 4 * squares <= MEMORY_BYTES else 0
+    return Cost(seconds, 4 * _weights_of(plan) + 8 * length * sum(widths) + held)
+
+
+def _squares(plan: Plan) -> int:
+    """Entries of all that gradients add up to."""
+    rows = (plan.shapes[name][0] for name, choice in plan.choices.items() if wants_gradients(choice))
+    return sum(n * n for n in rows if n <= yaqa.MAX_ROWS)
 
 
 def _weights_of(plan: Plan) -> int:

@@ -126,7 +126,10 @@ class Spender:
                 best = told if best is None or told.file_bytes < best.file_bytes else best
                 if kl > 0.9 * limit_kl or told.kl_measured is None:
                     break
-            aim *= limit_kl / max(kl, 1e-9) if kl > 0 else 2.0
+            if kl > limit_kl:  # below this plan's own estimate, else the next one could be the same
+                aim = min(aim, told.kl_estimated) * limit_kl / kl
+            else:
+                aim *= limit_kl / max(kl, 1e-9) if kl > 0 else 2.0
         if best is None:
             raise GoalNotMet(
                 f"No plan was found that loses at most {limit_kl:g} nats.",

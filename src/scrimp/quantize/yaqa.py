@@ -37,14 +37,14 @@ def quantize(weight: F32, format: Format, statistics: Statistics | None) -> Quan
     Shapes
         weight (N, K), statistics of K inputs with the Fisher factor G of N outputs
     Edge cases
-        Without G (a matrix of too many outputs to hold it) it is GPTQ, and the notes say so.
+        Without G (the head, or a matrix of too many outputs to hold it) it is GPTQ, and the notes say so.
     Source
         Tseng, Sun and De Sa 2025, arXiv:2505.22988, section 3.2, with its sketch A (section 3.1) without a second
         round; Martens and Grosse 2015, arXiv:1503.05671, section 3 (K-FAC). Drawing G to its diagonal is ours.
     """
     if statistics is None or statistics.fisher is None:
         found = gptq.quantize(weight, format, statistics)
-        return replace(found, notes=(*found.notes, "no gradients of so many outputs: rounded as gptq does"))
+        return replace(found, notes=(*found.notes, "no gradients at the outputs of a head, or of so many: rounded as gptq does"))
     return gptq.quantize(weight, format, statistics, fisher=shrunk(statistics.fisher, len(weight)))
 
 

@@ -65,9 +65,14 @@ class _Stored:
 
 
 def open_llama2c(path: Path, tokenizer: Path | None) -> Llama2cSource:
-    """Check header and length; no weights are read. ``tokenizer`` is the ``tok*.bin`` that belongs to the network."""
+    """Check header and length; no weights are read. ``tokenizer`` is the ``tok*.bin`` that belongs to the network: the
+    only one beside it where none is named."""
     if tokenizer is None:
-        raise UsageError(f"{path} does not bring a tokenizer.", hint="name its tok*.bin with --tokenizer")
+        beside = [file for file in path.parent.glob("tok*.bin") if file.name != path.name]
+        if len(beside) != 1:
+            raise UsageError(f"{path} does not bring a tokenizer.",
+                             hint="put its tok*.bin beside it, or name it with --tokenizer")  # fmt: skip
+        (tokenizer,) = beside
     if not tokenizer.is_file():
         raise ScrimpError(
             f"The tokenizer {tokenizer} does not exist.", hint="llama2.c calls it tokenizer.bin or tok512.bin"

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from scrimp import models
 from scrimp.calibrate.states import hold
+from scrimp.errors import Refused
 from scrimp.progress import SILENT, Progress
 from scrimp.quantize import yaqa
 from scrimp.quantize.decoded import decode
@@ -45,13 +46,17 @@ def measure(
     y is drawn, at every position of ``windows (W, T)``, from what the network itself says comes next; so the second
     derivative of KL(network ‖ other) at the network is E[g gᵀ], here as if the tokens of a window were independent.
 
-    Matrices of more than ``yaqa.MAX_ROWS`` outputs are left out. Many are held in a nameless file in ``directory``.
+    Matrices of more than ``yaqa.MAX_ROWS`` outputs are left out, and the head, whose outputs are the logits themselves.
+    Many are held in a nameless file in ``directory``. Refused where the logits are not finite.
     """
     _, program = models.build(source.config)
     check_head(program)
     kind = torch.bfloat16 if has_fast_halves() else torch.float32
-    rows = {name: program.matrices[name][0] for name in names if program.matrices[name][0] <= yaqa.MAX_ROWS}
-    held = hold((1, 1, sum(n * n for n in rows.values())), directory).reshape(-1)
+    rows = {name: program.matrices[name][0] for name in names if name not in program.ops[-1].weights}
+    rows = {name: n for name, n in rows.items() if n <= yaqa.MAX_ROWS}
+    held = hold(
+        (1, 1, sum(n * n for n in rows.values())), directory, what="Gradients", hint="make room, or use gptq"
+    ).reshape(-1)
     held[:] = 0
     edges = np.cumsum([0, *(n * n for n in rows.values())])
     found = {name: held[at : at + n * n].reshape(n, n) for (name, n), at in zip(rows.items(), edges[:-1], strict=True)}
@@ -76,12 +81,24 @@ def measure(
     return found
 
 
+def check(source: Source, method: str) -> None:
+    """Refused where a network has no such gradients."""
+    try:
+        check_head(models.build(source.config)[1])
+    except Refused as error:
+        raise Refused(f"The method {method} can't see what this network loses. {error.message}",
+                      hint="use gptq") from None  # fmt: skip
+
+
 def _surprise(states: Tensor, head: Tensor, drawn: torch.Generator) -> Tensor:
     """The gradient of ``-Σ log p(y)`` with respect to the states ``(T, K)`` that the head ``(V, K)`` multiplies."""
     found = torch.empty_like(states)
     for begin in range(0, len(states), TOKENS_AT_ONCE):
         at = slice(begin, begin + TOKENS_AT_ONCE)
         p = (states[at].to(head.dtype) @ head.T).float().softmax(dim=-1)
+        if not bool(p.isfinite().all()):
+            raise Refused("The network's logits are not finite when the calibration text runs through it.",
+                          hint="the source may be damaged: scrimp eval it")  # fmt: skip
         y = torch.multinomial(p, 1, generator=drawn)
         p.scatter_add_(1, y, torch.full(y.shape, -1.0))
         found[at] = (p.to(head.dtype) @ head).float()

@@ -74,7 +74,7 @@ def rate_at_width(width: int) -> float:
     wide: at 2 bits a ninth of the rates 0.781 → 0.627 in 16 steps of one window, a fifth 0.590, all of it 0.93 → 2.07;
     at 3 bits a third 0.2241 → 0.2181 in 40 steps, a sixth 0.2113.
     """
-    return min(1.0, (RATED_WIDTH / width) ** WIDTH_POWER)
+    return float(min(1.0, (RATED_WIDTH / width) ** WIDTH_POWER))
 
 
 def share_of_rate(done: float) -> float:
