@@ -44,7 +44,9 @@ def quantize(weight: F32, format: Format, statistics: Statistics | None) -> Quan
     """
     if statistics is None or statistics.fisher is None:
         found = gptq.quantize(weight, format, statistics)
-        return replace(found, notes=(*found.notes, "no gradients at the outputs of a head, or of so many: rounded as gptq does"))
+        return replace(
+            found, notes=(*found.notes, "no gradients at a head, or at so many outputs: rounded as gptq does")
+        )
     return gptq.quantize(weight, format, statistics, fisher=shrunk(statistics.fisher, len(weight)))
 
 
