@@ -24,6 +24,7 @@ class StandIn:
     source = "tests"
     beside = None
     coded_bits = None
+    fisher = False
 
     def __init__(self) -> None:
         self.seen: list[Statistics | None] = []
