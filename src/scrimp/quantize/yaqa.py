@@ -39,8 +39,8 @@ def quantize(weight: F32, format: Format, statistics: Statistics | None) -> Quan
     Edge cases
         Without G (the head, or a matrix of too many outputs to hold it) it is GPTQ, and the notes say so.
     Source
-        Tseng, Sun and De Sa 2025, arXiv:2505.22988, section 3.2, with its sketch A (section 3.1) without a second
-        round; Martens and Grosse 2015, arXiv:1503.05671, section 3 (K-FAC). Drawing G to its diagonal is ours.
+        Tseng, Sun and De Sa 2025, arXiv:2505.22988: its rounding with both factors, and its sketch A in one round;
+        Martens and Grosse 2015, arXiv:1503.05671, section 3 (K-FAC). Drawing G to its diagonal is ours.
     """
     if statistics is None or statistics.fisher is None:
         found = gptq.quantize(weight, format, statistics)
