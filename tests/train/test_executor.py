@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from networks_for_training import CONFIG, QWEN2, engine_of, network_of, program_of, random_weights
 from torch import Tensor
 
+from scrimp.models.hadamard import odd_factor, table, turn
 from scrimp.program import KINDS, Op
 from scrimp.train import executor
 from scrimp.train.executor import Network, Run, run
@@ -133,3 +135,20 @@ def test_gradients_are_finite_differences():
                 values -= step * direction
         # a central difference errs by its step squared times the third derivative, here of the order of the slope
         assert (sides[0] - sides[1]) / 2e-5 == pytest.approx(slope, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("width", "stretches"), [(1, 1), (2, 1), (9, 1), (50, 5), (60, 1), (192, 3), (576, 9), (1536, 1)]
+)
+@pytest.mark.parametrize("inverse", [0, 1])
+def test_rotations_are_those_of_their_definition(width, stretches, inverse):
+    x = np.random.default_rng(width).normal(size=(2, 3, width)).astype(np.float32)
+    op = Op("hadamard", (0,), (1,), ints=(inverse, stretches), floats=table(width // stretches, 7))
+    (found,) = executor.OPERATIONS["hadamard"](None, op, [torch.from_numpy(x)])
+    exact = turn(x, op.floats, stretches=stretches, inverse=bool(inverse))
+    # an entry of either product is a sum of one side's length; what is summed is at most ‖x‖ · √2 of this stretch
+    m = odd_factor(width // stretches)
+    side = 1 << (math.isqrt(width // stretches) - 1).bit_length()
+    roundings = side + max(1, width // stretches // side) + m + 3
+    size = 2 * np.linalg.norm(x.reshape(2, 3, stretches, -1), axis=-1).max()
+    assert np.abs(found.numpy() - exact).max() <= roundings * U * size

@@ -117,9 +117,9 @@ def check_job(job: Job) -> None:
     """UsageError, before the work and not after it, where its store is none that a recovery learns with."""
     from scrimp.errors import UsageError
 
-    if job.plan.beside or job.ranges is not None:
-        raise UsageError("--recover learns neither with side-cars nor with fixed ranges of activations.",
-                         hint="leave it out, or choose another --method, and --activations dynamic")  # fmt: skip
+    if job.ranges is not None:
+        raise UsageError("--recover does not learn with fixed ranges of activations.",
+                         hint="leave it out, or choose --activations dynamic")  # fmt: skip
     if job.source.tokenizer.kind == "none":
         raise UsageError("--recover runs text through the model, which has no tokenizer.",
                          hint="--tokenizer names one for llama2.c files")  # fmt: skip

@@ -5,16 +5,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from scrimp.models.hadamard import turn
+from scrimp.models.hadamard import odd_factor
 from scrimp.program import CURVES, LOOK_UPS, Curve, Op, Program
 
 
@@ -156,12 +159,33 @@ def _add(run: Run, op: Op, inputs: list[Tensor]) -> tuple[Tensor, ...]:
 
 
 def _hadamard(run: Run, op: Op, inputs: list[Tensor]) -> tuple[Tensor, ...]:
-    """The rotation as a matrix, made from the engine's own definition: rotating is linear."""
+    """The rotation as two products: of the matrices whose Kronecker product mixes, once the signs are on."""
     inverse, stretches = op.ints
-    width = inputs[0].shape[-1]
-    turned = turn(np.eye(width), op.floats, stretches=stretches, inverse=bool(inverse)).astype(np.float32)
-    made = inputs[0] @ torch.from_numpy(turned)
+    flip, left, right = _mixing(op.floats, inputs[0].shape[-1] // stretches)
+    made = inputs[0].reshape(-1, len(flip))
+    made = made if inverse else made * flip
+    made = (left @ (made.view(-1, len(left), len(right)) @ right)).view(made.shape)
+    made = (made * flip if inverse else made).view(inputs[0].shape)
     return (made + run.network.vectors[op.vectors[0]] if op.vectors and op.vectors[0] else made,)
+
+
+@lru_cache(maxsize=64)
+def _mixing(floats: tuple[float, ...], width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """``(signs, F ⊗ H_a, H_b)`` of ``F ⊗ H_(ab)`` on vectors of ``width``, a side near the root of it (hadamard.py)."""
+    m = odd_factor(width)
+    b = min(width // m, 1 << (math.isqrt(width) - 1).bit_length())
+    at = np.arange(m)
+    left = np.kron(np.asarray(floats[width:])[np.outer(at, at) % m], _sylvester(width // m // b))
+    flip, right = np.asarray(floats[:width]), _sylvester(b)
+    return tuple(torch.from_numpy(part.astype(np.float32)) for part in (flip, left, right))  # type: ignore[return-value]
+
+
+def _sylvester(size: int) -> NDArray[np.float64]:
+    """Hadamard's matrix of a power of two, entries ±1."""
+    found = np.ones((1, 1))
+    while len(found) < size:
+        found = np.block([[found, found], [found, -found]])
+    return found
 
 
 def _select(run: Run, op: Op, inputs: list[Tensor]) -> tuple[Tensor, ...]:

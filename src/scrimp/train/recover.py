@@ -18,25 +18,29 @@ import scrimp
 from scrimp import models
 from scrimp.errors import Refused
 from scrimp.measure.memory import peak_bytes
-from scrimp.models.sidecars import owner
+from scrimp.models.attach import attach
+from scrimp.models.sidecars import Beside, beside, owner
+from scrimp.program import Program
 from scrimp.progress import SILENT, Progress
 from scrimp.quantize.as_made import logits_as_made
 from scrimp.quantize.compress import check_loss, measure_loss, verify_reopened
-from scrimp.quantize.decoded import relative_error
-from scrimp.quantize.job import Job
+from scrimp.quantize.decoded import decode, relative_error
+from scrimp.quantize.job import Job, plan_layout
 from scrimp.quantize.plan import Choice, Plan
+from scrimp.quantize.quantized import SideCar
 from scrimp.quantize.report import CompressReport, Recovery, TensorReport, record
 from scrimp.sources import Source
 from scrimp.sources.catalogue import cache_directory
 from scrimp.sources.json_object import read_json
 from scrimp.store import documents
-from scrimp.store.layout import CodedLayout, Layout, lay_out, lay_out_coded
+from scrimp.store.layout import CodedLayout, Layout, lay_out_coded
 from scrimp.store.open import ScrimpSource, directory_bytes, open_store
 from scrimp.store.partial import SCRIMP_JSON, Partial, check_out
 from scrimp.tensors import F32, QTensor
 from scrimp.text.tokenizer import load as load_tokenizer
 from scrimp.train import checkpoint, lessons, own_text
 from scrimp.train.adam import Adam
+from scrimp.train.beside import Read, together
 from scrimp.train.block_by_block import learn_blocks
 from scrimp.train.end_to_end import Course, learn
 from scrimp.train.lessons import Lessons
@@ -115,9 +119,9 @@ def open_small(path: Path) -> ScrimpSource:
     if not (path / SCRIMP_JSON).is_file():
         raise Refused(f"{path} is no compressed model.", hint="scrimp compress MODEL -o DIR makes one")
     small = open_store(path)
-    if any(map(owner, small.tensors)) or small.input_scales:
+    if small.input_scales:
         small.close()
-        raise Refused(f"{path} has side-cars or fixed ranges of activations, which a recovery would not learn with.",
+        raise Refused(f"{path} has fixed ranges of activations, which a recovery would not learn with.",
                       hint="recover a store without them")  # fmt: skip
     if small.tokenizer.kind == "none":
         small.close()
@@ -156,10 +160,9 @@ def _course(
     progress: Progress,
 ) -> Course:  # fmt: skip
     """Run, from the checkpoint on where there is one of this very job. Minutes since ``began`` are minutes gone."""
-    _, program = models.build(small.config)
-    student = load_student(
-        small, program, original=original if settings.codes else None, ends=settings.ends, half=has_fast_halves()
-    )
+    program, sidecars = program_of_store(small)
+    codes_of = original if settings.codes else None
+    student = load_student(small, program, sidecars, original=codes_of, ends=settings.ends, half=has_fast_halves())
     optimizer = Adam(student.parameters())
     path, job = checkpoint.checkpoint_of(out), fingerprint(small, original, read, settings)
     if fresh:
@@ -177,6 +180,17 @@ def _course(
         begin=begin if settings.block_steps else None,
         save=lambda now: checkpoint.save(path, job, student, optimizer, now),
     )  # fmt: skip
+
+
+def program_of_store(small: ScrimpSource) -> tuple[Program, dict[str, Beside]]:
+    """The Program with its side-cars attached, and what stands beside each matrix."""
+    _, plain = models.build(small.config)
+    shapes = {name: info.shape for name, info in small.tensors.items()}
+
+    def read(name: str) -> F32:
+        return np.asarray(small.read(name), np.float32)
+
+    return attach(plain, shapes, read), beside(plain, shapes, read)
 
 
 def fingerprint(small: ScrimpSource, original: Source, read: Lessons, settings: Settings) -> str:
@@ -214,31 +228,42 @@ def _plan(small: ScrimpSource, *, gained: bool) -> Plan:
     """The store's own plan; its methods are those of its record."""
     written = read_json(small.path / SCRIMP_JSON).get("plan")
     plan: Mapping[str, object] = written if isinstance(written, dict) else {}
-    choices = {}
+    choices: dict[str, Choice] = {}
+    sidecars: dict[str, dict[str, SideCar]] = {}
+    for name, info in small.tensors.items():
+        if (matrix := owner(name)) is not None:
+            car = SideCar(info.shape, small.formats.get(name))
+            sidecars.setdefault(matrix, {})[name.removeprefix(f"{matrix}.")] = car
     for name, format in small.formats.items():
+        if owner(name) is not None:
+            continue
         method = str(plan.get(name, "unknown")).removeprefix(format.name).lstrip("@")[:80]
         added = SUFFIX if gained and not method.endswith(SUFFIX) else ""
         choices[name] = Choice(format, method + added)
-    return Plan({name: info.shape for name, info in small.tensors.items()}, choices)
+    return Plan({name: info.shape for name, info in small.tensors.items() if owner(name) is None}, choices, sidecars)
 
 
 def _write(
     small: ScrimpSource, original: Source, plan: Plan, tensors: Mapping[str, QTensor | F32], report: CompressReport
 ) -> CompressReport:
-    out = Path(report.out)
-    plain = lay_out(plan.shapes, small.formats)
+    out, (program, sidecars) = Path(report.out), program_of_store(small)
+    plain = plan_layout(plan)
     layout: Layout | CodedLayout = lay_out_coded(plain) if small.packed else plain
+
+    def read(name: str) -> QTensor | F32:
+        return tensors[name] if name in tensors else small.read(name)  # what a Program has as numbers of its own
+
     with Partial(out, layout, "a recovery writes all at once", fresh=True) as partial:
-        for name in plan.shapes:
-            tensor = tensors[name]
-            partial.write(name, tensor, _error(original, name, tensor))
+        for name in plan.stored:
+            error = _error(original, name, read(name), sidecars.get(name), read)
+            partial.write(name, read(name), error)
         partial.add(load_tokenizer(small.tokenizer).save)
         found = tuple(
             TensorReport(name, choice.format.name, choice.method, partial.finished[name].error)
             for name, choice in plan.choices.items()
         )
         report = replace(report, tensors=found)
-        checksums = {part: digest for name in plan.shapes for part, digest in partial.finished[name].checksums.items()}
+        checksums = {part: digest for name in plan.stored for part, digest in partial.finished[name].checksums.items()}
         hashes = documents.source_hashes(original)
         told = record(report)
         texts = {
@@ -247,16 +272,26 @@ def _write(
                 original, plan, hashes, checksums, report.notes, told, packed=small.packed
             ),
         }
-        parsed, program = models.build(small.config)
-        made = logits_as_made(program, parsed.context, tensors.__getitem__)
+        parsed, _ = models.build(small.config)
+        made = logits_as_made(program, parsed.context, read)
         partial.complete(texts, check=lambda path: verify_reopened(path, *made))
     size_bytes = directory_bytes(out)
     return replace(report, file_bytes=size_bytes, bits_per_weight=8 * size_bytes / plan.parameters)
 
 
-def _error(original: Source, name: str, tensor: QTensor | F32) -> float:
-    """``‖w - ŵ‖ / ‖w‖`` of a matrix; NaN, which is written as null, where the original has no such matrix."""
+def _error(
+    original: Source,
+    name: str,
+    tensor: QTensor | F32,
+    beside: Beside | None,
+    read: Read,
+) -> float:
+    """``‖w - ŵ‖ / ‖w‖`` of a matrix, with what stands beside it; NaN, which is written as null, where the original has
+    no such matrix."""
     weight = original.read(name) if name in original.tensors else None
     if isinstance(weight, QTensor) and isinstance(tensor, QTensor) and weight.shape == tensor.shape:
-        return relative_error(weight.dequantize(), tensor)
+        exact = decode(weight)
+        if beside is None:
+            return relative_error(exact, tensor)
+        return float(np.linalg.norm(exact - together(name, beside, read)) / (np.linalg.norm(exact) or 1.0))
     return 0.0 if isinstance(tensor, np.ndarray) else float("nan")

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from scrimp.errors import Refused
 from scrimp.formats import Format
+from scrimp.models.sidecars import Beside
 from scrimp.program import Program
 from scrimp.quantize.decoded import decode
 from scrimp.sources.source import Source
 from scrimp.tensors import F32, QTensor
+from scrimp.train.beside import alone
 from scrimp.train.executor import Network
 from scrimp.train.quantized_weight import FixedWeight, QuantizedWeight, trains
 
@@ -88,12 +90,19 @@ class Student:
 
 
 def load(
-    store: Source, program: Program, *, original: Source | None = None, ends: bool = False, half: bool = False
+    store: Source,
+    program: Program,
+    beside: Mapping[str, Beside] | None = None,
+    *,
+    original: Source | None = None,
+    ends: bool = False,
+    half: bool = False,
 ) -> Student:
     """A store as a student. With the ``original`` codes learn too; with ``ends`` also embedding and head; ``half`` is
     for machines that multiply bfloat16 faster.
 
-    Matrices in formats without scales of their own stay as they are.
+    ``program`` has the side-cars that stand ``beside`` matrices attached. Matrices in formats without scales of their
+    own stay as they are.
     """
     check_head(program)
     still = set() if ends else _ends(program)
@@ -105,8 +114,10 @@ def load(
         if name in still or not trains(tensor.format):
             fixed[name], matrices[name] = tensor, FixedWeight(decode(tensor), half=half)
             continue
-        weight = None if original is None else original.read(name)
-        matrices[name] = QuantizedWeight(tensor, decode(weight) if isinstance(weight, QTensor) else None, half=half)
+        weight = None if original is None or name not in original.tensors else original.read(name)
+        exact = decode(weight) if isinstance(weight, QTensor) else None
+        rounded = None if exact is None else alone(exact, name, (beside or {}).get(name), store.read)
+        matrices[name] = QuantizedWeight(tensor, rounded, half=half)
     stored = {name: store.read(name) for name in program.vectors}
     vectors = LearnedVectors({name: v for name, v in stored.items() if isinstance(v, np.ndarray)})
     return Student(Network(program, matrices, vectors), matrices, vectors, fixed)
