@@ -292,8 +292,11 @@ void Engine::linear(const Op& op, size_t index, const Step& step, int64_t rows, 
   };
   int64_t total = 0;
   for (size_t output = 0; output < op.weights.size(); ++output) total += pieces_of(output);
-  const auto size = [&](int q) { return q == 0 ? total : 0; };
-  work(index, thread, total, size, [&](int, int64_t piece) {
+  // Pieces that follow each other go to one thread, which asks for the weights of the next while it multiplies.
+  const auto first = [&](int q) { return total * q / settings_.threads; };
+  const auto size = [&](int q) { return first(q + 1) - first(q); };
+  work(index, thread, total, size, [&](int q, int64_t piece) {
+    piece += first(q);
     size_t output = 0;
     for (; piece >= pieces_of(output); ++output) piece -= pieces_of(output);
     const int64_t tiles = tiles_of(output), count = tile_count(matrices_[static_cast<size_t>(op.weights[output])]);

@@ -17,10 +17,10 @@ from scrimp.program import Program
 from scrimp.tensors import from_floats
 
 UNIT = 2.0**-24
-BLOCK = 32  # positions per step of the online softmax
+BLOCK = 64  # positions per step of the online softmax
 CONTEXT = 540
-STARTS, LENGTHS = (0, 1, 31, 32, 33, 500), (1, 2, 17, 40)
-CHECKED = np.concatenate([np.arange(73), np.arange(500, CONTEXT)])  # every position they reach
+STARTS, LENGTHS = (0, 1, 63, 64, 65, 500), (1, 2, 17, 40)
+CHECKED = np.concatenate([np.arange(105), np.arange(500, CONTEXT)])  # every position they reach
 HEAD_DIMS = (4, 8, 16, 20, 64, 80, 128)
 
 
@@ -79,17 +79,18 @@ def sequence(shape, length, seed=0):
 def exact_and_bound(shape, qkv, positions, kv="f16"):
     """softmax(scale q k^T) v in float64 for the queries at ``positions``, and how far float32 may be from it.
 
-    With u = 2^-24, a query that sees n positions in b = ceil(n / 32) blocks, and v rounded as stored:
+    With u = 2^-24, a query that sees n positions in b = ceil(n / 64) blocks, and v rounded as stored:
 
     1. A score is one product (scale * q) and D fused multiply-adds: |s' - s| <= e = gamma(D + 1) scale |q|.|k|.
     2. A weight is exp'(s' - peak'), later multiplied by one exp'(old - new peak) for every new peak. Any common factor
        cancels in o / l, so weights are compared with exp(s - M), M the last computed peak. All exponents of one weight
        have one sign and add up to s' - M; rounding these differences moves the exponent by at most u |s' - M|, and
        |s' - M| <= |s - max s| + e + max e. exp' is within 2 ulp <= 4u (simd/exp.inl), at most b times.
-    3. o adds 32 fused products and, per block, one product and one addition; l no more. One division ends it.
+    3. o adds 64 fused products and, per block, one product and one addition; l no more, in lanes that are added at the
+       end. One division ends it.
 
     So numerator and denominator hold every weight w with a factor within 1 +- r,
-    r = exp(e + u (|s - max s| + e + max e) + gamma(6 b + 33)) - 1, and
+    r = exp(e + u (|s - max s| + e + max e) + gamma(6 b + 65)) - 1, and
 
         |o' / l' - o / l| <= (sum w r |v| + |o / l| sum w r) / (1 - sum w r).
 
@@ -116,7 +117,7 @@ def exact_and_bound(shape, qkv, positions, kv="f16"):
     w = np.where(seen, np.exp(-below), 0)
     w /= w.sum(axis=3, keepdims=True)
     blocks = (at // BLOCK + 1)[:, None]
-    wr = w * np.expm1(e + UNIT * (below + e + e.max(axis=3, keepdims=True)) + gamma(6 * blocks + 33))
+    wr = w * np.expm1(e + UNIT * (below + e + e.max(axis=3, keepdims=True)) + gamma(6 * blocks + 65))
     lost = wr.sum(axis=3, keepdims=True)
     assert lost.max() < 0.5, "the bound says nothing"
     out = w @ v

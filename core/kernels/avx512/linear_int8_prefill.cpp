@@ -227,6 +227,48 @@ void prepare(const Matrix& w, const Pieces& pieces, Panel& panel) {
   for (int64_t p = 0; p < panel.pieces; ++p) panel.quads[p] = -panel.quads[p];
 }
 
+// What the next tiles are stored in, asked for while the products of these are made: it comes from far away, in streams
+// too short for the hardware to run ahead, and unpacking would wait for every one. Asking past the end is harmless.
+class Ahead {
+ public:
+  // From tile `tile` on, in `steps` equal parts.
+  Ahead(const Matrix& w, int64_t tile, int64_t steps) {
+    for (int p = 0; p < 2; ++p) {
+      if (w.plane[p] != nullptr) add(w.plane[p], tile, w.vectors[p] * kVectorBytes, steps);
+    }
+    const int64_t number = w.scale_type == ScaleType::kF32 ? 4 : w.scale_type == ScaleType::kE8m0 ? 1 : 2;
+    const void* const numbers[2] = {w.scales, w.mins};
+    for (const void* from : numbers) {
+      if (from != nullptr) add(static_cast<const uint8_t*>(from), tile, w.scale_tile_stride * number, steps);
+    }
+  }
+
+  void step() {
+    for (int i = 0; i < count_; ++i) {
+      Stream& s = streams_[i];
+      for (int64_t n = 0; n < s.lines && s.at < s.end; ++n, s.at += kLine) {
+        _mm_prefetch(reinterpret_cast<const char*>(s.at), _MM_HINT_T1);
+      }
+    }
+  }
+
+ private:
+  static constexpr int64_t kLine = 64;
+  struct Stream {
+    const uint8_t *at, *end;
+    int64_t lines;
+  };
+
+  void add(const uint8_t* from, int64_t tile, int64_t tile_bytes, int64_t steps) {
+    const int64_t bytes = kMostTiles * tile_bytes;
+    from += tile * tile_bytes;
+    streams_[count_++] = {from, from + bytes, (bytes + steps * kLine - 1) / (steps * kLine)};
+  }
+
+  Stream streams_[4];
+  int count_ = 0;
+};
+
 // Tokens [first, end) times all panels.
 void multiply_tokens(const Matrix& w, const Activations& x, const Pieces& pieces, int64_t panel_cols, int64_t first,
                      int64_t tokens_end, int64_t tile_begin, int64_t tile_end, float* y, int64_t y_stride,
@@ -235,7 +277,10 @@ void multiply_tokens(const Matrix& w, const Activations& x, const Pieces& pieces
   panel.codes = scratch;
   panel.scales = reinterpret_cast<float*>(scratch + kCodeBytes);
   panel.mins = panel.scales + kMostPieces * kMostTiles * kTileRows;
+  const int64_t panels = (w.cols + panel_cols - 1) / panel_cols;
+  const int64_t blocks = (tokens_end - first + kTokenBlock - 1) / kTokenBlock;
   for (panel.tile = tile_begin; panel.tile < tile_end; panel.tile += kMostTiles) {
+    Ahead ahead(w, panel.tile + kMostTiles, panels * blocks);
     panel.tiles = tile_end - panel.tile >= kMostTiles ? kMostTiles : 1;
     panel.first_piece = panel.first_known = 0;
     for (panel.begin = 0; panel.begin < w.cols; panel.begin = panel.end) {
@@ -246,6 +291,7 @@ void multiply_tokens(const Matrix& w, const Activations& x, const Pieces& pieces
       for (int64_t t = first; t < tokens_end; t += kTokenBlock) {
         const int64_t width = smaller(tokens_end - t, kTokenBlock);
         const int32_t* known = pieces.known + (t - first) * pieces.count + panel.first_known * width;
+        ahead.step();
         run(w, x, panel, pieces, t, width, known, y, y_stride);
       }
       panel.first_piece += panel.pieces;

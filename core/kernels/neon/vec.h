@@ -59,6 +59,7 @@ inline float sum(Vec a) {
   return vget_lane_f32(vpadd_f32(pairs, pairs), 0);
 }
 inline float largest(Vec a) { return vmaxvq_f32(a.v); }
+inline bool any_above(Vec a, Vec b) { return vmaxvq_u32(vcgtq_f32(a.v, b.v)) != 0; }
 inline bool any_equal(Vec a, Vec b) { return vmaxvq_u32(vceqq_f32(a.v, b.v)) != 0; }
 
 inline Vec round_even(Vec a) { return {vrndnq_f32(a.v)}; }

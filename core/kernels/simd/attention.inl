@@ -2,20 +2,19 @@
 // namespace of an instruction set.
 //
 // Scores and outputs are products of the same kind as linear_f32: keys are a panel [d][position], as they lie in a
-// page, and values one of [position][d]. Few queries (heads sharing the key/value head x tokens) read both from the
-// cache as they multiply; for many, a block of positions is widened to float32 first, once for a query block. Per
+// page, and values one of [position][d]; a page is a block. Few queries (heads sharing the key/value head x tokens)
+// read both from the cache as they multiply; for many, they are widened to float32 first, once for a query block. Per
 // query: peak m, sum l and the unscaled output o are carried on:
 //
 //   m' = max(m, scores),  p = exp(scores - m'),  l = l exp(m - m') + sum p,  o = o exp(m - m') + p V,  at the end o / l
 //
-// A query's result has the same bits however queries are split over calls and threads: blocks begin at multiples of
-// kPositions, and what a query does not see adds exact zeros. With a window, blocks before a query's first position are
-// not looked at for it.
+// A query's result has the same bits however queries are split over calls and threads: blocks are pages, and what a
+// query does not see adds exact zeros. With a window, blocks before a query's first position are not looked at for it.
 // Cost: keys and values, 4 D bytes per position and head in f16, are read once per query block; panels and query block
 // stay in L2.
 //
 // Error: a score s has |ds| <= gamma(D + 1) scale |q|.|k|; every weight p then has a relative error of at most
-// 2 max|ds| + u (2|s - m'| + 6 + 4 blocks), and o and l add gamma(kPositions + 2 blocks) each. A cap makes no |ds|
+// 2 max|ds| + u (2|s - m'| + 6 + 4 blocks), and o and l add gamma(kPagePositions + 2 blocks) each. A cap makes no |ds|
 // larger, and adds 9 u cap to it.
 
 namespace {
@@ -40,13 +39,13 @@ struct QueryBlock {
 struct AttentionScratch {
   int64_t width;  // head_dim rounded up to kLanes
   int64_t max_queries;
-  float* keys;     // [head_dim][kPositions]
-  float* values;   // [kPositions][width]
+  float* keys;     // [head_dim][kPagePositions]
+  float* values;   // [kPagePositions][width]
   float* queries;  // [max_queries][head_dim], times scale
   float* scores;   // [max_queries][kPagePositions], then their exponentials
   float* outputs;  // [max_queries][width]
   float* peaks;    // [max_queries]
-  float* sums;     // [max_queries]
+  float* sums;     // [max_queries][kLanes]
   float* scales;   // [row_scales][kPagePositions] of keys, then of values
 };
 
@@ -55,17 +54,17 @@ inline AttentionScratch carve(const Attention& a, uint8_t* bytes) {
   s.width = (a.head_dim + kLanes - 1) / kLanes * kLanes;
   const int64_t scales = 2 * kPagePositions * a.row_scales;
   const int64_t room =
-      static_cast<int64_t>(kScratchBytes / sizeof(float)) - kPositions * (a.head_dim + s.width) - scales;
-  const int64_t fit = room / (a.head_dim + kPagePositions + s.width + 2);
+      static_cast<int64_t>(kScratchBytes / sizeof(float)) - kPagePositions * (a.head_dim + s.width) - scales;
+  const int64_t fit = room / (a.head_dim + kPagePositions + s.width + 1 + kLanes);
   s.max_queries = fit < kMaxQueries ? fit : kMaxQueries;
   s.keys = reinterpret_cast<float*>(bytes);
-  s.values = s.keys + a.head_dim * kPositions;
-  s.queries = s.values + kPositions * s.width;
+  s.values = s.keys + a.head_dim * kPagePositions;
+  s.queries = s.values + kPagePositions * s.width;
   s.scores = s.queries + s.max_queries * a.head_dim;
   s.outputs = s.scores + s.max_queries * kPagePositions;
   s.peaks = s.outputs + s.max_queries * s.width;
   s.sums = s.peaks + s.max_queries;
-  s.scales = s.sums + s.max_queries;
+  s.scales = s.sums + s.max_queries * kLanes;
   return s;
 }
 
@@ -77,23 +76,26 @@ __attribute__((noinline)) void to_floats(const Panel& from, int64_t inner, int64
     for (int64_t r = 0; r < rows; r += kLanes) store(to + k * stride + r, from.at(k, r));
 }
 
-// One query, one block: scores become exponentials (0 from `visible` on), peak, sum and output move to the new peak.
-inline void soften(float* scores, int64_t visible, int64_t positions, bool begin, float* peak, float* sum_of,
+// One query, one block: scores become exponentials (0 from `visible` on), peak, sums and output move to the new peak.
+// What takes all lanes together waits: the sums until the end, the peak of a block until one is above all before it.
+inline void soften(float* scores, int64_t visible, int64_t positions, bool begin, float* peak, float* sums,
                    float* output, int64_t width) {
   const Vec lowest = broadcast(-__builtin_inff());
   Vec top = lowest;
   for (int64_t p = 0; p < visible; p += kLanes)
     top = max(p + kLanes <= visible ? load(scores + p) : load_first(scores + p, visible - p, lowest), top);
-  const float block_peak = largest(top);
-
+  Vec before = broadcast(0.0F);
   if (begin) {
-    *peak = block_peak;
-    *sum_of = 0.0F;
-  } else if (block_peak > *peak) {
-    const Vec shrink = exp(broadcast(*peak - block_peak));
-    for (int64_t d = 0; d < width; d += kLanes) store(output + d, load(output + d) * shrink);
-    store_first(sum_of, broadcast(*sum_of) * shrink, 1);
-    *peak = block_peak;
+    *peak = largest(top);
+  } else {
+    before = load(sums);
+    if (any_above(top, broadcast(*peak))) {
+      const float block_peak = largest(top);
+      const Vec shrink = exp(broadcast(*peak - block_peak));
+      for (int64_t d = 0; d < width; d += kLanes) store(output + d, load(output + d) * shrink);
+      before = before * shrink;
+      *peak = block_peak;
+    }
   }
 
   const Vec middle = broadcast(*peak);
@@ -105,7 +107,7 @@ inline void soften(float* scores, int64_t visible, int64_t positions, bool begin
     store(scores + p, e);
     total = total + e;
   }
-  *sum_of += sum(total);
+  store(sums, before + total);
 }
 
 inline void pack_queries(const Attention& a, const QueryBlock& block, float* queries) {
@@ -121,7 +123,7 @@ inline void pack_queries(const Attention& a, const QueryBlock& block, float* que
 
 inline void finish_outputs(const Attention& a, const QueryBlock& block, const AttentionScratch& s) {
   for (int64_t i = 0; i < block.count; ++i) {
-    const Vec total = broadcast(s.sums[i]);
+    const Vec total = broadcast(sum(load(s.sums + i * kLanes)));
     const float* from = s.outputs + i * s.width;
     float* to = a.out + block.token(i) * a.out_stride + block.head(i) * a.head_dim;
     for (int64_t d = 0; d < a.head_dim; d += kLanes) {
@@ -140,7 +142,7 @@ inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 // The block of positions that holds the first one a token sees.
 inline int64_t first_block(const Attention& a, int64_t token) {
   const int64_t from = a.window > 0 ? a.start + token - a.window + 1 : 0;
-  return from > 0 ? from / kPositions * kPositions : 0;
+  return from > 0 ? from / kPagePositions * kPagePositions : 0;
 }
 
 // The queries of a block that see some of `positions` from p on: [begin, end).
@@ -153,36 +155,35 @@ inline Seeing seeing(const Attention& a, const QueryBlock& block, int64_t p, int
           a.window > 0 ? least(block.index_of(p + positions - 1 + a.window - a.start), block.count) : block.count};
 }
 
-// Scores of positions from p on, of one page, where they lie in it.
+// Scores of a block of positions from p on.
 template <class Keys>
 inline void score(const Attention& a, const QueryBlock& block, const AttentionScratch& s, int64_t p, int64_t positions,
                   const Keys& keys) {
   const auto [i, to] = seeing(a, block, p, positions);
-  product(keys, positions, a.head_dim, s.queries + i * a.head_dim, a.head_dim, to - i,
-          s.scores + i * kPagePositions + p % kPagePositions, kPagePositions, false);
+  product(keys, positions, a.head_dim, s.queries + i * a.head_dim, a.head_dim, to - i, s.scores + i * kPagePositions,
+          kPagePositions, false);
 }
 
-// A block of positions from p on, at most kPositions, whose scores are there.
+// The same positions, whose scores are there: their part in peaks, sums and outputs.
 template <class Values>
 inline void gather(const Attention& a, const QueryBlock& block, const AttentionScratch& s, int64_t p, int64_t positions,
                    const Values& values) {
-  float* scores = s.scores + p % kPagePositions;
-  const auto [i, to] = seeing(a, block, p, kPositions);
+  const auto [i, to] = seeing(a, block, p, positions);
   // For the queries from `fresh` on this is the first block.
   const int64_t fresh = p == 0 ? i : a.window > 0 ? least(block.index_of(p + a.window - 1 - a.start), to) : to;
   for (int64_t j = i; j < to; ++j) {
-    float* row = scores + j * kPagePositions;
+    float* row = s.scores + j * kPagePositions;
     const int64_t at = a.start + block.token(j) - p;  // the query's own position
     if (a.softcap > 0.0F)
       for (int64_t k = 0; k < positions; k += kLanes) store(row + k, capped(load(row + k), a.softcap));
     if (a.window > 0)
       for (int64_t k = 0; k <= at - a.window && k < positions; ++k) row[k] = -__builtin_inff();
-    soften(row, a.causal ? least(at + 1, positions) : positions, positions, j >= fresh, s.peaks + j, s.sums + j,
-           s.outputs + j * s.width, s.width);
+    soften(row, a.causal ? least(at + 1, positions) : positions, positions, j >= fresh, s.peaks + j,
+           s.sums + j * kLanes, s.outputs + j * s.width, s.width);
   }
   const auto add = [&](int64_t begin, int64_t end, bool accumulate) {
     if (begin < end)
-      product(values, s.width, positions, scores + begin * kPagePositions, kPagePositions, end - begin,
+      product(values, s.width, positions, s.scores + begin * kPagePositions, kPagePositions, end - begin,
               s.outputs + begin * s.width, s.width, accumulate);
   };
   add(i, fresh, true);
@@ -195,20 +196,17 @@ inline void attend_block(const Attention& a, int64_t kv_head, const QueryBlock& 
   pack_queries(a, block, s.queries);
   const bool few = block.count <= kProductTokens;
   const int64_t end = a.start + (a.causal ? block.token(block.count - 1) + 1 : a.tokens);
-  const auto place = [&](int64_t p, int64_t next) { return Place{kv_head, p, next < end ? next : p}; };
-  const int64_t begin = first_block(a, block.token(0));
-  for (int64_t p = begin; p < end; p += kPositions) {
-    const int64_t positions = least(end - p, kPositions), in_page = p % kPagePositions;
-    const Place here = place(p, p + kPositions);
-    if (few) {  // all scores of a page at once: more sums at a time than of a block
-      if (const int64_t page = p - in_page; in_page == 0 || p == begin)
-        score(a, block, s, p, least(end, page + kPagePositions) - p,
-              Keys::of(a, place(p, page + kPagePositions), s.scales));
+  for (int64_t p = first_block(a, block.token(0)); p < end; p += kPagePositions) {
+    const int64_t next = p + kPagePositions, positions = least(end - p, kPagePositions);
+    const Place here = {kv_head, p, next < end ? next : p};
+    const auto keys = Keys::of(a, here, s.scales);
+    if (few) {
+      score(a, block, s, p, positions, keys);
       gather(a, block, s, p, positions, Values::of(a, here, value_scales));
     } else {
-      to_floats(Keys::of(a, here, s.scales), a.head_dim, positions, s.keys, kPositions);
+      to_floats(keys, a.head_dim, positions, s.keys, kPagePositions);
       to_floats(Values::of(a, here, value_scales), positions, s.width, s.values, s.width);
-      score(a, block, s, p, positions, FloatPanel{s.keys, kPositions});
+      score(a, block, s, p, positions, FloatPanel{s.keys, kPagePositions});
       gather(a, block, s, p, positions, FloatPanel{s.values, s.width});
     }
   }

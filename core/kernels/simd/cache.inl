@@ -6,8 +6,7 @@
 
 namespace {
 
-constexpr int64_t kPositions = 32;  // widened at a time: both panels in L1
-static_assert(kPositions % kLanes == 0 && kPagePositions % kPositions == 0);
+static_assert(kPagePositions % kLanes == 0);
 
 inline int64_t page_of(const Attention& a, int64_t position) {
   return a.pages[position / kPagePositions] * a.page_bytes;
