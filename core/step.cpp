@@ -254,7 +254,9 @@ void Engine::work(size_t index, int thread, int64_t total, const Size& size, con
 
 void Engine::linear(const Op& op, size_t index, const Step& step, int64_t rows, int thread) {
   const float* x = row(op.inputs[0], step, 0);
-  const Activations a = activations_of(op, rows);
+  Activations a = activations_of(op, rows);
+  int64_t kept = 0;  // scratch is this thread's, and only these products write to it meanwhile
+  a.kept = &kept;
   const auto multiply = [&](const Piece& piece) {
     const auto output = static_cast<size_t>(piece.output);
     const Matrix& w = matrices_[static_cast<size_t>(op.weights[output])];
@@ -262,6 +264,7 @@ void Engine::linear(const Op& op, size_t index, const Step& step, int64_t rows, 
     const int64_t y_stride = op.outputs[output] == output_ ? w.rows : arena_width_;
     if (in_floats(op.weights[output])) {
       kernels_.linear_f32(w, x, arena_width_, rows, piece.begin, piece.end, y, y_stride, scratch(thread));
+      kept = 0;
     } else {
       kernels_.linear_int8(w, a, piece.begin, piece.end, y, y_stride, scratch(thread));
     }

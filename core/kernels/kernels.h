@@ -90,6 +90,9 @@ struct Activations {
   int8_t* quads;
   float* scales;
   int32_t* sums;
+  // What the scratch of the last product with these activations still holds, in a number of the kernel's own; 0:
+  // nothing. Null where scratch does not last from one product to the next.
+  int64_t* kept = nullptr;
 };
 
 // The functions of `activation`, numbered as ACTIVATIONS in program.py.

@@ -7,8 +7,10 @@ import pytest
 from product_oracle import UNIT, bound_of_levels, exact_and_bound, gamma, quantize
 
 from scrimp import _core, tensors
+from scrimp.engine import Engine
 from scrimp.engine.engine import core_matrix
 from scrimp.formats import parse
+from scrimp.program import Program
 from scrimp.tensors import from_codes, from_floats
 
 INTEGERS = ["int2", "int3", "int4", "int5", "int6", "int8"]
@@ -172,3 +174,27 @@ def test_a_token_has_the_same_bits_beside_any_number_of_others(name, shape, isa)
     alone = np.concatenate([_core.linear(matrix, x[t : t + 1], isa) for t in range(len(x))])
     for tokens in (2, 3, 4, 5, 6, 7, 11, 12, 13, 18, 24, 25, 47, 48, 49, 61):
         assert np.array_equal(_core.linear(matrix, x[:tokens].copy(), isa), alone[:tokens]), tokens
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("tokens", [13, 40])
+def test_products_of_one_input_do_not_spoil_each_other(tokens, threads, isa):
+    """A kernel may keep what it found out about the activations for the next weights of the same operation."""
+    names = ["int4:g32", "int4z:g32", "int4z:g64", "int3:g32", "ternary:g32", "int2z:g32", "binary:g32", "f16",
+             "int8:row", "int4z:g32", "nf4:g32", "int4z:g32"]  # fmt: skip
+    rng = np.random.default_rng(11)
+    cols, table = 704, from_floats(parse("f32"), rng.normal(size=(tokens, 704)).astype(np.float32))
+    matrices = {f"{at}": random_tensor(name, (70, cols), rng) for at, name in enumerate(names)}
+
+    def run(*groups):
+        program = Program({"table": (tokens, cols), **dict.fromkeys(matrices, (70, cols))}, {})
+        x = program.embed("table")
+        made = [out.index for group in groups for out in program.linear(x, *group)]
+        program.output = made[-1]
+        engine = Engine(program, {"table": table, **matrices}, {}, context=64, threads=threads, isa=isa, chunk=64)
+        found = engine.run(np.arange(tokens, dtype=np.int32), 0, 0, len(program.ops), outputs=made)
+        return [found[index] for index in made]
+
+    together, alone = run(list(matrices)), run(*[[name] for name in matrices])
+    for one, other in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(one, other)

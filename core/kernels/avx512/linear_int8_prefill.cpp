@@ -323,9 +323,13 @@ void linear_int8_prefill(const Matrix& w, const Activations& x, int64_t tile_beg
                    [&](int64_t, int64_t, int64_t, bool ends) { pieces.count += w.mins == nullptr || ends; });
   // As many tokens at a time as there is room for what is known of them.
   const int64_t room = kKnownWords / pieces.count / kTokenBlock * kTokenBlock;
+  // Of the weights it depends on no more than this.
+  const int64_t knows = smaller(w.group, w.cols) << 32 | static_cast<int64_t>(w.zero) << 3 |
+                        (w.element == Element::kTernary) << 2 | (w.mins != nullptr) << 1 | 1;
   for (int64_t first = 0; first < x.tokens; first += room) {
     const int64_t end = smaller(first + room, x.tokens);
-    find_known(w, x, pieces, panel_cols, first, end, known);
+    if (x.kept == nullptr || *x.kept != knows) find_known(w, x, pieces, panel_cols, first, end, known);
+    if (x.kept != nullptr) *x.kept = x.tokens <= room ? knows : 0;
     multiply_tokens(w, x, pieces, panel_cols, first, end, tile_begin, tile_end, y, y_stride, scratch);
   }
 }
