@@ -177,7 +177,7 @@ def test_a_token_has_the_same_bits_beside_any_number_of_others(name, shape, isa)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("tokens", [13, 40])
+@pytest.mark.parametrize("tokens", [13, 100])
 def test_products_of_one_input_do_not_spoil_each_other(tokens, threads, isa):
     """A kernel may keep what it found out about the activations for the next weights of the same operation."""
     names = ["int4:g32", "int4z:g32", "int4z:g64", "int3:g32", "ternary:g32", "int2z:g32", "binary:g32", "f16",
@@ -191,7 +191,7 @@ def test_products_of_one_input_do_not_spoil_each_other(tokens, threads, isa):
         x = program.embed("table")
         made = [out.index for group in groups for out in program.linear(x, *group)]
         program.output = made[-1]
-        engine = Engine(program, {"table": table, **matrices}, {}, context=64, threads=threads, isa=isa, chunk=64)
+        engine = Engine(program, {"table": table, **matrices}, {}, context=128, threads=threads, isa=isa, chunk=128)
         found = engine.run(np.arange(tokens, dtype=np.int32), 0, 0, len(program.ops), outputs=made)
         return [found[index] for index in made]
 
