@@ -16,7 +16,7 @@ from scrimp.calibrate.split import split
 from scrimp.calibrate.statistics import Statistics
 from scrimp.calibrate.walk import Walk
 from scrimp.model import Model
-from scrimp.quantize import apply
+from scrimp.quantize import apply, predict_walk
 from scrimp.quantize.compress import compress, run
 from scrimp.quantize.corrected import corrected, solved
 from scrimp.quantize.decoded import decode
@@ -223,7 +223,15 @@ def test_the_report_tells_of_the_correction_and_the_prediction_of_its_memory(net
             assert told.seconds > 0
             assert any("make up for what is lost" in note for note in job.notes) == (prefix == "joint")
     states, widest = 5 * 32 * 64 * 4, 8 * (64**2 + 96**2)
-    assert memory["joint"] - memory["quantized"] == states + widest
+    rows = 4 * 8 * 64 * 96  # that are corrected at a time
+    assert memory["joint"] - memory["quantized"] == states + widest + rows
+
+
+@pytest.mark.parametrize(("method", "more"), [("gptq", 0), ("quip+gptq", 8), ("awq+gptq", 16)])
+def test_the_prediction_counts_what_is_made_of_the_moments(method, more, network, text):
+    with (job := prepare(network, Wish(calibrate=text, **{**HOW, "method": method}))).source:
+        found = predict_walk._made_of_moments(job.plan, 2)
+    assert found == (8 + 4 + more) * 96**2 + 4 * 8 * 64 * 96
 
 
 def test_both_sets_of_states_go_to_the_disk_where_they_are_large(network, tmp_path, text, monkeypatch):

@@ -17,7 +17,7 @@ RIDGE = 0.01
 #: Inputs that are solved for at a time.
 _AT_ONCE = 64
 #: Rows that are corrected at a time.
-_ROWS_AT_ONCE = 2048
+ROWS_AT_ONCE = 512
 
 
 def corrected(
@@ -42,12 +42,13 @@ def corrected(
     if statistics.drift is None:
         return weight
     moments = statistics.moments
-    lower = moments + ridge * float(moments.diagonal().mean()) * np.eye(len(moments))
+    lower = moments.copy()
+    np.fill_diagonal(lower, moments.diagonal() + ridge * float(moments.diagonal().mean()))
     if not _core.cholesky(lower, default_threads(), pick_isa()) or not np.isfinite(lower.diagonal()).all():
         return weight
     found = np.empty(weight.shape, np.float32)
-    for begin in range(0, len(weight), _ROWS_AT_ONCE):  # a head in float64 would be the largest thing there is
-        rows = slice(begin, begin + _ROWS_AT_ONCE)
+    for begin in range(0, len(weight), ROWS_AT_ONCE):  # a head in float64 would be the largest thing there is
+        rows = slice(begin, begin + ROWS_AT_ONCE)
         wide = weight[rows].astype(np.float64)
         missing = drift * (wide @ statistics.drift)
         if statistics.behind is not None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from scrimp.calibrate.statistics import Statistics
 from scrimp.errors import UsageError
+from scrimp.formats.code import F64
 from scrimp.program import Op, Program
 from scrimp.tensors import F32
 
@@ -177,16 +178,22 @@ def of_maker(group: Group, s: F32) -> F32:
     return np.ascontiguousarray(s.reshape(-1, group.repeats, group.head_dim)[:, 0]).reshape(-1)
 
 
+def _both_sides(moments: F64, wide: F64) -> F64:
+    found = moments / wide[:, None]
+    found /= wide
+    return found
+
+
 def divided_statistics(statistics: Statistics, s: F32) -> Statistics:
     """Of the inputs ``x / s``."""
     wide = s.astype(np.float64)
     return replace(
         statistics,
-        moments=statistics.moments / wide[:, None] / wide,
+        moments=_both_sides(statistics.moments, wide),
         mean=statistics.mean / s,
         magnitude=statistics.magnitude / s,
         peak=statistics.peak / s,
         sample=None if statistics.sample is None else statistics.sample / s,
-        drift=None if statistics.drift is None else statistics.drift / wide[:, None] / wide,
+        drift=None if statistics.drift is None else _both_sides(statistics.drift, wide),
         behind=None if statistics.behind is None else statistics.behind / wide,
     )

@@ -36,4 +36,6 @@ def moments_of(statistics: Statistics | None, weight: F32, method: str) -> F64:
 
 def damped(moments: F64) -> F64:
     """H with ``DAMPING`` of its mean diagonal added: few tokens then don't pull weights far from where they were."""
-    return np.asarray(moments + DAMPING * moments.diagonal().mean() * np.eye(len(moments)))
+    found = moments.copy()
+    np.fill_diagonal(found, moments.diagonal() + DAMPING * moments.diagonal().mean())
+    return found

@@ -14,7 +14,9 @@ from scrimp.calibrate.states import MEMORY_BYTES
 from scrimp.calibrate.walk import Walk
 from scrimp.calibrate.windows import Calibration, Prefix
 from scrimp.quantize import yaqa
-from scrimp.quantize.apply import wants_gradients
+from scrimp.quantize.apply import calibrates, wants_gradients
+from scrimp.quantize.corrected import ROWS_AT_ONCE
+from scrimp.quantize.methods import REWRITES
 from scrimp.quantize.plan import Plan
 from scrimp.sources.source import Source
 from scrimp.tensors import F32, QTensor
@@ -52,7 +54,20 @@ def walk_cost(source: Source, plan: Plan, calibration: Calibration) -> Cost:
     held = max(sum(source.tensors[name].nbytes for name in block.matrices) for block in blocks)
     # float64 sums, and the float32 rows that wait to be added
     moments = max(sum(both * 8 * k * k + 4 * TOKENS_AT_ONCE * k for k in _sides(block)) for block in blocks)
-    return Cost(_seconds(source, plan, blocks, calibration), states + held + moments)
+    return Cost(_seconds(source, plan, blocks, calibration), states + held + moments + _made_of_moments(plan, both))
+
+
+def _made_of_moments(plan: Plan, both: int) -> int:
+    """Bytes of what is made of the widest moments ``(K, K)``: a factor in float64 and its feedback in float32; where
+    they are rotated first, or divided by a fold, what that gives; in joint passes the rows that are corrected."""
+    found = 0
+    for name, choice in plan.choices.items():
+        if calibrates(choice):
+            words, (n, k) = choice.method.split("+"), plan.shapes[name]
+            also = 8 if "quip" in words else 8 * both if REWRITES.keys() & set(words) else 0
+            rows = 4 * 8 * min(n, ROWS_AT_ONCE) * k if both == 2 else 0
+            found = max(found, (8 + 4 + also) * k * k + rows)
+    return found
 
 
 def gradient_cost(source: Source, plan: Plan, calibration: Calibration) -> Cost:

@@ -9,6 +9,7 @@ import numpy as np
 from scrimp.calibrate.statistics import Statistics
 from scrimp.errors import UsageError
 from scrimp.formats import Format
+from scrimp.formats.code import F64
 from scrimp.models.hadamard import rotate
 from scrimp.models.sidecars import Rotation
 from scrimp.quantize.decoded import stands_for
@@ -18,6 +19,8 @@ from scrimp.tensors import F32
 
 #: One for all matrices, so that those that read the same inputs share their rotation.
 SEED = 1
+#: Rows of the moments that are rotated at a time.
+_ROWS_AT_ONCE = 256
 
 
 def needs(shape: tuple[int, int], rotation: Rotation) -> dict[str, SideCar]:
@@ -60,10 +63,7 @@ def turn(weight: F32, rotation: Rotation, *, inverse: bool = False) -> F32:
 
 def turned_statistics(statistics: Statistics, weight: F32, rotation: Rotation) -> Statistics:
     """Of ``R_i x``."""
-    moments = moments_of(statistics, weight, "quip")
-    for _ in range(2):
-        moments = rotate(np.ascontiguousarray(moments.T), rotation.seed, stretches=rotation.inputs)
-    moments = (moments + moments.T) / 2
+    moments = _turned_moments(moments_of(statistics, weight, "quip"), rotation)
     spread = np.sqrt(np.maximum(moments.diagonal(), 0) / max(1, statistics.count))
     mean = rotate(statistics.mean, rotation.seed, stretches=rotation.inputs).astype(np.float32)
     magnitude = (np.sqrt(2 / np.pi) * spread).astype(np.float32)
@@ -72,3 +72,19 @@ def turned_statistics(statistics: Statistics, weight: F32, rotation: Rotation) -
         sample = rotate(sample, rotation.seed, stretches=rotation.inputs).astype(np.float32)
     peak = (3 * spread).astype(np.float32)
     return replace(statistics, moments=moments, mean=mean, magnitude=magnitude, peak=peak, sample=sample)
+
+
+def _turned_moments(moments: F64, rotation: Rotation) -> F64:
+    """``R_i H R_iᵀ``, symmetric to the last bit; some rows at a time, since of wide layers H is the largest thing."""
+    turned = np.empty_like(moments)
+    pieces = [slice(at, at + _ROWS_AT_ONCE) for at in range(0, len(moments), _ROWS_AT_ONCE)]
+    for at in pieces:
+        turned[at] = rotate(moments[at], rotation.seed, stretches=rotation.inputs)
+    for at in pieces:
+        columns = rotate(np.ascontiguousarray(turned[:, at].T), rotation.seed, stretches=rotation.inputs)
+        turned[:, at] = columns.T
+    for at in pieces:
+        below = slice(at.start, None)
+        middle = (turned[at, below] + turned[below, at].T) / 2
+        turned[at, below], turned[below, at] = middle, middle.T
+    return turned
