@@ -116,6 +116,7 @@ class Engine {
   struct Strip {  // tokens [begin, end) of a span whose first token is row `row`
     const Span* span;
     int64_t row, begin, end;
+    int owner;  // the thread that takes it first
 
     int64_t cost() const { return (span->start + end) * (end - begin); }  // positions looked at, nearly
   };
@@ -135,6 +136,10 @@ class Engine {
   // Claim and do pieces of operation `index` until its stage is over: `size(q)` pieces of each queue q, `total` in all.
   template <class Size, class Do>
   void work(size_t index, int thread, int64_t total, const Size& size, const Do& piece_of);
+  // Of `count` things in a row, those before the ones that a thread takes first.
+  int64_t share(int64_t count, int64_t thread) const {
+    return (count * thread + settings_.threads - 1) / settings_.threads;
+  }
   void copy_taps(const Op& op, const Step& step);
 
   Activations activations_of(const Op& op, int64_t rows) const;
@@ -160,7 +165,8 @@ class Engine {
   std::vector<size_t> table_of_;                         // per operation: the first one with the same floats
   std::vector<std::vector<std::vector<Piece>>> pieces_;  // [operation][thread], for one token
   std::vector<Row> rows_;                                // of this step
-  std::vector<Strip> strips_;                            // of this step, the dearest first
+  std::vector<Strip> strips_;                            // of this step, by owner, the dearest first
+  std::vector<int64_t> first_strips_;                    // of each owner, and the end of all
   int64_t wanted_ = 0;                                   // rows whose logits are wanted
   Memory<float> arena_;
   Memory<int8_t> quads_;

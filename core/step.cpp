@@ -3,6 +3,8 @@
 #include <chrono>
 #include <cstring>
 #include <functional>
+#include <numeric>
+#include <utility>
 
 #include "engine.h"
 #include "hadamard.h"
@@ -14,6 +16,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kPrefillTiles[2] = {2, 8};  // tiles claimed at a time when many tokens share them, least and most
+constexpr int64_t kPartTokens = 96;           // least tokens that a thread unpacks all weights for
 constexpr int64_t kAttentionTokens = 16;      // query tokens claimed at a time
 
 }  // namespace
@@ -31,12 +34,26 @@ void Engine::lay_out(const Step& step) {
       rows_.push_back({step.tokens[static_cast<size_t>(first + t)], static_cast<int32_t>(i), span.start + t});
     }
     for (int64_t t = 0; t < span.tokens; t += kAttentionTokens) {
-      strips_.push_back({&span, first, t, std::min(t + kAttentionTokens, span.tokens)});
+      strips_.push_back({&span, first, t, std::min(t + kAttentionTokens, span.tokens), 0});
     }
     wanted_ += span.wanted;
     end = std::max(end, span.start + span.tokens);
   }
-  std::sort(strips_.begin(), strips_.end(), [](const Strip& a, const Strip& b) { return a.cost() > b.cost(); });
+  // Each thread first takes the strips of tokens that it has worked on, the longest before the others.
+  const auto blocks = static_cast<int64_t>(rows_.size() + kTokenBlock - 1) / kTokenBlock;
+  const auto owner = [&](const Strip& strip) {
+    const int64_t block = (strip.row + strip.begin) / kTokenBlock;
+    int thread = 0;
+    while (block >= share(blocks, thread + 1)) ++thread;
+    return thread;
+  };
+  for (Strip& strip : strips_) strip.owner = owner(strip);
+  std::sort(strips_.begin(), strips_.end(), [](const Strip& a, const Strip& b) {
+    return a.owner != b.owner ? a.owner < b.owner : a.cost() > b.cost();
+  });
+  first_strips_.assign(static_cast<size_t>(settings_.threads) + 1, 0);
+  for (const Strip& strip : strips_) ++first_strips_[static_cast<size_t>(strip.owner) + 1];
+  std::partial_sum(first_strips_.begin(), first_strips_.end(), first_strips_.begin());
   extend_rotations(end);
 }
 
@@ -113,15 +130,19 @@ void Engine::run_segment(const Segment& segment, const Step& step, int thread) {
   std::vector<double>& seconds = seconds_[static_cast<size_t>(thread)];
   const int64_t blocks = (rows + kTokenBlock - 1) / kTokenBlock;
   if (blocks == 0) return;
-  for (int64_t block; (block = stages_.claim(2 * last, 0, blocks)) >= 0;) {
-    auto before = Clock::now();
-    for (auto i = static_cast<size_t>(segment.first); i <= last; ++i) {
-      token_work(ops_[i], i, step, rows, block, thread);
-      const auto now = Clock::now();
-      seconds[i] += std::chrono::duration<double>(now - before).count();
-      before = now;
+  for (int i = 0; i < settings_.threads; ++i) {
+    const int queue = (thread + i) % settings_.threads;
+    const int64_t first = share(blocks, queue), count = share(blocks, queue + 1) - first;
+    for (int64_t block; (block = stages_.claim(2 * last, queue, count)) >= 0;) {
+      auto before = Clock::now();
+      for (auto at = static_cast<size_t>(segment.first); at <= last; ++at) {
+        token_work(ops_[at], at, step, rows, first + block, thread);
+        const auto now = Clock::now();
+        seconds[at] += std::chrono::duration<double>(now - before).count();
+        before = now;
+      }
+      stages_.finish(2 * last, blocks);
     }
-    stages_.finish(2 * last, blocks);
   }
   stages_.wait(2 * last, blocks);
   if (end.kind == OpKind::kLinear) linear(end, last, step, rows, thread);
@@ -253,17 +274,31 @@ void Engine::work(size_t index, int thread, int64_t total, const Size& size, con
 }
 
 void Engine::linear(const Op& op, size_t index, const Step& step, int64_t rows, int thread) {
-  const float* x = row(op.inputs[0], step, 0);
-  Activations a = activations_of(op, rows);
-  int64_t kept = 0;  // scratch is this thread's, and only these products write to it meanwhile
+  const Activations all = activations_of(op, rows);
+  int64_t kept = 0, part = -1;  // scratch is this thread's, and only these products write to it meanwhile
+  Activations a = all;
   a.kept = &kept;
+  int64_t first = 0;
+  // The tokens of a part, from now on: whole blocks.
+  const auto take = [&](int64_t of, int64_t parts) {
+    if (of == part) return;
+    const int64_t blocks = (rows + kTokenBlock - 1) / kTokenBlock;
+    const auto begin = [&](int64_t p) { return (blocks * p + parts - 1) / parts * kTokenBlock; };
+    first = begin(of);
+    a.tokens = std::min(begin(of + 1), rows) - first;
+    a.quads = all.quads + first * all.cols_padded;
+    a.scales = all.scales + first * all.blocks;
+    a.sums = all.sums + first * all.blocks;
+    part = of, kept = 0;
+  };
   const auto multiply = [&](const Piece& piece) {
     const auto output = static_cast<size_t>(piece.output);
     const Matrix& w = matrices_[static_cast<size_t>(op.weights[output])];
-    float* y = row(op.outputs[output], step, 0);
+    float* y = row(op.outputs[output], step, first);
     const int64_t y_stride = op.outputs[output] == output_ ? w.rows : arena_width_;
     if (in_floats(op.weights[output])) {
-      kernels_.linear_f32(w, x, arena_width_, rows, piece.begin, piece.end, y, y_stride, scratch(thread));
+      const float* x = row(op.inputs[0], step, first);
+      kernels_.linear_f32(w, x, arena_width_, a.tokens, piece.begin, piece.end, y, y_stride, scratch(thread));
       kept = 0;
     } else {
       kernels_.linear_int8(w, a, piece.begin, piece.end, y, y_stride, scratch(thread));
@@ -271,7 +306,7 @@ void Engine::linear(const Op& op, size_t index, const Step& step, int64_t rows, 
     if (op.vectors.empty() || op.vectors[output] < 0) return;
     const Vector& bias = vectors_[static_cast<size_t>(op.vectors[output])];
     const int64_t from = piece.begin * kTileRows, until = std::min(piece.end * kTileRows, w.rows);
-    for (int64_t t = 0; t < rows; ++t) {
+    for (int64_t t = 0; t < a.tokens; ++t) {
       kernels_.add(y + t * y_stride + from, bias.data + from, until - from, y + t * y_stride + from);
     }
   };
@@ -284,22 +319,32 @@ void Engine::linear(const Op& op, size_t index, const Step& step, int64_t rows, 
          [&](int q, int64_t piece) { multiply(queues[static_cast<size_t>(q)][static_cast<size_t>(piece)]); });
     return;
   }
-  // Several tiles in a piece share what is known of the activations; enough pieces remain to balance the threads.
+  // Tokens are cut into parts where each has enough of them to unpack the weights for, and a thread keeps to its own:
+  // what it makes of them it reads again. Inside a part, pieces that follow each other go to one thread, which asks for
+  // the weights of the next while it multiplies; several tiles in a piece share what is known of the activations, and
+  // enough pieces remain to balance the threads.
+  const int64_t threads = settings_.threads, parts = std::clamp<int64_t>(rows / kPartTokens, 1, threads);
+  const auto part_of = [&](int64_t q) { return q * parts / threads; };
   const auto tiles_of = [&](size_t output) {
     const int64_t count = tile_count(matrices_[static_cast<size_t>(op.weights[output])]);
-    return std::clamp(count / (8 * settings_.threads) / 2 * 2, kPrefillTiles[0], kPrefillTiles[1]);
+    return std::clamp(count * parts / (8 * threads) / 2 * 2, kPrefillTiles[0], kPrefillTiles[1]);
   };
   const auto pieces_of = [&](size_t output) {
     const int64_t count = tile_count(matrices_[static_cast<size_t>(op.weights[output])]);
     return (count + tiles_of(output) - 1) / tiles_of(output);
   };
-  int64_t total = 0;
-  for (size_t output = 0; output < op.weights.size(); ++output) total += pieces_of(output);
-  // Pieces that follow each other go to one thread, which asks for the weights of the next while it multiplies.
-  const auto first = [&](int q) { return total * q / settings_.threads; };
-  const auto size = [&](int q) { return first(q + 1) - first(q); };
-  work(index, thread, total, size, [&](int q, int64_t piece) {
-    piece += first(q);
+  int64_t pieces = 0;
+  for (size_t output = 0; output < op.weights.size(); ++output) pieces += pieces_of(output);
+  // The pieces of a part that come before those of a queue.
+  const auto before = [&](int64_t q) {
+    const int64_t of = part_of(q);
+    const int64_t begin = (of * threads + parts - 1) / parts, end = ((of + 1) * threads + parts - 1) / parts;
+    return std::pair{pieces * (q - begin) / (end - begin), pieces * (q + 1 - begin) / (end - begin)};
+  };
+  const auto size = [&](int q) { return before(q).second - before(q).first; };
+  work(index, thread, parts * pieces, size, [&](int q, int64_t piece) {
+    take(part_of(q), parts);
+    piece += before(q).first;
     size_t output = 0;
     for (; piece >= pieces_of(output); ++output) piece -= pieces_of(output);
     const int64_t tiles = tiles_of(output), count = tile_count(matrices_[static_cast<size_t>(op.weights[output])]);
@@ -324,9 +369,10 @@ void Engine::attention(const Op& op, size_t index, int thread) {
       rounds(strips * heads) * (kReadCost + 1) < rounds(strips * kv_heads) * (kReadCost + heads / kv_heads);
   const int64_t together = by_head ? 1 : heads / kv_heads, groups = heads / together;
   const int64_t total = strips * groups;
-  const auto size = [&](int queue) { return queue == 0 ? total : 0; };
-  work(index, thread, total, size, [&](int, int64_t piece) {
-    const Strip& strip = strips_[static_cast<size_t>(piece / groups)];
+  const auto first = [&](int queue) { return first_strips_[static_cast<size_t>(queue)]; };
+  const auto size = [&](int queue) { return (first(queue + 1) - first(queue)) * groups; };
+  work(index, thread, total, size, [&](int queue, int64_t piece) {
+    const Strip& strip = strips_[static_cast<size_t>(first(queue) + piece / groups)];
     const int64_t head = piece % groups * together;
     const Attention a{.heads = heads,
                       .kv_heads = kv_heads,
