@@ -3,8 +3,9 @@
     python bench/beside_peers.py CASE --threads N --rounds R [--work DIR] [--json FILE]
                                  [--ik LLAMA_BENCH] [--bitnet LLAMA_BENCH] [--llama LLAMA_BENCH]
 
-CASE is smollm2-135m (its own Q4_1 file, which all can read), bitnet-2b4t:ternary or llama-3.2-1b:int4:g64 (the shape
-with random weights, each engine in the type that suits it best). A peer whose llama-bench is not given is left out. To
+CASE is smollm2-135m (its own Q4_1 file, which all can read), or a shape with random weights, each engine in the type
+that suits it best: llama-3.2-1b:int4:g64, bitnet-2b4t:ternary (our head in 8 bits, theirs in Q6_K), and the latter with
+all heads in 4 bits, bitnet-2b4t:ternary,int4:g64. A peer whose llama-bench is not given is left out. To
 build one, clone ikawrakow/ik_llama.cpp, microsoft/BitNet (with its submodule) or ggml-org/llama.cpp, and there:
 
     cmake -B build -DCMAKE_BUILD_TYPE=Release && cmake --build build --target llama-bench
@@ -30,7 +31,7 @@ from statistics import median
 from time import perf_counter, sleep
 from typing import Any
 
-from random_gguf import write_random_gguf
+from random_gguf import ENDS, write_random_gguf
 from where import here
 
 from scrimp import _core
@@ -60,6 +61,7 @@ class Side:
     peer: str
     type: str = ""
     flags: tuple[str, ...] = ()
+    ends: str = ENDS  #: type of embedding and head
 
 
 CASES = {
@@ -68,6 +70,11 @@ CASES = {
         Side("ik_llama.cpp", "IQ2_BN", ("-rtr", "1")),
         Side("bitnet.cpp", "I2_S"),
         Side("llama.cpp", "TQ2_0"),
+    ),
+    "bitnet-2b4t:ternary,int4:g64": (
+        Side("ik_llama.cpp", "IQ2_BN", ("-rtr", "1"), "Q4_0"),
+        Side("bitnet.cpp", "I2_S", (), "Q4_0"),
+        Side("llama.cpp", "TQ2_0", (), "Q4_0"),
     ),
     "llama-3.2-1b:int4:g64": (
         Side("ik_llama.cpp", "IQ4_KS"),
@@ -90,10 +97,10 @@ def file_of(case: str, side: Side, work: Path) -> Path:
     if not side.type:
         return gguf_of(side.peer, case)
     shape = case.partition(":")[0]
-    path = work / f"{shape}-{side.type}.gguf"
+    path = work / f"{shape}-{side.type}{'' if side.ends == ENDS else f'-{side.ends}'}.gguf"
     if not path.exists():
         work.mkdir(parents=True, exist_ok=True)
-        write_random_gguf(path, SHAPES[shape], side.type)
+        write_random_gguf(path, SHAPES[shape], side.type, side.ends)
     return path
 
 

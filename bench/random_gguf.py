@@ -51,7 +51,7 @@ BLOCKS = {
     "IQ2_BN": Block(135, 64, 16, 2**-5, row_scale=True, trits=True),
     "IQ4_KS": Block(144, 256, 136, 2**-13, row_scale=True),
 }
-#: Of the embedding, which is the head as well.
+#: Of the embedding, which is the head as well, unless another is wanted.
 ENDS = "Q6_K"
 #: The bytes whose four 2-bit codes are no 3.
 TRITS = np.array([a | b << 2 | c << 4 | d << 6 for a, b, c, d in product(range(3), repeat=4)], np.uint8)
@@ -78,8 +78,8 @@ def random_matrix(block: Block, rows: int, cols: int, rng: np.random.Generator) 
     return made.ravel()
 
 
-def write_random_gguf(path: Path, config: Mapping[str, Any], type_name: str) -> None:
-    """``config``: of ``scrimp.sources.shapes``, of model type llama or bitnet with a tied head."""
+def write_random_gguf(path: Path, config: Mapping[str, Any], type_name: str, ends: str = ENDS) -> None:
+    """``config``: of ``scrimp.sources.shapes``, of model type llama or bitnet with a tied head, of type ``ends``."""
     from gguf import GGUFWriter
 
     assert config["tie_word_embeddings"]
@@ -91,7 +91,7 @@ def write_random_gguf(path: Path, config: Mapping[str, Any], type_name: str) -> 
         if len(shape) == 1:
             writer.add_tensor(name, np.ones(shape, np.float32))
         else:
-            block = BLOCKS[ENDS if name == "token_embd.weight" else type_name]
+            block = BLOCKS[ends if name == "token_embd.weight" else type_name]
             made = random_matrix(block, *shape, rng)
             writer.add_tensor(name, made.view(np.int8), raw_shape=shape, raw_dtype=block.number)  # type: ignore[arg-type]
     writer.write_header_to_file()
