@@ -10,13 +10,6 @@
 namespace scrimp {
 namespace {
 
-// Bytes one tile takes: what a thread's share of a product is measured in.
-int64_t tile_bytes(const Matrix& w) {
-  const int64_t scale_bytes = w.scale_type == ScaleType::kNone ? 0 : w.scale_type == ScaleType::kF32 ? 4 : 2;
-  return (w.vectors[0] + (w.plane[1] ? w.vectors[1] : 0)) * kVectorBytes +
-         w.groups * kTileRows * scale_bytes * (w.mins ? 2 : 1);
-}
-
 constexpr int64_t kPageSlack = 64;                      // kernels may read so much past the end
 constexpr int64_t kPieceBytes[2] = {1 << 17, 1 << 19};  // of weights claimed at a time for one token, least and most
 
