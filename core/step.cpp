@@ -319,8 +319,8 @@ void Engine::linear(const Op& op, size_t index, const Step& step, int64_t rows, 
          [&](int q, int64_t piece) { multiply(queues[static_cast<size_t>(q)][static_cast<size_t>(piece)]); });
     return;
   }
-  // Tokens are cut into parts where weights read once more, by every thread, are fewer bytes than activations that
-  // would go from one thread to another: then a thread keeps to its own, and what it makes of them it reads again.
+  // Tokens are cut into parts where weights that every part reads are fewer bytes than the activations, which would go
+  // from one thread to another: then a thread keeps to its own, and what it makes of them it reads again.
   // Inside a part, pieces that follow each other go to one thread, which asks for the weights of the next while it
   // multiplies; several tiles in a piece share what is known of the activations, and enough pieces remain to balance
   // the threads.
@@ -331,8 +331,8 @@ void Engine::linear(const Op& op, size_t index, const Step& step, int64_t rows, 
     width += w.rows;
     stored += tile_bytes(w) * tile_count(w);
   }
-  const bool by_token = stored <= rows * width * static_cast<int64_t>(sizeof(float)) / 2;  // half are one's own already
-  const int64_t parts = by_token ? std::clamp<int64_t>(rows / kPartTokens, 1, threads) : 1;
+  int64_t parts = std::clamp<int64_t>(rows / kPartTokens, 1, threads);
+  if (stored * parts > rows * width * static_cast<int64_t>(sizeof(float))) parts = 1;
   const auto part_of = [&](int64_t q) { return q * parts / threads; };
   const auto tiles_of = [&](size_t output) {
     const int64_t count = tile_count(matrices_[static_cast<size_t>(op.weights[output])]);
