@@ -8,6 +8,7 @@
 // the engine's business (src/scrimp/engine/pages.py).
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -185,5 +186,21 @@ class Engine {
   int64_t runs_ = 0;
   Pool pool_;
 };
+
+template <class Size, class Do>
+void Engine::work(size_t index, int thread, int64_t total, const Size& size, const Do& piece_of) {
+  const auto before = std::chrono::steady_clock::now();
+  for (int i = 0; i < settings_.threads; ++i) {
+    const int queue = (thread + i) % settings_.threads;
+    const int64_t pieces = size(queue);
+    for (int64_t piece; (piece = stages_.claim(2 * index + 1, queue, pieces)) >= 0;) {
+      piece_of(queue, piece);
+      stages_.finish(2 * index + 1, total);
+    }
+  }
+  seconds_[static_cast<size_t>(thread)][index] +=
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - before).count();
+  stages_.wait(2 * index + 1, total);
+}
 
 }  // namespace scrimp
