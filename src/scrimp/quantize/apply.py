@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -50,38 +48,17 @@ def wants_gradients(choice: Choice) -> bool:
 
 
 def apply(plan: Plan, source: Source, *, done: Collection[str] = (), progress: Progress = SILENT) -> Iterator[Applied]:
-    """Every tensor of the plan but those ``done``, in order. ``progress`` counts weights.
-
-    The next one is worked on while the caller writes what it was given.
-    """
+    """Every tensor of the plan but those ``done``, in order. ``progress`` counts weights."""
     progress.start("compress", plan.parameters)
-    ahead = ThreadPoolExecutor(1, thread_name_prefix="apply")
-    coming: deque[tuple[str, Future[Applied] | None]] = deque()
-    try:
-        for name in plan.shapes:
-            coming.append((name, None if name in done else ahead.submit(_applied, name, plan, source)))
-            if len(coming) > 1:
-                yield from _next(coming, plan, progress)
-        while coming:
-            yield from _next(coming, plan, progress)
-    finally:
-        ahead.shutdown(cancel_futures=True)
+    for name in plan.shapes:
+        if name not in done:
+            applied = one(name, source.read(name), plan.choices.get(name))
+            if name in plan.choices and plan.choices[name].method == KEEP:
+                kept = {suffix: source.read(f"{name}.{suffix}") for suffix in plan.beside.get(name, {})}
+                applied = replace(applied, beside=kept)
+            yield applied
+        progress.advance(float(np.prod(plan.shapes[name])), name)
     progress.finish()
-
-
-def _next(coming: deque[tuple[str, Future[Applied] | None]], plan: Plan, progress: Progress) -> Iterator[Applied]:
-    name, applied = coming.popleft()
-    if applied is not None:
-        yield applied.result()
-    progress.advance(float(np.prod(plan.shapes[name])), name)
-
-
-def _applied(name: str, plan: Plan, source: Source) -> Applied:
-    applied = one(name, source.read(name), plan.choices.get(name))
-    if name in plan.choices and plan.choices[name].method == KEEP:
-        kept = {suffix: source.read(f"{name}.{suffix}") for suffix in plan.beside.get(name, {})}
-        applied = replace(applied, beside=kept)
-    return applied
 
 
 def one(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from scrimp.measure.windows import cut, default_text, read_text
 from scrimp.model import Model, open_model
 from scrimp.models.attach import attach
 from scrimp.progress import SILENT, Progress
-from scrimp.quantize.apply import apply
+from scrimp.quantize.apply import Applied, apply
 from scrimp.quantize.as_made import logits_as_made
 from scrimp.quantize.job import Job, kept_statistics, plan_layout, prepare
 from scrimp.quantize.ranges import measure_ranges
@@ -77,10 +78,16 @@ def run(
                 progress=progress,
             )
         )
-        for applied in steps:
-            for suffix, beside in applied.beside.items():  # first, so that a matrix that is done has all that it needs
-                partial.write(f"{applied.name}.{suffix}", beside, 0.0)
-            partial.write(applied.name, applied.tensor, applied.error, applied.output_error, applied.notes)
+        with ThreadPoolExecutor(1, thread_name_prefix="write") as writer:  # while the next tensor is worked on
+            writing: Future[None] | None = None
+            for applied in steps:
+                if writing is not None:
+                    writing.result()
+                writing = writer.submit(_write, partial, applied)
+                if calibration is not None:  # the block runs again with what is stored
+                    writing.result()
+            if writing is not None:
+                writing.result()
         fixed = (
             None
             if job.ranges is None
@@ -125,6 +132,12 @@ def run(
         seconds=time.perf_counter() - began,
         rss_peak_bytes=peak_bytes(),
     )
+
+
+def _write(partial: Partial, applied: Applied) -> None:
+    for suffix, beside in applied.beside.items():  # first, so that a matrix that is done has all that it needs
+        partial.write(f"{applied.name}.{suffix}", beside, 0.0)
+    partial.write(applied.name, applied.tensor, applied.error, applied.output_error, applied.notes)
 
 
 def check_loss(job: Job, text: str | Path | None = None, *, max_tokens: int | None = None) -> None:
