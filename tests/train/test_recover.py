@@ -84,7 +84,7 @@ def test_codes_and_bytes_stay_and_scales_do_not(small, original, tmp_path):
     go(small, original, tmp_path / "out")
     assert (tmp_path / "out" / MODEL_FILE).stat().st_size == (small / MODEL_FILE).stat().st_size
     before, after = codes_of(small), codes_of(tmp_path / "out")
-    assert set(before) == set(after)
+    assert before.keys() == after.keys()
     assert all(np.array_equal(before[name], after[name]) for name in before)
     with open_store(small) as old, open_store(tmp_path / "out") as new:
         moved = [name for name in old.formats if not np.array_equal(old.read(name).scales, new.read(name).scales)]
@@ -152,7 +152,6 @@ def test_errors_are_told_with_what_stands_beside(beside, original, tmp_path):
     go(beside, original, tmp_path / "out", rates=dict.fromkeys(RATES, 30.0))
     before, after = (errors_of(store) for store in (beside, tmp_path / "out"))
     assert set(before) == set(after)
-    # llm_int8's columns in f16 count as exact here: of their weights' norm, half a unit in the last of 11 bits
     assert all(after[name] == pytest.approx(before[name], rel=1e-5) for name in before)
 
 

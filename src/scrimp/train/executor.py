@@ -13,11 +13,10 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from scrimp.models.hadamard import odd_factor
+from scrimp.models.hadamard import odd_factor, turn
 from scrimp.program import CURVES, LOOK_UPS, Curve, Op, Program
 
 
@@ -174,18 +173,9 @@ def _mixing(floats: tuple[float, ...], width: int) -> tuple[Tensor, Tensor, Tens
     """``(signs, F ⊗ H_a, H_b)`` of ``F ⊗ H_(ab)`` on vectors of ``width``, a side near the root of it (hadamard.py)."""
     m = odd_factor(width)
     b = min(width // m, 1 << (math.isqrt(width) - 1).bit_length())
-    at = np.arange(m)
-    left = np.kron(np.asarray(floats[width:])[np.outer(at, at) % m], _sylvester(width // m // b))
-    flip, right = np.asarray(floats[:width]), _sylvester(b)
-    return tuple(torch.from_numpy(part.astype(np.float32)) for part in (flip, left, right))  # type: ignore[return-value]
-
-
-def _sylvester(size: int) -> NDArray[np.float64]:
-    """Hadamard's matrix of a power of two, entries ±1."""
-    found = np.ones((1, 1))
-    while len(found) < size:
-        found = np.block([[found, found], [found, -found]])
-    return found
+    left = turn(np.eye(width // b), (1.0,) * (width // b) + floats[width:])
+    right = turn(np.eye(b), (1.0,) * (b + 1))
+    return torch.tensor(floats[:width]), torch.from_numpy(np.float32(left)), torch.from_numpy(np.float32(right))
 
 
 def _select(run: Run, op: Op, inputs: list[Tensor]) -> tuple[Tensor, ...]:
