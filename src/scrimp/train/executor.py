@@ -175,7 +175,8 @@ def _mixing(floats: tuple[float, ...], width: int) -> tuple[Tensor, Tensor, Tens
     b = min(width // m, 1 << (math.isqrt(width) - 1).bit_length())
     left = turn(np.eye(width // b), (1.0,) * (width // b) + floats[width:])
     right = turn(np.eye(b), (1.0,) * (b + 1))
-    return torch.tensor(floats[:width]), torch.from_numpy(np.float32(left)), torch.from_numpy(np.float32(right))
+    flip = torch.tensor(floats[:width], dtype=torch.float32)
+    return flip, torch.from_numpy(np.float32(left)), torch.from_numpy(np.float32(right))
 
 
 def _select(run: Run, op: Op, inputs: list[Tensor]) -> tuple[Tensor, ...]:
