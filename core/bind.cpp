@@ -200,7 +200,6 @@ void init_engine(PyEngine* self, const std::vector<OpTuple>& tuples,
     check_numbers(op, plain, plain_vectors, buffers, context);
     if (op.kind == OpKind::kLinear) check_activations(op, activation_block);
   }
-  collapse(plain);
   new (self) PyEngine{matrices, nullptr, checked_vocab(ops, plain), output, buffers, {}};
   self->held.insert(self->held.end(), vectors.begin(), vectors.end());
   self->engine = std::make_unique<Engine>(std::move(ops), buffers, arena, output, std::move(plain),

@@ -1,4 +1,4 @@
-// What Python hands over, in memory: weights in huge pages, caches by the page.
+// Caches, as Python asks for them: by the page.
 #pragma once
 
 #include <utility>
@@ -9,26 +9,6 @@
 #include "pages.h"
 
 namespace scrimp {
-
-// Few weights need no huge pages: the translations of as many small ones are remembered. And large arrays have them:
-// NumPy asks for that, from 4 MiB on.
-constexpr int64_t kWorthHugePages = 1 << 24, kLargeArray = 1 << 22;
-
-inline void collapse(const std::vector<Matrix>& matrices) {
-  std::vector<std::pair<uintptr_t, uintptr_t>> stretches;
-  int64_t total = 0;
-  for (const Matrix& w : matrices) {
-    for (int i = 0; i < 2; ++i) {
-      if (w.plane[i] == nullptr) continue;
-      const int64_t bytes = tile_count(w) * w.vectors[i] * kVectorBytes;
-      total += bytes;
-      if (bytes >= kLargeArray) continue;
-      const auto begin = reinterpret_cast<uintptr_t>(w.plane[i]);
-      stretches.emplace_back(begin, begin + static_cast<uintptr_t>(bytes));
-    }
-  }
-  if (total >= kWorthHugePages) collapse_into_huge_pages(std::move(stretches));
-}
 
 inline std::vector<CacheShape> checked_caches(const std::vector<std::pair<int64_t, int64_t>>& caches, int type,
                                               int block_log2) {

@@ -18,6 +18,17 @@ using namespace nanobind::literals;
 namespace scrimp {
 namespace {
 
+// An array in weight_memory, not filled.
+Array<uint8_t> weight_array(size_t dims, const size_t* shape) {
+  size_t bytes = 1;
+  for (size_t i = 0; i < dims; ++i) bytes *= shape[i];
+  auto memory = std::make_unique<std::shared_ptr<uint8_t>>(weight_memory(bytes));
+  uint8_t* data = memory->get();
+  nb::capsule owner(memory.get(), [](void* held) noexcept { delete static_cast<std::shared_ptr<uint8_t>*>(held); });
+  memory.release();
+  return Array<uint8_t>(data, dims, shape, owner);
+}
+
 nb::list pack_codes(nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu> codes,
                     const std::vector<int>& widths) {
   const auto rows = static_cast<int64_t>(codes.shape(0)), cols = static_cast<int64_t>(codes.shape(1));
@@ -27,15 +38,12 @@ nb::list pack_codes(nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::de
     const int64_t span = plane_span(width);
     const size_t shape[3] = {static_cast<size_t>((rows + kTileRows - 1) / kTileRows),
                              static_cast<size_t>((cols + span - 1) / span), static_cast<size_t>(kVectorBytes)};
-    auto memory = std::make_unique<std::shared_ptr<uint8_t>>(weight_memory(shape[0] * shape[1] * shape[2]));
-    uint8_t* plane = memory->get();
+    Array<uint8_t> plane = weight_array(3, shape);
     {
       nb::gil_scoped_release release;
-      pack_plane(codes.data(), rows, cols, shift, width, plane);
+      pack_plane(codes.data(), rows, cols, shift, width, plane.data());
     }
-    nb::capsule owner(memory.get(), [](void* held) noexcept { delete static_cast<std::shared_ptr<uint8_t>*>(held); });
-    memory.release();
-    planes.append(Array<uint8_t>(plane, 3, shape, owner));
+    planes.append(plane);
     shift += width;
   }
   return planes;
@@ -62,6 +70,9 @@ Array<uint8_t> unpack_codes(const std::vector<Bytes>& planes, const std::vector<
 }  // namespace
 
 void bind_packing(nb::module_& m) {
+  m.def(
+      "weight_bytes", [](size_t bytes) { return weight_array(1, &bytes); }, "bytes"_a,
+      nb::sig("def weight_bytes(bytes: int) -> NDArray[np.uint8]"));
   m.def("pack_codes", &pack_codes, "codes"_a, "widths"_a,
         nb::sig("def pack_codes(codes: NDArray[np.uint8], widths: Sequence[int]) -> list[NDArray[np.uint8]]"));
   m.def("unpack_codes", &unpack_codes, "planes"_a, "widths"_a, "shape"_a);

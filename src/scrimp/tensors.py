@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -251,7 +252,7 @@ def _plain_f32(values: NDArray[Any]) -> F32:
 def _sides(dims: tuple[int, ...], format: Format) -> tuple[int, int]:
     """Rows and columns; one long row is folded into up to 16 where that moves no weight to another block."""
     cols = dims[-1] if dims else 1
-    rows = int(np.prod(dims[:-1], dtype=np.int64))
+    rows = prod(dims[:-1])
     if rows == 1 and format.block != "row" and format.second != "row" and not format.element.name.startswith("kmeans"):
         unit = format.span or (format.block if isinstance(format.block, int) else 32)
         rows = next((n for n in (16, 8, 4, 2) if cols % (n * unit) == 0), 1)
@@ -287,7 +288,14 @@ def from_codes(
 def from_floats(format: Format, values: Stored) -> QTensor:
     """Values ``(N, K)`` in the float type of ``format`` (bf16 as uint16) → QTensor, no value changed."""
     assert values.dtype == DTYPES[format.element.name]
-    return QTensor(format, (values.shape[0], values.shape[1]), (packing.pack_floats(values),))
+    rows, cols = values.shape
+    plane = weight_array(part_shapes(format, (rows, cols))["codes"], np.dtype(np.uint8))
+    return QTensor(format, (rows, cols), (packing.pack_floats(values, plane),))
+
+
+def weight_array(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """As ``np.empty``, in memory that weights are read from at full speed: huge pages, 64-byte boundaries."""
+    return _core.weight_bytes(prod(shape) * dtype.itemsize).view(dtype).reshape(shape)
 
 
 def part_types(format: Format) -> dict[str, str]:
@@ -353,7 +361,7 @@ def _part_bytes(format: Format, shape: tuple[int, int]) -> dict[str, int]:
     width = {"u8": 1} | {kind: dtype.itemsize for kind, dtype in DTYPES.items()}
     types = part_types(format)
     shapes = part_shapes(format, shape)
-    return {name: int(np.prod(part, dtype=np.int64)) * width[types[name]] for name, part in shapes.items()}
+    return {name: prod(part) * width[types[name]] for name, part in shapes.items()}
 
 
 def from_parts(name: str, format: Format, shape: tuple[int, int], parts: Mapping[str, Stored]) -> QTensor:
@@ -397,4 +405,7 @@ def _tile_scales(format: Format, values: Stored) -> Stored:
 def _by_tile(values: Stored) -> Stored:
     """``(N, groups)`` → ``(tiles, groups, 16)``."""
     padded = np.pad(values, ((0, -values.shape[0] % packing.TILE_ROWS), (0, 0)))
-    return np.ascontiguousarray(padded.reshape(-1, packing.TILE_ROWS, values.shape[1]).transpose(0, 2, 1))
+    tiles = padded.reshape(-1, packing.TILE_ROWS, values.shape[1]).transpose(0, 2, 1)
+    stored = weight_array(tiles.shape, values.dtype)
+    stored[...] = tiles
+    return stored

@@ -51,12 +51,15 @@ def unpack_codes(planes: tuple[Codes, ...], element: Element, shape: tuple[int, 
     return codes
 
 
-def pack_floats(values: NDArray[np.generic]) -> Codes:
+def pack_floats(values: NDArray[np.generic], out: Codes | None = None) -> Codes:
     """Floats ``(N, K)`` of 4 or 2 bytes → ``(tiles, vectors, 64)``: row r owns bytes 4r … 4r+3, one or two inputs."""
     span = 4 // values.dtype.itemsize
     words = np.ascontiguousarray(pad_to_tiles(values, span)).view(np.uint32)
     tiles = words.reshape(words.shape[0] // TILE_ROWS, TILE_ROWS, -1)
-    return np.ascontiguousarray(tiles.transpose(0, 2, 1)).view(np.uint8).reshape(tiles.shape[0], -1, VECTOR_BYTES)
+    if out is None:
+        out = np.empty((tiles.shape[0], tiles.shape[2], VECTOR_BYTES), np.uint8)
+    out.view(np.uint32)[...] = tiles.transpose(0, 2, 1)
+    return out
 
 
 def unpack_floats(plane: Codes, dtype: np.dtype[np.generic], shape: tuple[int, int]) -> NDArray[np.generic]:

@@ -17,7 +17,18 @@ from scrimp.formats import Format, parse
 from scrimp.formats.packing import TILE_ROWS
 from scrimp.sources.source import Source, TensorInfo
 from scrimp.sources.tokenizer_data import TokenizerData
-from scrimp.tensors import DTYPES, F32, U8, QTensor, Stored, encode_weight, from_f32, from_floats, part_shapes
+from scrimp.tensors import (
+    DTYPES,
+    F32,
+    U8,
+    QTensor,
+    Stored,
+    encode_weight,
+    from_f32,
+    from_floats,
+    part_shapes,
+    weight_array,
+)
 
 
 def _llama(
@@ -124,8 +135,8 @@ def random_tensor(format: Format, shape: tuple[int, int], rng: np.random.Generat
     if format.block != "tensor":
         scales[-1, :, _rows_of_last_tile(shape[0]) :] = 0
     assert format.scale is not None
-    mins = _aligned(from_f32(-scales * np.float32(numbers.mean()), format.scale)) if format.has_min else None
-    return QTensor(format, shape, planes, _aligned(from_f32(scales, format.scale)), mins)
+    mins = _kept(from_f32(-scales * np.float32(numbers.mean()), format.scale)) if format.has_min else None
+    return QTensor(format, shape, planes, _kept(from_f32(scales, format.scale)), mins)
 
 
 def _random_plane(width: int, span: int, shape: tuple[int, int], rng: np.random.Generator) -> U8:
@@ -134,7 +145,7 @@ def _random_plane(width: int, span: int, shape: tuple[int, int], rng: np.random.
 
     rows, cols = shape
     tiles, vectors = -(-rows // TILE_ROWS), -(-cols // span)
-    plane: U8 = _aligned(rng.integers(0, 243 if width == 0 else 256, (tiles, vectors, 64), np.uint8))
+    plane: U8 = _kept(rng.integers(0, 243 if width == 0 else 256, (tiles, vectors, 64), np.uint8))
     if ragged := cols % span:
         tail = rng.integers(0, 2**width if width else 3, (tiles * TILE_ROWS, ragged), np.uint8)
         plane[:, -1:] = _core.pack_codes(tail, [width])[0]
@@ -146,10 +157,8 @@ def _rows_of_last_tile(rows: int) -> int:
     return (rows - 1) % TILE_ROWS + 1
 
 
-def _aligned(values: Stored) -> Any:
-    """A copy on a 64-byte boundary, as files have it."""
-    memory = np.empty(values.nbytes + 64, np.uint8)
-    begin = -memory.ctypes.data % 64
-    out = memory[begin : begin + values.nbytes].view(values.dtype).reshape(values.shape)
-    out[...] = values
-    return out
+def _kept(values: Stored) -> Any:
+    """A copy where weights lie."""
+    stored = weight_array(values.shape, values.dtype)
+    stored[...] = values
+    return stored

@@ -19,7 +19,17 @@ from scrimp.formats.packing import TILE_ROWS
 from scrimp.formats.rounding import to_numbers
 from scrimp.store.layout import CODED
 from scrimp.store.sections import RAW, Damaged, Reader, decode, raw_section, read_section, section, varint
-from scrimp.tensors import DTYPES, PLANE_PARTS, QTensor, Stored, from_parts, part_shapes, part_types, stored_bytes
+from scrimp.tensors import (
+    DTYPES,
+    PLANE_PARTS,
+    QTensor,
+    Stored,
+    from_parts,
+    part_shapes,
+    part_types,
+    stored_bytes,
+    weight_array,
+)
 
 U8 = NDArray[np.uint8]
 #: No tensor is coded into less than this share of its bytes: so no small file can ask for memory without end.
@@ -150,7 +160,7 @@ def _stream(data: U8) -> bytes:
 
 
 def _numbers_of(reader: Reader, count: int, kind: np.dtype[np.generic]) -> Stored:
-    by_byte = np.empty((count, kind.itemsize), np.uint8)
+    by_byte = weight_array((count, kind.itemsize), np.dtype(np.uint8))
     for at in range(kind.itemsize):
         found, payload = read_section(reader)
         if found == RAW and len(payload) != count:
