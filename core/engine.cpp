@@ -10,8 +10,8 @@
 namespace scrimp {
 namespace {
 
-constexpr int64_t kPageSlack = 64;                      // kernels may read so much past the end
-constexpr int64_t kPieceBytes[2] = {1 << 17, 1 << 19};  // of weights claimed at a time for one token, least and most
+constexpr int64_t kPageSlack = 64;        // kernels may read so much past the end
+constexpr int64_t kPieceBytes = 1 << 17;  // least bytes of weights claimed at a time for one token
 
 }  // namespace
 
@@ -97,7 +97,8 @@ void Engine::copy_page(int64_t from, int64_t to) {
               static_cast<size_t>(layout_.bytes));
 }
 
-// For one token: every thread gets one stretch of each product, of equal bytes, in pieces that others can take over.
+// For one token: every thread gets one stretch of each product, of equal bytes, in pieces that others can take over. A
+// claim waits for what is being read, so pieces are few: half of what is left, each time.
 void Engine::deal_pieces(size_t index) {
   const Op& op = ops_[index];
   const int64_t threads = settings_.threads;
@@ -107,18 +108,18 @@ void Engine::deal_pieces(size_t index) {
     total += tile_count(w) * tile_bytes(w);
   }
   pieces_[index].resize(static_cast<size_t>(threads));
-  const int64_t piece_bytes = std::clamp(total / threads / 8, kPieceBytes[0], kPieceBytes[1]);
   for (size_t n = 0; n < op.weights.size(); ++n) {
     const Matrix& w = matrices_[static_cast<size_t>(op.weights[n])];
-    const int64_t bytes = tile_bytes(w), count = tile_count(w), few = std::max<int64_t>(1, piece_bytes / bytes);
+    const int64_t bytes = tile_bytes(w), count = tile_count(w), few = std::max<int64_t>(1, kPieceBytes / bytes);
     const auto border = [&](int64_t thread) {
       const int64_t at = total * thread / threads - before;
       return thread == threads ? count : std::clamp<int64_t>((at + bytes / 2) / bytes, 0, count);
     };
     for (int64_t thread = 0; thread < threads; ++thread) {
       const int64_t end = border(thread + 1);
-      for (int64_t begin = border(thread); begin < end; begin += few) {
-        const Piece piece{static_cast<int>(n), begin, std::min(begin + few, end)};
+      for (int64_t begin = border(thread), step; begin < end; begin += step) {
+        step = threads == 1 ? end - begin : std::min(std::max((end - begin) / 2, few), end - begin);
+        const Piece piece{static_cast<int>(n), begin, begin + step};
         pieces_[index][static_cast<size_t>(thread)].push_back(piece);
       }
     }

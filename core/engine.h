@@ -193,10 +193,9 @@ void Engine::work(size_t index, int thread, int64_t total, const Size& size, con
   for (int i = 0; i < settings_.threads; ++i) {
     const int queue = (thread + i) % settings_.threads;
     const int64_t pieces = size(queue);
-    for (int64_t piece; (piece = stages_.claim(2 * index + 1, queue, pieces)) >= 0;) {
-      piece_of(queue, piece);
-      stages_.finish(2 * index + 1, total);
-    }
+    int64_t done = 0;
+    for (int64_t piece; (piece = stages_.claim(2 * index + 1, queue, pieces)) >= 0; ++done) piece_of(queue, piece);
+    if (done > 0) stages_.finish(2 * index + 1, done, total);
   }
   seconds_[static_cast<size_t>(thread)][index] +=
       std::chrono::duration<double>(std::chrono::steady_clock::now() - before).count();

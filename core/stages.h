@@ -38,10 +38,10 @@ class Stages {
     return piece < pieces ? piece : -1;
   }
 
-  // One of the stage's `pieces` is finished.
-  void finish(size_t stage, int64_t pieces) {
+  // `done` of the stage's `pieces` are finished.
+  void finish(size_t stage, int64_t done, int64_t pieces) {
     auto& count = finished_[stage].value;
-    if (count.fetch_add(1, std::memory_order_acq_rel) + 1 == pieces) count.notify_all();
+    if (count.fetch_add(done, std::memory_order_acq_rel) + done == pieces) count.notify_all();
   }
 
   // Returns when all `pieces` of the stage are finished.

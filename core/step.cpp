@@ -109,7 +109,7 @@ void Engine::gather_wanted(const Step& step, int thread) {
     }
     const auto at = static_cast<size_t>(std::max(last_attention_, step.first));
     seconds_[static_cast<size_t>(thread)][at] += std::chrono::duration<double>(Clock::now() - before).count();
-    stages_.finish(stage, 1);
+    stages_.finish(stage, 1, 1);
   }
   stages_.wait(stage, 1);
 }
@@ -138,7 +138,7 @@ void Engine::run_segment(const Segment& segment, const Step& step, int thread) {
         seconds[at] += std::chrono::duration<double>(now - before).count();
         before = now;
       }
-      stages_.finish(2 * last, blocks);
+      stages_.finish(2 * last, 1, blocks);
     }
   }
   stages_.wait(2 * last, blocks);
