@@ -8,19 +8,34 @@ namespace {
 
 constexpr int64_t kStep = 32;  // inputs
 
-// How far ahead a stream is asked for: the hardware prefetcher stops at page borders and in the shadow of arithmetic.
-// Shares of plain reading with huge pages on Zen 4, one thread, at 0 / 1024 / 2048 / 8192 bytes: int8 102 / 68 / 92 /
-// 88, int4 90 / 75 / 95 / 82, int3 77 / 67 / 90 / 77, trits 75 / 65 / 66 / 50. Zen 5 liked 8192 better than none. So:
-// 2048, but nothing for trits, nor where six or more vectors make a step: their reading is what is waited for anyway.
-constexpr int64_t kAheadBytes = 2048;
+// How far ahead a stream of codes is asked for, and into which cache: the hardware prefetcher stops at page borders and
+// in the shadow of arithmetic. Shares of plain reading with huge pages on Zen 4, one thread, medians:
+//
+//   groups of              64: int8   int6   int5   int4   nf4    int3   int2   trits   bits | 32: int4   with mins
+//   L1, 2048 bytes ahead         92    101     90     95    92     90     91      66     58  |      95       94
+//   L2, 1024 bytes ahead               100     93    103   101     75     80             59  |      86       75
+//   nothing                     102                   90            77                75     |
+//
+// Others were worse: L1 1024 (int4 75), L1 8192 (82), L2 4096 (74); L2 512 … 2048 are alike.
+enum class Ahead { kNothing, kFirst, kSecond };
+
+constexpr int64_t ahead_bytes(Ahead ahead) { return ahead == Ahead::kSecond ? 1024 : 2048; }
 
 template <class Codes>
+constexpr Ahead ahead_of(bool long_groups) {
+  constexpr int kVectors = Codes::kVectors[0] + Codes::kVectors[1];
+  return kVectors >= 6 ? Ahead::kNothing : kVectors >= 4 && long_groups ? Ahead::kSecond : Ahead::kFirst;
+}
+
+template <class Codes, Ahead kAhead>
 SCRIMP_INLINE void prefetch(const uint8_t* plane0, const uint8_t* plane1) {
-  if constexpr (Codes::kVectors[0] + Codes::kVectors[1] >= 6) return;
+  if constexpr (kAhead == Ahead::kNothing) return;
   const auto ahead = [](const uint8_t* p, auto vectors) __attribute__((always_inline)) {
-    const uintptr_t from = reinterpret_cast<uintptr_t>(p) + kAheadBytes;  // an address only: it may lie past the plane
+    // an address only: it may lie past the plane
+    const uintptr_t from = reinterpret_cast<uintptr_t>(p) + ahead_bytes(kAhead);
     each<vectors.value>([&](auto v) __attribute__((always_inline)) {
-      _mm_prefetch(reinterpret_cast<const char*>(from + v.value * kVectorBytes), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(from + v.value * kVectorBytes),
+                   kAhead == Ahead::kSecond ? _MM_HINT_T1 : _MM_HINT_T0);
     });
   };
   ahead(plane0, Index<Codes::kVectors[0]>{});

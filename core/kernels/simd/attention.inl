@@ -198,7 +198,9 @@ inline void attend_block(const Attention& a, int64_t kv_head, const QueryBlock& 
   const int64_t end = a.start + (a.causal ? block.token(block.count - 1) + 1 : a.tokens);
   for (int64_t p = first_block(a, block.token(0)); p < end; p += kPagePositions) {
     const int64_t next = p + kPagePositions, positions = least(end - p, kPagePositions);
-    const Place here = {kv_head, p, next < end ? next : p};
+    const bool last = next >= end;
+    const int64_t next_head = last && kv_head + 1 < a.kv_heads ? kv_head + 1 : kv_head;
+    const Place here = {kv_head, p, next_head, !last ? next : next_head > kv_head ? first_block(a, block.token(0)) : p};
     const auto keys = Keys::of(a, here, s.scales);
     if (few) {
       score(a, block, s, p, positions, keys);

@@ -20,7 +20,7 @@ inline const uint8_t* head_of(const Attention& a, const uint8_t* plane, int64_t 
 // Where a panel begins, and where the one after it will: its lines are asked for while this one is read, since they are
 // far away and too few for the hardware to run ahead. Asking past the end is harmless.
 struct Place {
-  int64_t head, position, next;
+  int64_t head, position, next_head, next;
 };
 
 // Scales of a head in the page of a position as float32, [row_scales][kPagePositions].
@@ -41,13 +41,13 @@ struct FloatKeys {
   const Number* next;
 
   static FloatKeys of(const Attention& a, const Place& at, float*) {
-    const auto from = [&](int64_t position) {
-      return reinterpret_cast<const Number*>(head_of(a, a.keys, at.head, position)) + position % kPagePositions;
+    const auto from = [&](int64_t head, int64_t position) {
+      return reinterpret_cast<const Number*>(head_of(a, a.keys, head, position)) + position % kPagePositions;
     };
-    return {from(at.position), from(at.next)};
+    return {from(at.head, at.position), from(at.next_head, at.next)};
   }
   Vec at(int64_t d, int64_t p) const {
-    __builtin_prefetch(next + d * kPagePositions + p);
+    __builtin_prefetch(next + d * kPagePositions + p, 0, 2);
     return load_number(numbers + d * kPagePositions + p);
   }
 };
@@ -59,14 +59,14 @@ struct FloatValues {
   int64_t head_dim;
 
   static FloatValues of(const Attention& a, const Place& at, float*) {
-    const auto from = [&](int64_t position) {
-      const auto* page = reinterpret_cast<const Number*>(head_of(a, a.values, at.head, position));
+    const auto from = [&](int64_t head, int64_t position) {
+      const auto* page = reinterpret_cast<const Number*>(head_of(a, a.values, head, position));
       return page + position % kPagePositions * a.head_dim;
     };
-    return {from(at.position), from(at.next), a.head_dim};
+    return {from(at.head, at.position), from(at.next_head, at.next), a.head_dim};
   }
   Vec at(int64_t p, int64_t d) const {
-    __builtin_prefetch(next + p * head_dim + d);
+    __builtin_prefetch(next + p * head_dim + d, 0, 2);
     return load_number(numbers + p * head_dim + d);
   }
 };
@@ -80,11 +80,11 @@ struct Int8Keys {
   static Int8Keys of(const Attention& a, const Place& at, float* wide) {
     const int64_t first = at.position % kPagePositions;
     return {head_of(a, a.keys, at.head, at.position) + first,
-            head_of(a, a.keys, at.head, at.next) + at.next % kPagePositions,
+            head_of(a, a.keys, at.next_head, at.next) + at.next % kPagePositions,
             widen_scales(a, a.key_scales, at.head, at.position, wide) + first, a.cache_block_log2};
   }
   Vec at(int64_t d, int64_t p) const {
-    __builtin_prefetch(next + d * kPagePositions + p);
+    __builtin_prefetch(next + d * kPagePositions + p, 0, 2);
     return load_int8(codes + d * kPagePositions + p) * load(scales + (d >> block_log2) * kPagePositions + p);
   }
 };
@@ -99,11 +99,11 @@ struct Int8Values {
   static Int8Values of(const Attention& a, const Place& at, float* wide) {
     const int64_t first = at.position % kPagePositions;
     return {head_of(a, a.values, at.head, at.position) + first * a.row_bytes,
-            head_of(a, a.values, at.head, at.next) + at.next % kPagePositions * a.row_bytes,
+            head_of(a, a.values, at.next_head, at.next) + at.next % kPagePositions * a.row_bytes,
             widen_scales(a, a.value_scales, at.head, at.position, wide) + first, a.row_bytes, a.cache_block_log2};
   }
   Vec at(int64_t p, int64_t d) const {
-    __builtin_prefetch(next + p * row_bytes + d);
+    __builtin_prefetch(next + p * row_bytes + d, 0, 2);
     return load_int8(codes + p * row_bytes + d) * broadcast(scales[(d >> block_log2) * kPagePositions + p]);
   }
 };
@@ -121,12 +121,12 @@ struct Int4Keys {
   static Int4Keys of(const Attention& a, const Place& at, float* wide) {
     const int64_t first = at.position % kPagePositions;
     return {head_of(a, a.keys, at.head, at.position) + first,
-            head_of(a, a.keys, at.head, at.next) + at.next % kPagePositions,
+            head_of(a, a.keys, at.next_head, at.next) + at.next % kPagePositions,
             widen_scales(a, a.key_scales, at.head, at.position, wide) + first, a.cache_block_log2};
   }
   Vec at(int64_t d, int64_t p) const {
     const int64_t byte = byte_of(d) * kPagePositions + p;
-    __builtin_prefetch(next + byte);
+    __builtin_prefetch(next + byte, 0, 2);
     return load_int4(codes + byte, half_of(d)) * load(scales + (d >> block_log2) * kPagePositions + p);
   }
 };
@@ -141,12 +141,12 @@ struct Int4Values {
   static Int4Values of(const Attention& a, const Place& at, float* wide) {
     const int64_t first = at.position % kPagePositions;
     return {head_of(a, a.values, at.head, at.position) + first * a.row_bytes,
-            head_of(a, a.values, at.head, at.next) + at.next % kPagePositions * a.row_bytes,
+            head_of(a, a.values, at.next_head, at.next) + at.next % kPagePositions * a.row_bytes,
             widen_scales(a, a.value_scales, at.head, at.position, wide) + first, a.row_bytes, a.cache_block_log2};
   }
   Vec at(int64_t p, int64_t d) const {
     const int64_t byte = p * row_bytes + byte_of(d);
-    __builtin_prefetch(next + byte);
+    __builtin_prefetch(next + byte, 0, 2);
     return load_int4(codes + byte, half_of(d)) * broadcast(scales[(d >> block_log2) * kPagePositions + p]);
   }
 };
