@@ -13,7 +13,9 @@ of tests/core/product_oracle.py; other copies must give the same bits. Of many t
 every place of a block. What fails is not timed.
 
 **Timed**: rungs take turns, medians. 100 % is the time that the product needs at the ceilings of the same run and
-threads: its bytes at the speed of plain reading, or its multiply-adds at the int8 peak, whichever takes longer.
+threads: its bytes at the speed of plain reading, or its multiply-adds at the int8 peak, whichever takes longer. What is
+read is such copies too, in the same turns: some memory is slower than other, and the neighbours of a virtual machine
+read as well.
 Slow rungs are timed on fewer copies and, past --budget seconds, less often, or only while they are checked; JSON has
 the counts.
 """
@@ -76,6 +78,7 @@ class Rung:
     bytes: int
     macs: int
     seconds: float | None = None
+    reading_gb_per_s: float = 0.0  #: of the same copies by as many threads, in turns with the product
     n: int = 0
     copies: int = 0  #: of the matrix, in a turn
     share: float | None = None  #: of the ceiling, whichever
@@ -116,6 +119,7 @@ class Stack:
         x = self.program.embed("x")
         self.outputs = [self.program.linear(x, name)[0].index for name in self.names]
         self.program.output = self.program.linear(x, "end")[0].index  # never run: taps show all others
+        self.stored = [[part.reshape(-1).view(np.uint8) for part in tensor.parts().values()] for tensor in copies]
 
     def exact(self, tokens: int, arithmetic: Arithmetic) -> tuple[F64, F64]:
         """What every copy must give for the checked tokens, and how far float32 may be from it, (t, N)."""
@@ -133,11 +137,12 @@ class Stack:
 
 
 class Turns:
-    """One rung's turns: an engine, and which copy comes next."""
+    """One rung's turns: an engine, and which copy comes next; and as many turns of plain reading."""
 
     def __init__(self, rung: Rung, stack: Stack, engine: Engine, as_checked: float, budget_s: float) -> None:
         self.rung, self.engine, self.ids = rung, engine, np.arange(rung.tokens, dtype=np.int32)
-        self.copies, self.next, self.seconds = len(stack.names), 0, list[float]()
+        self.stack, self.copies, self.next = stack, len(stack.names), 0
+        self.seconds, self.reading = list[float](), [self.read(0, self.copies)]
         self.count = 1
         if as_checked > budget_s:
             self.seconds.append(as_checked)
@@ -158,11 +163,20 @@ class Turns:
         begin = perf_counter()
         self.engine.run(self.ids, 0, first, first + self.count)
         seconds = (perf_counter() - begin) / self.count
+        self.reading.append(self.read(self.next + self.copies // 2, self.count))
         self.next += self.count
         return seconds
 
+    def read(self, first: int, count: int) -> float:
+        """GB/s of plain reading of so many copies, half the stack away from what was just multiplied."""
+        parts = [part for i in range(first, first + count) for part in self.stack.stored[i % self.copies]]
+        return _core.read_arrays(parts, self.rung.threads, self.rung.isa)
+
     def result(self, middle: Callable[[list[float]], float]) -> Rung:
-        return replace(self.rung, seconds=middle(self.seconds), n=len(self.seconds), copies=self.count)
+        best = middle is min
+        reading = max(self.reading) if best else median(self.reading)
+        return replace(self.rung, seconds=middle(self.seconds), reading_gb_per_s=reading, n=len(self.seconds),
+                       copies=self.count)  # fmt: skip
 
 
 def worst(engine: Engine, stack: Stack, tokens: int, exact: F64, bound: F64) -> tuple[float, float]:
@@ -182,7 +196,7 @@ def placed(rung: Rung, ceilings: Ceilings) -> Rung:
     """The rung with its share of whichever ceiling is lower for it."""
     if rung.seconds is None:
         return rung
-    limits = {"memory": rung.bytes / ceilings.memory_read_gb_per_s / 1e9}
+    limits = {"memory": rung.bytes / rung.reading_gb_per_s / 1e9}
     if ceilings.int8_gmac_per_s:
         limits["int8 peak"] = rung.macs / ceilings.int8_gmac_per_s / 1e9
     bound_by = max(limits, key=lambda name: limits[name])

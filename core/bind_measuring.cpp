@@ -7,8 +7,10 @@
 #include <unistd.h>
 
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "bind_arrays.h"
 #include "bind_checks.h"
 #include "ceilings.h"
 
@@ -27,6 +29,18 @@ std::vector<double> bandwidth(int64_t bytes, int threads, int repeats, int64_t l
   nb::gil_scoped_release release;
   read_bandwidth(reader, bytes, least, threads, repeats, out.data());
   return out;
+}
+
+double reading(const std::vector<Bytes>& arrays, int threads, const std::string& isa) {
+  require(threads > 0 && threads <= 1024, "settings out of range");
+  std::vector<std::pair<const uint8_t*, int64_t>> plain;
+  for (const Bytes& array : arrays) {
+    require(reinterpret_cast<uintptr_t>(array.data()) % 64 == 0, "arrays begin on 64-byte boundaries");
+    plain.emplace_back(array.data(), static_cast<int64_t>(array.nbytes()));
+  }
+  const Kernels& kernels = pick(isa);
+  nb::gil_scoped_release release;
+  return read_arrays(kernels.read != nullptr ? kernels : kScalarKernels, plain, threads);
 }
 
 std::vector<double> measure_peak(const std::string& numbers, int threads, int repeats, const std::string& isa) {
@@ -61,6 +75,9 @@ void bind_measuring(nb::module_& m) {
         "From now on a file that shrinks under a mapping ends the process in words.");
   m.def("read_bandwidth", &bandwidth, "bytes"_a, "threads"_a, "repeats"_a = 5, "least"_a = 0, "isa"_a = "",
         "GB/s of plain reading, one figure per repeat; each thread reads its part until it has read `least` bytes.");
+  m.def("read_arrays", &reading, "arrays"_a, "threads"_a, "isa"_a,
+        nb::sig("def read_arrays(arrays: Sequence[NDArray[np.uint8]], threads: int, isa: str) -> float"),
+        "GB/s of plain reading of these arrays; of each, what is no multiple of 512 bytes is left out.");
   m.def("peak", &measure_peak, "numbers"_a, "threads"_a, "repeats"_a, "isa"_a,
         "G multiply-adds a second of int8 or f32 in registers, one figure per repeat; none where it is not known.");
 }

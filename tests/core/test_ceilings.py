@@ -12,6 +12,18 @@ def test_reading_is_measured_for_every_thread_and_repeat(isa):
     assert len(_core.read_bandwidth(1 << 16, 1, 4, least=1 << 20, isa=isa)) == 4
 
 
+def test_arrays_are_read_as_fast_as_other_memory_and_in_whole(isa):
+    """Of as much memory, reading takes as long, whoever made it: within a factor, on a busy machine."""
+    arrays = [_core.weight_bytes(1 << 20) for _ in range(24)]
+    for array in arrays:
+        array[:] = 1
+    found = max(_core.read_arrays(arrays, 1, isa) for _ in range(5))
+    assert 0.3 < found / max(_core.read_bandwidth(24 << 20, 1, 5, isa=isa)) < 3
+    assert _core.read_arrays([arrays[0][: 512 * 3 + 100], arrays[1][:0]], 2, isa) > 0
+    with pytest.raises(ValueError, match="64-byte"):
+        _core.read_arrays([arrays[0][1:]], 1, isa)
+
+
 def test_caches_are_faster_than_memory(isa):
     near = max(_core.read_bandwidth(1 << 14, 1, 5, least=1 << 24, isa=isa))
     assert near > max(_core.read_bandwidth(1 << 27, 1, 2, isa=isa))
