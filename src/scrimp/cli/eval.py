@@ -72,7 +72,7 @@ def _eval_pictures(
 ) -> int:
     from scrimp.cli import bar, output
     from scrimp.measure.pictures import evaluate_pictures
-    from scrimp.sources.pull import locate
+    from scrimp.sources.locate import locate
 
     if of_text:
         raise UsageError(f"{of_text[0]} is about text, --pictures about pictures.", hint="leave one of them out")

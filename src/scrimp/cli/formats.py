@@ -57,7 +57,7 @@ def formats(
 def _subject(on: str, tokenizer: Path | None) -> Subject:
     from scrimp.measure.format_report import subject_of
     from scrimp.sources import open_source
-    from scrimp.sources.pull import locate
+    from scrimp.sources.locate import locate
 
     model, colon, tensor = on.rpartition(":")
     if not colon or Path(on).exists():

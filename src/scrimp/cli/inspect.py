@@ -24,7 +24,7 @@ def inspect(
     from scrimp.cli import bar, output
     from scrimp.measure.tensor_report import histogram, inspect_model, inspect_tensor
     from scrimp.sources import open_source
-    from scrimp.sources.pull import locate
+    from scrimp.sources.locate import locate
 
     with open_source(locate(model), tokenizer=tokenizer) as source:
         if tensor is None:

@@ -79,10 +79,11 @@ def run(
     from scrimp.cli import output
     from scrimp.engine.cache import check_kv
     from scrimp.model import open_model
-    from scrimp.text.chat import prepare
 
     form = check_kv(kv)
     if not raw:
+        from scrimp.text.chat import prepare
+
         prepare()
     text = _from_stdin() if prompt in (None, "-") else prompt
     said = Said()

@@ -21,8 +21,8 @@ from scrimp.errors import ScrimpError, UsageError
 from scrimp.measure import llama_worker
 from scrimp.measure.speed import Rate
 from scrimp.progress import SILENT, Progress
+from scrimp.sources.locate import locate
 from scrimp.sources.open import GGUF_MAGIC
-from scrimp.sources.pull import locate
 
 #: The engines that there is a worker for: the module it imports.
 PEERS = {"llama.cpp": "llama_cpp"}

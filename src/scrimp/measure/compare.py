@@ -71,8 +71,8 @@ def compare(
 
 def size(model: str) -> tuple[int, int]:
     """Bytes on disk of everything needed to run, and parameters; nothing but the headers is read."""
+    from scrimp.sources.locate import locate
     from scrimp.sources.open import open_source
-    from scrimp.sources.pull import locate
 
     with open_source(locate(model)) as source:
         return source.file_bytes, source.parameters

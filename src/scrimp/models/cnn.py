@@ -20,8 +20,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from scrimp.errors import Refused
+from scrimp.models import PICTURES
 
-MODEL_TYPE = "scrimp_cnn"
 Kind = Literal["conv2d", "linear", "max_pool", "avg_pool", "add"]
 #: What goes in; the name is taken.
 INPUT = "input"
@@ -170,7 +170,7 @@ def to_config(net: Net) -> dict[str, Any]:
     plain = asdict(Node("", "conv2d", ()))
     nodes = [{key: value for key, value in asdict(node).items() if value != plain[key]} | {"kind": node.kind}
              for node in net.nodes]  # fmt: skip
-    return {"model_type": MODEL_TYPE, "image": asdict(net.image), "pixels": asdict(net.pixels), "nodes": nodes,
+    return {"model_type": PICTURES, "image": asdict(net.image), "pixels": asdict(net.pixels), "nodes": nodes,
             "labels": list(net.labels)}  # fmt: skip
 
 

@@ -34,7 +34,7 @@ from scrimp.quantize.wish import Wish
 from scrimp.sizes import format_bytes
 from scrimp.sources import Source, open_source
 from scrimp.sources.catalogue import cache_directory
-from scrimp.sources.pull import locate
+from scrimp.sources.locate import locate
 from scrimp.store import documents
 from scrimp.store.layout import ALIGNMENT, Layout, lay_out, lay_out_coded
 from scrimp.store.open import directory_bytes

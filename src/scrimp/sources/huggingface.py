@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from scrimp.errors import Refused
 from scrimp.formats import parse
-from scrimp.models import ARCHITECTURES
+from scrimp.models import ARCHITECTURES, architecture
 from scrimp.sources import bitnet_packed, sentence
 from scrimp.sources.checks import check_finite, check_tensors
 from scrimp.sources.json_object import read_json
@@ -169,7 +170,7 @@ class HuggingFaceSource(Source):
         notes = (
             [f"rotary frequencies come from the config, not from the file: {len(buffers)} tensors"] if buffers else []
         )
-        unused = getattr(ARCHITECTURES.get(str(config.get("model_type"))), "UNUSED", None)
+        unused = _unused(config)
         if left := [name for name in self._home if unused and re.fullmatch(unused, name)]:
             notes.append(f"left out, since hidden states need none of it: {', '.join(sorted(left))}")
             for name in left:
@@ -182,6 +183,12 @@ class HuggingFaceSource(Source):
             del self._home[_HEAD]
             notes.append(f"{_HEAD} is the same as {_EMBEDDING}: one copy is used")
         return notes
+
+
+def _unused(config: Mapping[str, Any]) -> str | None:
+    """Names of tensors that the architecture has no use for, as a pattern; an unknown one is refused later."""
+    name = str(config.get("model_type"))
+    return getattr(architecture(name), "UNUSED", None) if name in ARCHITECTURES else None
 
 
 def _weight_files(directory: Path) -> list[Path]:

@@ -22,7 +22,7 @@ from scrimp.sizes import format_bytes
 from scrimp.sources import receipt, wheel
 from scrimp.sources.catalogue import Entry, HubModel, Wheel, cache_directory, catalogue
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
 _ELSEWHERE = "SCRIMP_HOME or --to can name another place"
 
@@ -37,21 +37,6 @@ class Pulled:
     bytes: int
     sha256: dict[str, str]  #: of every file by its name
     licence: str
-
-
-def locate(model: str, *, progress: Progress = SILENT) -> Path:
-    """MODEL of the command line → a path: an existing path, else a catalogue name or hub id, pulled when needed."""
-    if not model:
-        raise UsageError("The name of the model is empty.", hint="give a path, a name or a hub id")
-    path = _expanded(model)
-    if path is not None and path.exists():
-        return path
-    known = catalogue()
-    if model in known or (_HUB_ID.fullmatch(model) and path is not None and not _meant_as_path(path)):
-        return pull(model, progress=progress).path
-    hint = nearest(model, list(known)) or f"give a path, a hub id (owner/name), or one of: {', '.join(known)}"
-    shown = model if len(model) <= 200 else f"{model[:200]}…"
-    raise ScrimpError(f"There is no '{shown}' here, and no model of that name.", hint=hint)
 
 
 def pull(name: str, *, to: Path | None = None, progress: Progress = SILENT) -> Pulled:
@@ -77,21 +62,11 @@ def pull(name: str, *, to: Path | None = None, progress: Progress = SILENT) -> P
                 receipt.leave_no_empty(path)
 
 
-def _expanded(model: str) -> Path | None:
-    """MODEL as a path; None where it can be none, being too long or the home of nobody."""
-    try:
-        path = Path(model).expanduser()
-        path.exists()
-    except (OSError, RuntimeError, ValueError):
-        return None
-    return path
-
-
 def _entry(name: str) -> Entry:
     known = catalogue()
     if name in known:
         return known[name]
-    if _HUB_ID.fullmatch(name):
+    if HUB_ID.fullmatch(name):
         return HubModel(name=name, repo=name)
     hint = nearest(name, list(known)) or f"the catalogue has {', '.join(known)}; a hub id is owner/name"
     raise UsageError(f"'{name}' is no model that scrimp can pull.", hint=hint)
@@ -126,11 +101,6 @@ def _pull_hub(entry: HubModel, directory: Path, progress: Progress) -> Pulled:
         status = "downloaded"
     size = sum((directory / name).stat().st_size for name in digests)
     return Pulled(entry.name, directory, status, size, digests, entry.licence)
-
-
-def _meant_as_path(path: Path) -> bool:
-    """``out/typo`` where ``out`` is a directory here is a mistyped path: not worth asking a network about."""
-    return path.suffix in (".gguf", ".bin", ".safetensors") or path.parent.is_dir()
 
 
 def _need_space(directory: Path, needed_bytes: int) -> None:

@@ -13,15 +13,11 @@ from typing import TYPE_CHECKING, Any
 import scrimp
 from scrimp.sources.receipt import sha256_of
 from scrimp.sources.source import Source
+from scrimp.store.declared import QUANT_METHOD, RANS, VERSION
 
 if TYPE_CHECKING:
     from scrimp.quantize.plan import Plan
 
-QUANT_METHOD = "scrimp"
-#: Raised when an older scrimp could not read what a newer one writes.
-VERSION = 1
-#: What ``coding`` says in both files of a packed store.
-RANS = "rans"
 #: Sources up to this size are hashed whole for the record; of larger ones names, sizes and times must do.
 HASH_BYTES = 10**9
 

@@ -16,7 +16,8 @@ from scrimp.integer.at_rest import Tensors, read
 from scrimp.models import cnn
 from scrimp.models.cnn import Net
 from scrimp.sources.checks import check_finite
-from scrimp.store.documents import QUANT_METHOD, VERSION, to_text
+from scrimp.store.declared import QUANT_METHOD, VERSION
+from scrimp.store.documents import to_text
 from scrimp.store.layout import lay_out
 from scrimp.store.open import open_store
 from scrimp.store.partial import SCRIMP_JSON, Partial

@@ -11,37 +11,35 @@ from numpy.typing import NDArray
 
 from scrimp import models
 from scrimp.engine.machine import default_threads
-from scrimp.errors import Refused, UsageError
-from scrimp.formats import Format, parse
+from scrimp.errors import Refused
+from scrimp.formats import Format
 from scrimp.models.sidecars import beside, owner
 from scrimp.sources.checks import check_codes, check_finite, check_tensors
 from scrimp.sources.json_object import read_json
 from scrimp.sources.safetensors_file import SafetensorsFile, StoredTensor
 from scrimp.sources.source import Source, TensorInfo
 from scrimp.sources.tokenizer_data import TokenizerData
-from scrimp.store import activations, coded
-from scrimp.store.documents import QUANT_METHOD, RANS, VERSION
+from scrimp.store import activations
+from scrimp.store.declared import HINT, RANS, formats_of, is_packed
 from scrimp.store.layout import ALIGNMENT, CODED, MODEL_FILE, PAD_PREFIX, expected_parts
 from scrimp.tensors import DTYPES, QTensor, Stored, from_parts, part_types
 
-_SIDE = 2**40
 #: A packed matrix of more is decoded by several threads; smaller ones are read several at a time.
 _MANY_WEIGHTS = 1 << 22
-_HINT = "the directory is damaged or hostile; compress the model again"
 
 
 def open_store(path: Path) -> ScrimpSource:
     """Check the config, the header and that both agree; map the weights. Refused when anything is odd."""
     for name in ("config.json", MODEL_FILE):
         if not (path / name).is_file():
-            raise Refused(f"{path} lacks {name}.", hint=_HINT)
+            raise Refused(f"{path} lacks {name}.", hint=HINT)
     config = read_json(path / "config.json")
     declared = config.pop("quantization_config", None)
-    formats, shapes = _formats(path, declared)
+    formats, shapes = formats_of(path, declared)
     ranges = declared.get("activations") if isinstance(declared, dict) else None
     file = SafetensorsFile(path / MODEL_FILE)
     try:
-        return ScrimpSource(path, config, file, formats, shapes, packed=_packed(path, declared), ranges=ranges)
+        return ScrimpSource(path, config, file, formats, shapes, packed=is_packed(path, declared), ranges=ranges)
     except BaseException:
         file.close()
         raise
@@ -73,33 +71,35 @@ class ScrimpSource(Source):
         for name, format in formats.items():
             nbytes = 0
             if packed:
-                part = coded.part(name)
+                part = f"{name}.{CODED}"
                 infos[name] = TensorInfo(name, shapes[name], f"{format.name} {RANS}", self._coded(part).nbytes)
                 claimed.add(part)
                 continue
             for part, dtype, shape, size in expected_parts(name, shapes[name], format):
                 found = file.tensors.get(part)
                 if found is None:
-                    raise Refused(f"{path}: {part} is missing.", hint=_HINT)
+                    raise Refused(f"{path}: {part} is missing.", hint=HINT)
                 if (found.dtype, found.shape) != (dtype, shape):
                     raise Refused(f"{path}: {part} is {found.dtype} {list(found.shape)}; {format.name} of "
-                                  f"{list(shapes[name])} needs {dtype} {list(shape)}.", hint=_HINT)  # fmt: skip
+                                  f"{list(shapes[name])} needs {dtype} {list(shape)}.", hint=HINT)  # fmt: skip
                 nbytes += size
                 claimed.add(part)
             infos[name] = TensorInfo(name, shapes[name], format.name, nbytes)
         for name, stored in file.tensors.items():
             if stored.offset % ALIGNMENT and not name.startswith(PAD_PREFIX):
                 raise Refused(
-                    f"{path}: {name} starts at byte {stored.offset:,}, no multiple of {ALIGNMENT}.", hint=_HINT
+                    f"{path}: {name} starts at byte {stored.offset:,}, no multiple of {ALIGNMENT}.", hint=HINT
                 )
             if name in claimed or name.startswith(PAD_PREFIX):
                 continue
             if packed and (vector := name.removesuffix(f".{CODED}")) != name:
+                from scrimp.store import coded
+
                 size = coded.vector_size(path, vector, file.bytes_of(self._coded(name).name))
                 infos[vector] = TensorInfo(vector, (size,), f"f32 {RANS}", stored.nbytes)
                 continue
             if stored.dtype != "F32" or len(stored.shape) != 1:
-                raise Refused(f"{path}: {name} is no float32 vector and belongs to no matrix.", hint=_HINT)
+                raise Refused(f"{path}: {name} is no float32 vector and belongs to no matrix.", hint=HINT)
             infos[name] = TensorInfo(name, stored.shape, "f32", stored.nbytes)
         suffixes = {name: f".{CODED}" if packed else ".codes" if name in formats else "" for name in infos}
         first = {name: file.tensors[name + suffix].offset for name, suffix in suffixes.items()}
@@ -109,7 +109,7 @@ class ScrimpSource(Source):
         if not models.sees(config):
             _check_sidecars(path, config, all_shapes, lambda name: self._vector(path, name))
         elif beside := [name for name in all_shapes if owner(name) is not None]:
-            raise Refused(f"{path}: {beside[0][:80]} belongs to no network of pictures.", hint=_HINT)
+            raise Refused(f"{path}: {beside[0][:80]} belongs to no network of pictures.", hint=HINT)
         has_tokenizer = (path / "tokenizer.json").is_file()
         super().__init__(
             path,
@@ -136,11 +136,15 @@ class ScrimpSource(Source):
 
     def _vector(self, path: Path, name: str) -> NDArray[np.float32]:
         if self.packed:
+            from scrimp.store import coded
+
             return coded.decode_vector(path, name, self._file.bytes_of(coded.part(name)))
         return self._file.bytes_of(name).view(np.float32)
 
     def _matrix(self, name: str, format: Format, shape: tuple[int, int]) -> QTensor:
         if self.packed:
+            from scrimp.store import coded
+
             data, weights = self._file.bytes_of(coded.part(name)), shape[0] * shape[1]
             tensor = coded.decode_matrix(
                 self.path, name, format, shape, data, default_threads() if weights > _MANY_WEIGHTS else 1
@@ -159,10 +163,10 @@ class ScrimpSource(Source):
         """The part of a packed tensor: bytes."""
         found = self._file.tensors.get(part)
         if found is None:
-            raise Refused(f"{self._file.path.parent}: {part} is missing.", hint=_HINT)
+            raise Refused(f"{self._file.path.parent}: {part} is missing.", hint=HINT)
         if found.dtype != "U8" or len(found.shape) != 1:
             raise Refused(
-                f"{self._file.path.parent}: {part} is {found.dtype} {list(found.shape)}, no bytes.", hint=_HINT
+                f"{self._file.path.parent}: {part} is {found.dtype} {list(found.shape)}, no bytes.", hint=HINT
             )
         return found
 
@@ -175,15 +179,6 @@ def directory_bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in path.iterdir() if file.is_file() and file.name != "report.html")
 
 
-def _packed(path: Path, declared: object) -> bool:
-    """Is the store under the entropy coder?"""
-    coding = declared.get("coding") if isinstance(declared, dict) else None
-    if coding not in (None, RANS):
-        raise Refused(f"{path} is stored with the coding {str(coding)[:20]!r}; this scrimp reads {RANS}.",
-                      hint="a newer scrimp may know it")  # fmt: skip
-    return coding == RANS
-
-
 def _check_sidecars(
     path: Path, config: dict[str, Any], shapes: dict[str, tuple[int, ...]], read: Callable[[str], NDArray[np.float32]]
 ) -> None:
@@ -192,29 +187,3 @@ def _check_sidecars(
         beside(program, shapes, read)
     except Refused as error:
         raise Refused(f"{path}: {error.message}", hint=error.hint) from None
-
-
-def _formats(path: Path, declared: object) -> tuple[dict[str, Format], dict[str, tuple[int, int]]]:
-    """Format and shape of every matrix, from ``quantization_config``."""
-    if not isinstance(declared, dict) or declared.get("quant_method") != QUANT_METHOD:
-        raise Refused(f"{path}/config.json has no quantization_config of scrimp.", hint=_HINT)
-    if declared.get("version") != VERSION:
-        raise Refused(f"{path} has store version {str(declared.get('version'))[:20]}; this scrimp reads {VERSION}.",
-                      hint="use the scrimp that wrote it, or compress the model again")  # fmt: skip
-    tensors = declared.get("tensors")
-    if not isinstance(tensors, dict):
-        raise Refused(f"{path}/config.json does not list its tensors.", hint=_HINT)
-    formats: dict[str, Format] = {}
-    shapes: dict[str, tuple[int, int]] = {}
-    for name, entry in tensors.items():
-        if not isinstance(entry, dict) or not isinstance(entry.get("format"), str):
-            raise Refused(f"{path}: {name[:80]} has no format.", hint=_HINT)
-        shape = entry.get("shape")
-        if not isinstance(shape, list) or len(shape) != 2 or not all(type(n) is int and 0 < n < _SIDE for n in shape):
-            raise Refused(f"{path}: the shape of {name[:80]} is no [N, K].", hint=_HINT)
-        try:
-            formats[name] = parse(entry["format"])
-        except UsageError as error:
-            raise Refused(f"{path}: {name[:80]}: {error.message}", hint="a newer scrimp may know it") from None
-        shapes[name] = (shape[0], shape[1])
-    return formats, shapes

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from scrimp.errors import Refused
 from scrimp.sources.json_object import read_json
+from scrimp.sources.open import SCRIMP_JSON
 from scrimp.sources.safetensors_file import SafetensorsFile
 from scrimp.store.layout import MODEL_FILE, PAD_PREFIX
 from scrimp.store.open import open_store
-from scrimp.store.partial import SCRIMP_JSON
 
 
 def verify(path: Path) -> int:

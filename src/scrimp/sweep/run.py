@@ -15,7 +15,7 @@ from scrimp.measure.windows import cut, default_text
 from scrimp.progress import SILENT, Progress
 from scrimp.quantize.plan import Plan
 from scrimp.sources import open_source
-from scrimp.sources.pull import locate
+from scrimp.sources.locate import locate
 from scrimp.store.documents import fingerprint
 from scrimp.sweep.cell import Cell, Result, Setting, key_of, work
 from scrimp.sweep.file import Sweep

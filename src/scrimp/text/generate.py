@@ -89,7 +89,7 @@ def _pieces(
     limit: int,
     cached: int,
 ) -> Iterator[Piece]:
-    rng = sampling.generator()
+    rng = sampling.generator() if sampling.temperature else None
     stream = TextStream(tokenizer, continues=any(i not in tokenizer.special_ids for i in history))
     began = time.perf_counter()
     logits = step(history[cached:], cached)

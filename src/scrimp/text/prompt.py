@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scrimp.errors import Refused, UsageError
-from scrimp.text.chat import Message
 from scrimp.text.generate import Piece, Step, generate
 from scrimp.text.sampling import Sampling
 from scrimp.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from scrimp.text.chat import Message
 
 #: No text of more characters than this for each token of the context is worth tokenizing, which takes memory.
 TOKEN_CHARACTERS = 64

@@ -52,13 +52,17 @@ class Sampling:
 GREEDY = Sampling(temperature=0.0)
 
 
-def sample(logits: NDArray[np.floating], history: Sequence[int], sampling: Sampling, rng: np.random.Generator) -> int:
+def sample(
+    logits: NDArray[np.floating], history: Sequence[int], sampling: Sampling, rng: np.random.Generator | None
+) -> int:
     """The next token id. ``history``: all tokens so far, whose repetition ``repeat_penalty`` makes less likely.
 
-    Shapes: logits (V,). -inf forbids a token; NaN, +inf, or no token left is an error.
+    Shapes: logits (V,). -inf forbids a token; NaN, +inf, or no token left is an error. Temperature 0 draws nothing and
+    needs no ``rng``.
     """
     if sampling.temperature == 0.0:
         return int(np.argmax(penalized(logits, history, sampling.repeat_penalty)))
+    assert rng is not None
     ids, probabilities = candidates(logits, history, sampling)
     cumulative = np.cumsum(probabilities)
     # a draw just below 1 may lie past a sum that rounding left just below 1

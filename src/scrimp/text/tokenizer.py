@@ -173,12 +173,16 @@ def load(data: TokenizerData, *, rows: int | None = None) -> Tokenizer:
 
 
 def _load(data: TokenizerData) -> Tokenizer:
-    from scrimp.text import from_gguf, from_huggingface, from_llama2c
-
     if data.kind == "huggingface" and data.path is not None:
+        from scrimp.text import from_huggingface
+
         return from_huggingface.load(data.path)
     if data.kind == "gguf" and data.metadata is not None:
+        from scrimp.text import from_gguf
+
         return from_gguf.load(data.metadata)
     if data.kind == "llama2c" and data.path is not None and data.vocab_size is not None:
+        from scrimp.text import from_llama2c
+
         return from_llama2c.load(data.path, data.vocab_size)
     raise Refused("This model has no tokenizer.", hint="name one with --tokenizer, or pass token ids")

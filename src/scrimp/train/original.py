@@ -11,7 +11,7 @@ from scrimp.errors import Refused
 from scrimp.sources import Source, open_source
 from scrimp.sources.catalogue import cache_directory
 from scrimp.sources.json_object import read_json
-from scrimp.sources.pull import locate
+from scrimp.sources.locate import locate
 from scrimp.store import documents
 from scrimp.store.partial import SCRIMP_JSON
 
