@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -39,10 +40,14 @@ def hartley(m: int) -> F64:
     return np.asarray((np.cos(angle) + np.sin(angle)) / np.sqrt(m))
 
 
+@lru_cache(maxsize=16)
 def table(width: int, seed: int) -> tuple[float, ...]:
-    """What the operation ``hadamard`` carries: ``width`` signs times ``2^(-a/2)``, then the Hartley numbers."""
+    """What the operation ``hadamard`` carries: ``width`` signs times ``2^(-a/2)``, then the Hartley numbers.
+
+    Kept: hundreds of operations of a network share two or three.
+    """
     m = odd_factor(width)
-    return (*(signs(width, seed) / np.sqrt(width // m)), *hartley(m))
+    return (*(signs(width, seed) / np.sqrt(width // m)).tolist(), *hartley(m).tolist())
 
 
 def rotate(x: NDArray[Any], seed: int, *, stretches: int = 1, inverse: bool = False) -> F64:

@@ -15,6 +15,7 @@ Where the values ``v`` of an attention are rotated head by head, its outputs are
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -71,13 +72,13 @@ class Beside:
 
 def eligible(program: Program) -> set[str]:
     """Matrices that may have side-cars: one product reads each, nothing looks it up, and it doesn't make the logits."""
-    uses = [name for op in program.ops for name in op.weights]
+    uses = Counter(name for op in program.ops for name in op.weights)
     return {
         name
         for op in program.ops
         if op.kind == "linear"
         for name, output in zip(op.weights, op.outputs, strict=True)
-        if uses.count(name) == 1 and output != program.output
+        if uses[name] == 1 and output != program.output
     }
 
 
@@ -104,16 +105,20 @@ class Fold:
 
 def folds(program: Program) -> list[Fold]:
     """Where outputs of an attention may stay rotated: one product without a bias makes its values, products read it."""
-    found = []
+    found, producers, reading = [], {}, defaultdict(list)
+    for op in program.ops:
+        for buffer in op.inputs:
+            reading[buffer].append(op)
+        if op.kind == "linear":
+            producers.update(dict.fromkeys(op.outputs, op))
     for op in program.ops:
         if op.kind != "attention":
             continue
         values, result = op.inputs[2], op.outputs[0]
-        producer = next((other for other in program.ops if other.kind == "linear" and values in other.outputs), None)
-        readers = [other for other in program.ops if result in other.inputs]
+        producer, readers = producers.get(values), reading[result]
         if producer is None or producer.vectors or any(reader.kind != "linear" for reader in readers):
             continue
-        if sum(other.inputs.count(values) for other in program.ops) == 1 and result != program.output:
+        if len(reading[values]) == 1 and result != program.output:
             heads, kv_heads = op.ints[1:3]
             names = tuple(name for reader in readers for name in reader.weights)
             value = producer.weights[producer.outputs.index(values)]
@@ -185,9 +190,7 @@ def _fits(name: str, shapes: Mapping[str, tuple[int, ...]], expected: tuple[int,
 
 
 def _integers(name: str, read: Callable[[str], F32], limit: int) -> tuple[int, ...]:
-    values = read(name)
-    with np.errstate(invalid="ignore"):  # a signaling NaN of a damaged file
-        integers = np.all((values >= 0) & (values < limit) & (values == np.floor(values)))
-    if not integers:
+    values = read(name).tolist()
+    if not all(0 <= value < limit and value.is_integer() for value in values):
         raise Refused(f"{name} holds numbers that are no integers from 0 to {limit - 1:,}.", hint=_HINT)
     return tuple(int(value) for value in values)

@@ -12,8 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-
-import numpy as np
+from math import prod
 
 from scrimp.formats import Format
 from scrimp.tensors import part_shapes, part_types
@@ -124,4 +123,4 @@ def _entry(dtype: str, shape: tuple[int, ...], offset: int, nbytes: int) -> dict
 
 
 def _count(shape: tuple[int, ...]) -> int:
-    return int(np.prod(shape, dtype=np.int64))
+    return prod(shape)
