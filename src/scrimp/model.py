@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from scrimp.text.tokenizer import Tokenizer
 
 F32 = NDArray[np.float32]
+T = TypeVar("T")
 
 #: Positions a cache is made for unless more are asked for: memory is used only as far as positions are.
 DEFAULT_CONTEXT = 8192
@@ -226,15 +226,24 @@ def read_tensors(
             )
         return tensor, as_run(tensor) if isinstance(tensor, QTensor) else tensor
 
-    names = (*matrices, *vectors)
-    with ThreadPoolExecutor(default_threads()) as pool:
-        found = dict(zip(names, pool.map(read, names), strict=True))
+    found = _each(read, (*matrices, *vectors), source.quick)
     stored = [(tensor.format, tensor.shape) for tensor, _ in found.values() if isinstance(tensor, QTensor)]
     return (
         {name: tensor for name, (_, tensor) in found.items() if isinstance(tensor, QTensor)},
         {name: tensor for name, (_, tensor) in found.items() if not isinstance(tensor, QTensor)},
         tuple(decoded_notes(stored)),
     )
+
+
+def _each(read: Callable[[str], T], names: Sequence[str], quick: Callable[[str], bool]) -> dict[str, T]:
+    """What ``read`` makes of every name, in their order; several threads share what is not quick."""
+    found: dict[str, T] = {}
+    if slow := [name for name in names if not quick(name)]:
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(default_threads()) as pool:
+            found = dict(zip(slow, pool.map(read, slow), strict=True))
+    return {name: found[name] if name in found else read(name) for name in names}
 
 
 def open_model(

@@ -13,7 +13,7 @@ from scrimp.cli.main import main
 
 #: What only other work needs: encoding, training, downloading, other architectures, other kinds of files.
 OTHER_WORK = (
-    "numpy.random", "torch", "jinja2", "rich", "urllib.request", "http", "tomllib",
+    "numpy.random", "concurrent.futures", "torch", "jinja2", "rich", "urllib.request", "http", "tomllib",
     *(f"scrimp.formats.{name}" for name in (
         "codec", "search", "affine", "scales", "superblocks", "kmeans", "gguf_rules", "contexts", "cost")),
     *(f"scrimp.models.{name}" for name in ("bert", "cnn", "gemma3", "qwen2", "qwen3", "bitnet")),

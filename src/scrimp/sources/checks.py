@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from scrimp import models
 from scrimp.errors import Refused
+from scrimp.formats import Format
 from scrimp.tensors import PLANE_PARTS, QTensor, part_types
 
 #: The exponent bits of a float type: all of them set is an infinity or a NaN.
@@ -62,6 +63,15 @@ def not_finite(tensor: QTensor) -> dict[str, int]:
         elif part == "scales" and tensor.format.scale in _NAN_SCALES:
             found[part] = _all_set(parts[part], _NAN_SCALES[tensor.format.scale])
     return found
+
+
+def reads_codes(format: Format) -> bool:
+    """Do these checks look at every weight of a matrix, and not only at its scales?"""
+    element = format.element
+    if element.kind == "float" or element.planes == (0,):
+        return True
+    endless = element.kind == "table" and not np.isfinite(element.tabulated()).all()
+    return endless or element.levels < 2 ** sum(element.planes)
 
 
 def check_codes(path: Path, name: str, tensor: QTensor) -> None:

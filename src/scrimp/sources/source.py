@@ -67,6 +67,10 @@ class Source(ABC):
     def read(self, name: str) -> QTensor | NDArray[np.float32]:
         """One tensor; nothing of it stays mapped or cached afterwards."""
 
+    def quick(self, name: str) -> bool:
+        """Is the tensor a view of a map, run as it is stored and hardly looked at before? Threads gain nothing then."""
+        return False
+
     @abstractmethod
     def close(self) -> None:
         """Let go of the file. Closing twice does no harm."""

@@ -14,7 +14,7 @@ from scrimp.engine.machine import default_threads
 from scrimp.errors import Refused
 from scrimp.formats import Format
 from scrimp.models.sidecars import beside, owner
-from scrimp.sources.checks import check_codes, check_finite, check_tensors
+from scrimp.sources.checks import check_codes, check_finite, check_tensors, reads_codes
 from scrimp.sources.json_object import read_json
 from scrimp.sources.safetensors_file import SafetensorsFile, StoredTensor
 from scrimp.sources.source import Source, TensorInfo
@@ -152,12 +152,14 @@ class ScrimpSource(Source):
             self._file.forget(coded.part(name))
             return tensor
         parts: dict[str, Stored] = {}
-        types = part_types(format)
-        for full, _, part_shape, _ in expected_parts(name, shape, format):
-            part = full.removeprefix(f"{name}.")
-            kind = np.dtype(np.uint8) if types[part] == "u8" else DTYPES[types[part]]
-            parts[part] = self._file.bytes_of(full).view(kind).reshape(part_shape)
+        for part, held in part_types(format).items():
+            stored, kind = self._file.tensors[f"{name}.{part}"], np.dtype(np.uint8) if held == "u8" else DTYPES[held]
+            parts[part] = self._file.bytes_of(stored.name).view(kind).reshape(stored.shape)
         return from_parts(name, format, shape, parts)
+
+    def quick(self, name: str) -> bool:
+        format = self._formats.get(name)
+        return not self.packed and (format is None or (format.runs and not reads_codes(format)))
 
     def _coded(self, part: str) -> StoredTensor:
         """The part of a packed tensor: bytes."""
@@ -182,6 +184,8 @@ def directory_bytes(path: Path) -> int:
 def _check_sidecars(
     path: Path, config: dict[str, Any], shapes: dict[str, tuple[int, ...]], read: Callable[[str], NDArray[np.float32]]
 ) -> None:
+    if not any(owner(name) for name in shapes):
+        return
     _, program = models.build(config)
     try:
         beside(program, shapes, read)
