@@ -110,7 +110,7 @@ HeldMatrix make_matrix(int element, int bits, int64_t rows, int64_t cols, std::v
   m.groups = (cols + group - 1) / group;
   m.scale_tile_stride = one_scale ? 0 : m.groups * kTileRows;
   const int64_t count = one_scale ? kTileRows : (rows + kTileRows - 1) / kTileRows * m.groups * kTileRows;
-  const int64_t bytes = count * (m.scale_type == ScaleType::kF32 ? 4 : m.scale_type == ScaleType::kE8m0 ? 1 : 2);
+  const int64_t bytes = count * scale_bytes(m.scale_type);
   require(static_cast<int64_t>(held.scales->nbytes()) == bytes, "scales do not have the size of their shape");
   m.scales = held.scales->data();
   if (held.mins) {

@@ -28,9 +28,8 @@ constexpr int64_t kLeastBlock = 32;  // of activations with a scale: what every 
 inline int64_t tile_count(const Matrix& w) { return (w.rows + kTileRows - 1) / kTileRows; }
 // Bytes one tile takes: what a thread's share of a product is measured in.
 inline int64_t tile_bytes(const Matrix& w) {
-  const int64_t scale_bytes = w.scale_type == ScaleType::kNone ? 0 : w.scale_type == ScaleType::kF32 ? 4 : 2;
   return (w.vectors[0] + (w.plane[1] ? w.vectors[1] : 0)) * kVectorBytes +
-         w.groups * kTileRows * scale_bytes * (w.mins ? 2 : 1);
+         w.groups * kTileRows * scale_bytes(w.scale_type) * (w.mins ? 2 : 1);
 }
 
 // Bytes and scales (two bytes each) of the keys or values of one head and position.

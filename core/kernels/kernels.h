@@ -26,6 +26,11 @@ constexpr int32_t kTableZero = 128;  // the level that counts nothing
 // How scales and mins are stored. kE8m0: a byte b for 2^(b - 127), 255 for NaN; never of mins.
 enum class ScaleType : int32_t { kNone = 0, kF16 = 1, kF32 = 2, kBf16 = 3, kE8m0 = 4 };
 
+// Bytes of one. Static, as all that is compiled for several instruction sets.
+static constexpr int64_t scale_bytes(ScaleType type) {
+  return type == ScaleType::kNone ? 0 : type == ScaleType::kF32 ? 4 : type == ScaleType::kE8m0 ? 1 : 2;
+}
+
 // How keys and values are cached. A row is the head_dim numbers of one head and position.
 //   kF16, kF32: the numbers.
 //   kInt8: head_dim codes, -127 .. 127.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +15,7 @@ from scrimp.errors import Refused, UsageError
 from scrimp.formats import Format, packing, parse
 from scrimp.formats.catalogue import Rule
 from scrimp.formats.code import Codes, Rounding
+from scrimp.formats.memory import by_tile, weight_array
 from scrimp.formats.pairs import spread
 from scrimp.formats.rounding import exact_f32, to_numbers
 from scrimp.formats.scale_types import DTYPES as DTYPES
@@ -293,11 +294,6 @@ def from_floats(format: Format, values: Stored) -> QTensor:
     return QTensor(format, (rows, cols), (packing.pack_floats(values, plane),))
 
 
-def weight_array(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """As ``np.empty``, in memory that weights are read from at full speed: huge pages, 64-byte boundaries."""
-    return _core.weight_bytes(prod(shape) * dtype.itemsize).view(dtype).reshape(shape)
-
-
 def part_types(format: Format) -> dict[str, str]:
     """What each part of a tensor holds: ``"u8"`` for codes, else a float type of ``DTYPES``; in file order."""
     types = dict.fromkeys(PLANE_PARTS[: len(format.element.planes)], "u8")
@@ -390,7 +386,7 @@ def _stored_extra(part: str, values: Stored) -> Stored:
     if part == "shifts":
         return _pack(values.astype(np.uint8), (1,))[0]
     if part in ("row_scales", "super_scales", "super_mins"):
-        return _by_tile(values)
+        return by_tile(values)
     return np.ascontiguousarray(values).reshape(-1)
 
 
@@ -399,13 +395,4 @@ def _tile_scales(format: Format, values: Stored) -> Stored:
     assert values.dtype == DTYPES[format.scale]
     if format.block == "tensor":
         return np.ascontiguousarray(np.broadcast_to(values.reshape(1, 1, 1), (1, 1, packing.TILE_ROWS)))
-    return _by_tile(values)
-
-
-def _by_tile(values: Stored) -> Stored:
-    """``(N, groups)`` → ``(tiles, groups, 16)``."""
-    padded = np.pad(values, ((0, -values.shape[0] % packing.TILE_ROWS), (0, 0)))
-    tiles = padded.reshape(-1, packing.TILE_ROWS, values.shape[1]).transpose(0, 2, 1)
-    stored = weight_array(tiles.shape, values.dtype)
-    stored[...] = tiles
-    return stored
+    return by_tile(values)

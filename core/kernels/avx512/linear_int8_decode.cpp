@@ -73,7 +73,7 @@ SCRIMP_INLINE __m512 add_group(__m512 y, __m512 group, const Matrix& w, const To
 }
 
 // A walk along the planes of one tile and the activations, a step of 32 inputs at a time.
-template <class Codes, Ahead kAhead>
+template <class Codes, Into kInto>
 struct Walk {
   const Codes& codes;
   const uint8_t* plane0;
@@ -85,7 +85,7 @@ struct Walk {
   SCRIMP_INLINE __m512i sum(int64_t steps, __m512i start) {
     Sum<kParts, kCopies, Codes::kFieldBits, Codes::kUp> sum(start);
     do {
-      prefetch<Codes, kAhead>(plane0, plane1);
+      prefetch<Codes, kInto>(plane0, plane1);
       codes.template step<kParts>(plane0, plane1, [&](auto q, auto part, __m512i quad) __attribute__((always_inline)) {
         sum.template add<part.value, q.value / Codes::kFields>(quad, x + 4 * q.value);
       });
@@ -110,19 +110,19 @@ __attribute__((noinline)) __m512i sum_rest(const Codes& codes, const Matrix& w, 
       _mm512_store_si512(rest[p] + v * kVectorBytes, load(w.plane[p], tile * w.vectors[p] + done + v));
     }
   }
-  Walk<Codes, Ahead::kNothing> walk = {codes, rest[0], rest[1], x + steps * kStep};
+  Walk<Codes, Into::kNothing> walk = {codes, rest[0], rest[1], x + steps * kStep};
   return walk.template sum<1, 1>(1, start);
 }
 
 // One tile of planes of bits. kSteps: of a segment, 0 if more than one.
-template <class Codes, int kSteps, bool kMins, Ahead kAhead>
+template <class Codes, int kSteps, bool kMins, Into kInto>
 SCRIMP_INLINE __m512 tile_of_planes(const Codes& codes, const Matrix& w, const Token& token, const int8_t* x,
                                     int64_t tile) {
   // Parts save shifts and cost some at the end. Brief segments overlap each other and need no copies.
   constexpr int kParts = static_cast<int>(kSteps == 1 ? smaller(Codes::kFields, 2) : Codes::kFields);
   constexpr int kCopies = kSteps == 1 ? 1 : 8 / kParts;
-  Walk<Codes, kAhead> walk = {codes, w.plane[0] + tile * w.vectors[0] * kVectorBytes,
-                              w.plane[1] + (Codes::kVectors[1] == 0 ? 0 : tile * w.vectors[1] * kVectorBytes), x};
+  Walk<Codes, kInto> walk = {codes, w.plane[0] + tile * w.vectors[0] * kVectorBytes,
+                             w.plane[1] + (Codes::kVectors[1] == 0 ? 0 : tile * w.vectors[1] * kVectorBytes), x};
   const auto start = [&](int64_t i) __attribute__((always_inline)) { return _mm512_set1_epi32(token.start[i]); };
   const int64_t steps = kSteps == 1 ? 1 : (token.segment + kStep - 1) / kStep;
   __m512 y = _mm512_setzero_ps();
@@ -211,11 +211,11 @@ void store(const Matrix& w, int64_t tile, float* y, __m512 values) {
   _mm512_mask_storeu_ps(y + tile * kTileRows, rows_of(w, tile), _mm512_mul_ps(values, _mm512_set1_ps(w.factor)));
 }
 
-template <int kSteps, bool kMins, Ahead kAhead, class Codes>
+template <int kSteps, bool kMins, Into kInto, class Codes>
 void decode_planes(const Codes& codes, const Matrix& w, const Token& token, const int8_t* x, int64_t tile_begin,
                    int64_t tile_end, float* y) {
   for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
-    store(w, tile, y, tile_of_planes<Codes, kSteps, kMins, kAhead>(codes, w, token, x, tile));
+    store(w, tile, y, tile_of_planes<Codes, kSteps, kMins, kInto>(codes, w, token, x, tile));
   }
 }
 
@@ -229,7 +229,7 @@ void decode(const Matrix& w, const Token& token, const int8_t* x, int64_t tile_b
     return;
   }
   with_planes(w, [&](auto codes) {
-    constexpr Ahead kLong = ahead_of<decltype(codes)>(!kMins), kShort = ahead_of<decltype(codes)>(false);
+    constexpr Into kLong = cache_of<decltype(codes)>(!kMins), kShort = cache_of<decltype(codes)>(false);
     const auto run = w.group >= 64 ? decode_planes<kSteps, kMins, kLong, decltype(codes)>
                                    : decode_planes<kSteps, kMins, kShort, decltype(codes)>;
     run(codes, w, token, x, tile_begin, tile_end, y);

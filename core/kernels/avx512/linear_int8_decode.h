@@ -17,25 +17,25 @@ constexpr int64_t kStep = 32;  // inputs
 //   nothing                     102                   90            77                75     |
 //
 // Others were worse: L1 1024 (int4 75), L1 8192 (82), L2 4096 (74); L2 512 … 2048 are alike.
-enum class Ahead { kNothing, kFirst, kSecond };
+enum class Into { kNothing, kFirstCache, kSecondCache };
 
-constexpr int64_t ahead_bytes(Ahead ahead) { return ahead == Ahead::kSecond ? 1024 : 2048; }
+constexpr int64_t ahead_bytes(Into into) { return into == Into::kSecondCache ? 1024 : 2048; }
 
 template <class Codes>
-constexpr Ahead ahead_of(bool long_groups) {
+constexpr Into cache_of(bool long_groups) {
   constexpr int kVectors = Codes::kVectors[0] + Codes::kVectors[1];
-  return kVectors >= 6 ? Ahead::kNothing : kVectors >= 4 && long_groups ? Ahead::kSecond : Ahead::kFirst;
+  return kVectors >= 6 ? Into::kNothing : kVectors >= 4 && long_groups ? Into::kSecondCache : Into::kFirstCache;
 }
 
-template <class Codes, Ahead kAhead>
+template <class Codes, Into kInto>
 SCRIMP_INLINE void prefetch(const uint8_t* plane0, const uint8_t* plane1) {
-  if constexpr (kAhead == Ahead::kNothing) return;
+  if constexpr (kInto == Into::kNothing) return;
   const auto ahead = [](const uint8_t* p, auto vectors) __attribute__((always_inline)) {
     // an address only: it may lie past the plane
-    const uintptr_t from = reinterpret_cast<uintptr_t>(p) + ahead_bytes(kAhead);
+    const uintptr_t from = reinterpret_cast<uintptr_t>(p) + ahead_bytes(kInto);
     each<vectors.value>([&](auto v) __attribute__((always_inline)) {
       _mm_prefetch(reinterpret_cast<const char*>(from + v.value * kVectorBytes),
-                   kAhead == Ahead::kSecond ? _MM_HINT_T1 : _MM_HINT_T0);
+                   kInto == Into::kSecondCache ? _MM_HINT_T1 : _MM_HINT_T0);
     });
   };
   ahead(plane0, Index<Codes::kVectors[0]>{});

@@ -57,7 +57,7 @@ SCRIMP_INLINE void tile_of_few(const Codes& codes, const Matrix& w, const Tokens
       Sum<kParts, 1, Codes::kFieldBits, Codes::kUp> sum[kTokens];
       each<kTokens>([&](auto t)
                         __attribute__((always_inline)) { sum[t.value].begin(_mm512_set1_epi32(start[t.value])); });
-      prefetch<Codes, ahead_of<Codes>(false)>(plane0, plane1);
+      prefetch<Codes, cache_of<Codes>(false)>(plane0, plane1);
       codes.template step<kParts>(plane0, plane1, [&](auto q, auto part, __m512i u) __attribute__((always_inline)) {
         const int8_t* quad = x + q.value * quad_bytes;
         each<kTokens>([&](auto t) __attribute__((always_inline)) {

@@ -236,7 +236,7 @@ class Ahead {
     for (int p = 0; p < 2; ++p) {
       if (w.plane[p] != nullptr) add(w.plane[p], tile, w.vectors[p] * kVectorBytes, steps);
     }
-    const int64_t number = w.scale_type == ScaleType::kF32 ? 4 : w.scale_type == ScaleType::kE8m0 ? 1 : 2;
+    const int64_t number = scale_bytes(w.scale_type);
     const void* const numbers[2] = {w.scales, w.mins};
     for (const void* from : numbers) {
       if (from != nullptr) add(static_cast<const uint8_t*>(from), tile, w.scale_tile_stride * number, steps);

@@ -14,21 +14,11 @@ from numpy.typing import NDArray
 from scrimp import models
 from scrimp.errors import UsageError, nearest
 from scrimp.formats import Format, parse
+from scrimp.formats.memory import weight_array
 from scrimp.formats.packing import TILE_ROWS
 from scrimp.sources.source import Source, TensorInfo
 from scrimp.sources.tokenizer_data import TokenizerData
-from scrimp.tensors import (
-    DTYPES,
-    F32,
-    U8,
-    QTensor,
-    Stored,
-    encode_weight,
-    from_f32,
-    from_floats,
-    part_shapes,
-    weight_array,
-)
+from scrimp.tensors import DTYPES, F32, U8, QTensor, Stored, encode_weight, from_f32, from_floats, part_shapes
 
 
 def _llama(

@@ -15,21 +15,12 @@ from numpy.typing import NDArray
 from scrimp.errors import Refused
 from scrimp.formats import Format
 from scrimp.formats.contexts import LEVELS, coded_bits, lanes_of, number_bits
+from scrimp.formats.memory import weight_array
 from scrimp.formats.packing import TILE_ROWS
 from scrimp.formats.rounding import to_numbers
 from scrimp.store.layout import CODED
 from scrimp.store.sections import RAW, Damaged, Reader, decode, raw_section, read_section, section, varint
-from scrimp.tensors import (
-    DTYPES,
-    PLANE_PARTS,
-    QTensor,
-    Stored,
-    from_parts,
-    part_shapes,
-    part_types,
-    stored_bytes,
-    weight_array,
-)
+from scrimp.tensors import DTYPES, PLANE_PARTS, QTensor, Stored, from_parts, part_shapes, part_types, stored_bytes
 
 U8 = NDArray[np.uint8]
 #: No tensor is coded into less than this share of its bytes: so no small file can ask for memory without end.
