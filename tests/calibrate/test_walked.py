@@ -54,6 +54,7 @@ def hybrid_inputs(original, small, block_names):
     class Mixed:
         config = original.config
         tensors = original.tensors
+        quick = staticmethod(original.quick)
 
         def read(self, name):
             return (small if name not in block_names else original).read(name)
