@@ -19,14 +19,16 @@ pytestmark = pytest.mark.skipif(
 
 
 def wished_for() -> list[range]:
-    """Addresses for which huge pages are wished for: mappings with the flag ``hg``."""
-    found, here = [], range(0)
+    """Addresses for which huge pages are wished for: mappings with the flag ``hg``, neighbours as one."""
+    found: list[range] = []
+    here = range(0)
     for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
         head, *flags = line.split()
         if "-" in head and not head.endswith(":"):
             here = range(*(int(side, 16) for side in head.split("-")))
         elif head == "VmFlags:" and "hg" in flags:
-            found.append(here)
+            follows = found and found[-1].stop == here.start
+            found.append(range(found.pop().start, here.stop) if follows else here)
     return found
 
 
