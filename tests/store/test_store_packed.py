@@ -17,8 +17,8 @@ from scrimp.measure.tensor_report import inspect_model
 from scrimp.model import open_model
 from scrimp.quantize.compress import compress
 from scrimp.sources import open_source
-from scrimp.store import coded, contents
-from scrimp.store.layout import ALIGNMENT, PAD_PREFIX, lay_out, lay_out_coded
+from scrimp.store import contents
+from scrimp.store.layout import ALIGNMENT, PAD_PREFIX, coded_part, lay_out, lay_out_coded
 from scrimp.store.partial import JOURNAL, Partial, partial_of
 from scrimp.tensors import QTensor
 
@@ -78,9 +78,9 @@ def test_any_safetensors_reader_opens_it_and_parts_are_aligned(network: Path, tm
     with safetensors_numpy.safe_open(file, "numpy") as opened, open_source(tmp_path / "out") as source:
         assert set(opened.keys()) == set(header)
         for name in source.tensors:
-            stored = opened.get_tensor(coded.part(name))
+            stored = opened.get_tensor(coded_part(name))
             assert stored.dtype == np.uint8
-            assert (8 + length + header[coded.part(name)]["data_offsets"][0]) % ALIGNMENT == 0
+            assert (8 + length + header[coded_part(name)]["data_offsets"][0]) % ALIGNMENT == 0
     for name, entry in header.items():
         if name.startswith(PAD_PREFIX):
             begin, end = entry["data_offsets"]
@@ -108,7 +108,7 @@ def test_inspect_counts_the_coded_bytes(network: Path, tmp_path: Path) -> None:
         report, before = inspect_model(source), inspect_model(plain)
         assert report.file_bytes == sum(path.stat().st_size for path in (tmp_path / "out").iterdir())
     for tensor, other in zip(report.tensors, before.tensors, strict=True):
-        begin, end = header[coded.part(tensor.name)]["data_offsets"]
+        begin, end = header[coded_part(tensor.name)]["data_offsets"]
         assert tensor.bytes == end - begin
         assert tensor.bits_per_weight == 8 * tensor.bytes / np.prod(tensor.shape)
         assert tensor.format == other.format
@@ -188,7 +188,7 @@ def test_the_header_fits_its_room_for_names_of_any_length(tmp_path: Path) -> Non
         partial.complete({"config.json": "{}", "scrimp.json": "{}"})
     from safetensors.numpy import load_file
 
-    assert set(load_file(tmp_path / "out" / "model.safetensors")) >= {coded.part(name) for name in shapes}
+    assert set(load_file(tmp_path / "out" / "model.safetensors")) >= {coded_part(name) for name in shapes}
 
 
 def test_an_interrupted_compression_goes_on_and_another_coding_starts_over(
@@ -231,7 +231,7 @@ def copy(good: Path, tmp_path: Path) -> Path:
 def test_verify_finds_every_part_and_a_single_flipped_bit(copy: Path) -> None:
     assert store.verify(copy) == 12
     with open_source(copy) as source:
-        at = source._file.tensors[coded.part(Q)].offset + 50  # type: ignore[attr-defined]
+        at = source._file.tensors[coded_part(Q)].offset + 50  # type: ignore[attr-defined]
     with (copy / "model.safetensors").open("r+b") as file:
         file.seek(at)
         byte = file.read(1)[0]
@@ -277,7 +277,7 @@ def test_a_coding_that_nobody_knows_is_refused(copy: Path, coding: object, messa
 
 def test_damage_is_refused_when_the_model_is_opened(copy: Path) -> None:
     with open_source(copy) as source:
-        place = source._file.tensors[coded.part(Q)]  # type: ignore[attr-defined]
+        place = source._file.tensors[coded_part(Q)]  # type: ignore[attr-defined]
     with (copy / "model.safetensors").open("r+b") as file:
         file.seek(place.offset)
         file.write(np.random.default_rng(0).bytes(place.nbytes))

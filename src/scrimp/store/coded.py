@@ -31,11 +31,6 @@ _SECTION_BITS = 8 * 5
 _WHOLE = ("tensor_scale", "codebook")
 
 
-def part(name: str) -> str:
-    """What the tensor is called in the file."""
-    return f"{name}.{CODED}"
-
-
 def encode(tensor: QTensor | NDArray[np.float32], threads: int = 1) -> bytes:
     """A matrix or a float32 vector → its bytes; at most 11 more per section than its parts have."""
     if isinstance(tensor, np.ndarray):

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scrimp.errors import GoalNotMet
 from scrimp.formats import Format
 from scrimp.store import coded
-from scrimp.store.layout import ALIGNMENT, CodedLayout, Layout, coded_header
+from scrimp.store.layout import ALIGNMENT, CodedLayout, Layout, coded_header, coded_part
 from scrimp.tensors import DTYPES, QTensor, Stored, from_parts, part_types
 
 DAMAGED = "the disk or the memory damaged it: start over with --fresh"
@@ -128,23 +128,23 @@ class Streams:
         at = max((_end(entry) for entry in finished), default=self._layout.header_bytes)
         raw = coded.encode(tensor)
         _write_all(file, memoryview(raw + bytes(-len(raw) % ALIGNMENT)), at)
-        return {coded.part(name): hashlib.sha256(raw).hexdigest()}, (at, len(raw))
+        return {coded_part(name): hashlib.sha256(raw).hexdigest()}, (at, len(raw))
 
     def read(self, file: int, path: Path, done: Finished, format: Format, shape: tuple[int, int]) -> QTensor:
         offset, size = extent_of(done)
-        raw = _checked(file, path, coded.part(done.tensor), offset, size, done.checksums)
+        raw = _checked(file, path, coded_part(done.tensor), offset, size, done.checksums)
         return coded.decode_matrix(path, done.tensor, format, shape, raw)
 
     def read_vector(self, file: int, path: Path, done: Finished) -> NDArray[np.float32]:
         offset, size = extent_of(done)
-        raw = _checked(file, path, coded.part(done.tensor), offset, size, done.checksums)
+        raw = _checked(file, path, coded_part(done.tensor), offset, size, done.checksums)
         return coded.decode_vector(path, done.tensor, raw)
 
     def finish(self, file: int, finished: Iterable[Finished]) -> None:
         """Cut off what an interruption left behind the last tensor, and write the header."""
         entries = list(finished)
         os.ftruncate(file, max(map(_end, entries), default=self._layout.header_bytes))
-        places = [(coded.part(entry.tensor), *extent_of(entry)) for entry in entries]
+        places = [(coded_part(entry.tensor), *extent_of(entry)) for entry in entries]
         header = coded_header(places, self._layout.header_bytes)
         assert len(header) == self._layout.header_bytes
         _write_all(file, memoryview(header), 0)

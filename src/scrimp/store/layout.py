@@ -79,7 +79,7 @@ class CodedLayout:
 def lay_out_coded(layout: Layout) -> CodedLayout:
     """Room for the tensors of a plain store, packed: no header of theirs can be longer."""
     bound = layout.file_bytes + 2 * ALIGNMENT * sum(map(len, layout.parts.values()))
-    worst = [(f"{tensor}.{CODED}", bound, bound | 1) for tensor in layout.parts]  # every one with a gap behind it
+    worst = [(coded_part(tensor), bound, bound | 1) for tensor in layout.parts]  # every one with a gap behind it
     header_bytes = len(coded_header(worst, 0))
     return CodedLayout(frozenset(layout.parts), header_bytes, header_bytes + bound)
 
@@ -120,6 +120,11 @@ def expected_parts(
 
 def _entry(dtype: str, shape: tuple[int, ...], offset: int, nbytes: int) -> dict[str, object]:
     return {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + nbytes]}
+
+
+def coded_part(name: str) -> str:
+    """What a tensor is called in the file of a packed store."""
+    return f"{name}.{CODED}"
 
 
 def _count(shape: tuple[int, ...]) -> int:

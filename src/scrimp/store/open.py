@@ -21,7 +21,7 @@ from scrimp.sources.source import Source, TensorInfo
 from scrimp.sources.tokenizer_data import TokenizerData
 from scrimp.store import activations
 from scrimp.store.declared import HINT, RANS, formats_of, is_packed
-from scrimp.store.layout import ALIGNMENT, CODED, MODEL_FILE, PAD_PREFIX, expected_parts
+from scrimp.store.layout import ALIGNMENT, CODED, MODEL_FILE, PAD_PREFIX, coded_part, expected_parts
 from scrimp.tensors import DTYPES, QTensor, Stored, from_parts, part_types
 
 #: A packed matrix of more is decoded by several threads; smaller ones are read several at a time.
@@ -71,7 +71,7 @@ class ScrimpSource(Source):
         for name, format in formats.items():
             nbytes = 0
             if packed:
-                part = f"{name}.{CODED}"
+                part = coded_part(name)
                 infos[name] = TensorInfo(name, shapes[name], f"{format.name} {RANS}", self._coded(part).nbytes)
                 claimed.add(part)
                 continue
@@ -138,18 +138,18 @@ class ScrimpSource(Source):
         if self.packed:
             from scrimp.store import coded
 
-            return coded.decode_vector(path, name, self._file.bytes_of(coded.part(name)))
+            return coded.decode_vector(path, name, self._file.bytes_of(coded_part(name)))
         return self._file.bytes_of(name).view(np.float32)
 
     def _matrix(self, name: str, format: Format, shape: tuple[int, int]) -> QTensor:
         if self.packed:
             from scrimp.store import coded
 
-            data, weights = self._file.bytes_of(coded.part(name)), shape[0] * shape[1]
+            data, weights = self._file.bytes_of(coded_part(name)), shape[0] * shape[1]
             tensor = coded.decode_matrix(
                 self.path, name, format, shape, data, default_threads() if weights > _MANY_WEIGHTS else 1
             )
-            self._file.forget(coded.part(name))
+            self._file.forget(coded_part(name))
             return tensor
         parts: dict[str, Stored] = {}
         for part, held in part_types(format).items():
