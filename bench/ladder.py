@@ -3,17 +3,18 @@
     python bench/ladder.py [--shape 1024x2048] [--formats int4:g64,ternary] [--tokens 1,8,256] [--threads 1,2]
                            [--isas NAME,…] [--arithmetics int8] [--stack MB] [--repeat 7] [--best] [--json FILE]
 
-A rung is an instruction set and an arithmetic: weights decoded to float32 and multiplied there, or int8 activations and
-int8 dot products. Each runs in the engine, by itself: the product alone, its activations quantized as always. Copies of
-one matrix stand behind each other until they are larger than the caches (--stack), so that every product reads its
-weights from memory, as a network does.
+A rung is an instruction set and an arithmetic: weights decoded to float32 and multiplied there, int8 activations and
+int8 dot products, or both in bf16, as its weights are. Each runs in the engine, by itself: the product alone, its
+activations rounded as always. Copies of one matrix stand behind each other until they are larger than the caches
+(--stack), so that every product reads its weights from memory, as a network does.
 
 **Checked**: against exact arithmetic, from the stored codes and from activations quantized in NumPy, within the bound
 of tests/core/product_oracle.py; other copies must give the same bits. Of many tokens some thirty are looked at, at
 every place of a block. What fails is not timed.
 
 **Timed**: rungs take turns, medians. 100 % is the time that the product needs at the ceilings of the same run and
-threads: its bytes at the speed of plain reading, or its multiply-adds at the int8 peak, whichever takes longer. What is
+threads: its bytes at the speed of plain reading, or its multiply-adds at the peak of the best arithmetic (int8; of
+weights stored as floats bf16 or float32), whichever takes longer. What is
 read is such copies too, in the same turns: some memory is slower than other, and the neighbours of a virtual machine
 read as well.
 Slow rungs are timed on fewer copies and, past --budget seconds, less often, or only while they are checked; JSON has
@@ -32,6 +33,7 @@ from math import gcd
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +41,7 @@ from where import here
 
 from scrimp import _core
 from scrimp.cli import bar, output
-from scrimp.engine import Arithmetic, Engine, pick_isa
+from scrimp.engine import Engine, pick_isa
 from scrimp.engine.machine import default_threads
 from scrimp.errors import UsageError
 from scrimp.formats import Format, parse
@@ -50,14 +52,17 @@ from scrimp.sources.shapes import random_tensor
 from scrimp.tensors import F32, QTensor, from_floats
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "core"))
-from product_oracle import exact_and_bound, gamma
+from product_oracle import exact_and_bound, exact_and_bound_in_bf16, gamma
 
 F64 = NDArray[np.float64]
 
 #: How a rung multiplies, in the order of the ladder.
-ARITHMETICS: tuple[Arithmetic, ...] = ("f32", "int8")
+How = Literal["f32", "int8", "bf16"]
+ARITHMETICS: tuple[How, ...] = ("f32", "int8", "bf16")
 #: Copies of the matrix that one turn takes are as many as fit into so many seconds.
 TURN_S = 0.02
+#: The instruction set that multiplies bf16.
+BF16_ISA = "avx512_bf16"
 #: Inputs with an activation scale of their own.
 BLOCK = 32
 #: Copies that are checked, and nearly so many tokens: with a step that has no divisor of 12, at every place of a block.
@@ -71,7 +76,7 @@ class Rung:
 
     format: str
     isa: str
-    arithmetic: Arithmetic
+    arithmetic: How
     tokens: int
     threads: int
     worst: float
@@ -85,10 +90,24 @@ class Rung:
     bound_by: str = ""
 
 
-def int8_formats() -> list[str]:
-    """Every element of the catalogue whose products are int8 dot products, the widest first, in its usual blocks."""
-    found = [parse(name) for name, element in ELEMENTS.items() if element.kind != "float" and parse(name).runs]
+def formats_that_run() -> list[str]:
+    """Every element of the catalogue that the kernels multiply with, the widest first, in its usual blocks."""
+    found = [format for format in map(parse, ELEMENTS) if format.runs]
     return [format.name for format in sorted(found, key=lambda f: -f.bits_per_weight(2048, 2048))]
+
+
+def ways(format: Format, isas: Sequence[str], hows: Sequence[How]) -> list[tuple[str, How]]:
+    """The rungs of a format. The kernels of avx512_bf16 are those of avx512 but for the weights in bf16.
+
+    >>> ways(parse("int4"), ["avx512", "avx512_bf16"], ARITHMETICS)
+    [('avx512', 'f32'), ('avx512', 'int8')]
+    >>> ways(parse("bf16"), ["avx512", "avx512_bf16"], ARITHMETICS)
+    [('avx512', 'f32'), ('avx512_bf16', 'bf16')]
+    """
+    own = "f32" if format.element.kind == "float" else "int8"
+    other = [(isa, how) for isa in isas if isa != BF16_ISA for how in hows if how in ("f32", own)]
+    bf16 = format == parse("bf16") and BF16_ISA in isas and "bf16" in hows
+    return [*other, (BF16_ISA, "bf16")] if bf16 else other
 
 
 def checked(tokens: int) -> list[int]:
@@ -121,19 +140,22 @@ class Stack:
         self.program.output = self.program.linear(x, "end")[0].index  # never run: taps show all others
         self.stored = [[part.reshape(-1).view(np.uint8) for part in tensor.parts().values()] for tensor in copies]
 
-    def exact(self, tokens: int, arithmetic: Arithmetic) -> tuple[F64, F64]:
+    def exact(self, tokens: int, arithmetic: How) -> tuple[F64, F64]:
         """What every copy must give for the checked tokens, and how far float32 may be from it, (t, N)."""
         x = self.inputs[checked(tokens)]
         if arithmetic == "int8":
             exact, bound = exact_and_bound(self.matrix, x, BLOCK)
             return exact, bound
+        if arithmetic == "bf16":
+            exact, bound = exact_and_bound_in_bf16(self.matrix, x)
+            return exact, bound
         weights, wide = self.matrix.dequantize().astype(np.float64), x.astype(np.float64)
         return wide @ weights.T, gamma(x.shape[1] + 1) * (np.abs(wide) @ np.abs(weights).T)
 
-    def engine(self, isa: str, arithmetic: Arithmetic, threads: int) -> Engine:
+    def engine(self, isa: str, arithmetic: How, threads: int) -> Engine:
         tokens = len(self.inputs)
         return Engine(self.program, self.matrices, {}, context=tokens, chunk=tokens, threads=threads, isa=isa,
-                      arithmetic=arithmetic, activation_block=BLOCK)  # fmt: skip
+                      arithmetic="f32" if arithmetic == "f32" else "int8", activation_block=BLOCK)  # fmt: skip
 
 
 class Turns:
@@ -196,21 +218,32 @@ def placed(rung: Rung, ceilings: Ceilings) -> Rung:
     if rung.seconds is None:
         return rung
     limits = {"memory": rung.bytes / rung.reading_gb_per_s / 1e9}
-    if ceilings.int8_gmac_per_s:
-        limits["int8 peak"] = rung.macs / ceilings.int8_gmac_per_s / 1e9
+    name, peak = peak_of(parse(rung.format), ceilings)
+    if peak:
+        limits[name] = rung.macs / peak / 1e9
     bound_by = max(limits, key=lambda name: limits[name])
     return replace(rung, share=limits[bound_by] / rung.seconds, bound_by=bound_by)
 
 
+def peak_of(format: Format, ceilings: Ceilings) -> tuple[str, float | None]:
+    """Of the arithmetic that suits the weights best, on this machine."""
+    if format.element.kind != "float":
+        return "int8 peak", ceilings.int8_gmac_per_s
+    if format == parse("bf16") and ceilings.bf16_gmac_per_s:
+        return "bf16 peak", ceilings.bf16_gmac_per_s
+    return "float32 peak", ceilings.f32_gmac_per_s
+
+
 def climb(
-    stack: Stack, isas: Sequence[str], arithmetics: Sequence[Arithmetic], counts: Sequence[int],
+    stack: Stack, rungs: Sequence[tuple[str, How]], counts: Sequence[int],
     threads: Sequence[int], repeat: int, budget_s: float, middle: Callable[[list[float]], float],
 ) -> Iterator[Rung]:  # fmt: skip
     """All rungs of a format: those of one number of tokens and threads take turns."""
     rows, cols = stack.matrix.shape
-    exact = {(tokens, how): stack.exact(tokens, how) for tokens, how in product(counts, arithmetics)}
+    hows = dict.fromkeys(how for _, how in rungs)
+    exact = {(tokens, how): stack.exact(tokens, how) for tokens, how in product(counts, hows)}
     for workers in threads:
-        engines = {(isa, how): stack.engine(isa, how, workers) for isa, how in product(isas, arithmetics)}
+        engines = {(isa, how): stack.engine(isa, how, workers) for isa, how in rungs}
         for tokens in counts:
             turns = []
             for (isa, how), engine in engines.items():
@@ -267,10 +300,10 @@ def shape_of(words: str) -> tuple[int, int]:
 
 def measure(options: argparse.Namespace) -> int:
     formats = [parse(name) for name in options.formats.split(",")] if options.formats else \
-        [parse(name) for name in int8_formats()]  # fmt: skip
+        [parse(name) for name in formats_that_run()]  # fmt: skip
     for format in formats:
-        if not format.runs or format.element.kind == "float":
-            raise UsageError(f"{format.name} has no int8 product.", hint=f"such as {', '.join(int8_formats())}")
+        if not format.runs:
+            raise UsageError(f"{format.name} is decoded to run.", hint=f"such as {', '.join(formats_that_run())}")
     best = pick_isa()
     available = _core.available_isas()[: _core.available_isas().index(best) + 1]
     asked = available if options.isas is None else options.isas.split(",")
@@ -279,27 +312,28 @@ def measure(options: argparse.Namespace) -> int:
         raise UsageError(f"this machine cannot run '{options.isas}'.", hint=f"it can run {', '.join(available)}")
     arithmetics = [how for how in ARITHMETICS if how in options.arithmetics.split(",")]
     if not set(options.arithmetics.split(",")) <= set(ARITHMETICS):
-        raise UsageError(f"'{options.arithmetics}' is no arithmetic.", hint="f32, int8, or both: f32,int8")
+        raise UsageError(f"'{options.arithmetics}' is no arithmetic.", hint="one or more of f32,int8,bf16")
     ceilings = {workers: measure_ceilings(workers, best) for workers in options.threads}
     rungs: list[Rung] = []
     progress = bar.progress()
     progress.start("climbing", len(formats))
     for format in formats:
         stack = Stack(format, options.shape, options.stack * 10**6, max(options.tokens))
-        rungs += climb(stack, isas, arithmetics, options.tokens, options.threads, options.repeat, options.budget,
-                       min if options.best else median)  # fmt: skip
+        rungs += climb(stack, ways(format, isas, arithmetics), options.tokens, options.threads, options.repeat,
+                       options.budget, min if options.best else median)  # fmt: skip
         progress.advance(note=format.name)
     progress.finish()
     ceilings = {workers: limit.better(measure_ceilings(workers, best)) for workers, limit in ceilings.items()}
     rungs = [placed(rung, ceilings[rung.threads]) for rung in rungs]
     rows, cols = options.shape
     which = "best" if options.best else "median"
-    print(f"{rows} × {cols}, {which} of {options.repeat} interleaved turns; % of the int8 peak, or * of plain reading; "
-          "× the lowest rung")  # fmt: skip
+    print(f"{rows} × {cols}, {which} of {options.repeat} interleaved turns; % of the int8 peak (of floats bf16 or "
+          "float32), or * of plain reading; × the lowest rung")  # fmt: skip
     table(rungs, options.tokens, options.threads)
     for workers, limit in ceilings.items():
-        peak = f", int8 peak {limit.int8_gmac_per_s:.0f} GMAC/s" if limit.int8_gmac_per_s else ""
-        print(f"ceilings, {workers} threads, {best}: reading {limit.memory_read_gb_per_s:.1f} GB/s{peak}")
+        names = ("int8", limit.int8_gmac_per_s), ("bf16", limit.bf16_gmac_per_s), ("float32", limit.f32_gmac_per_s)
+        peaks = "".join(f", {name} peak {peak:.0f} GMAC/s" for name, peak in names if peak)
+        print(f"ceilings, {workers} threads, {best}: reading {limit.memory_read_gb_per_s:.1f} GB/s{peaks}")
     wrong = [rung for rung in rungs if rung.seconds is None]
     print(f"{len(rungs)} rungs checked, {len(wrong)} wrong; the largest error is "
           f"{max(rung.worst for rung in rungs):.2g} of its bound")  # fmt: skip
@@ -318,7 +352,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tokens", type=numbers, default=[1, 8, 256], metavar="N,…")
     parser.add_argument("--threads", type=numbers, default=sorted({1, default_threads()}), metavar="N,…")
     parser.add_argument("--isas", help="all that this machine has unless given", metavar="NAME,…")
-    parser.add_argument("--arithmetics", default=",".join(ARITHMETICS), help="f32, int8, or both")
+    parser.add_argument("--arithmetics", default=",".join(ARITHMETICS), help="f32, int8, bf16; all unless given")
     parser.add_argument("--repeat", type=int, default=7)
     parser.add_argument("--stack", type=int, default=96, help="megabytes of copies, more than the caches hold")
     parser.add_argument("--budget", type=float, default=0.5, help="seconds after which a rung is not repeated")

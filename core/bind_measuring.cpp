@@ -44,10 +44,10 @@ double reading(const std::vector<Bytes>& arrays, int threads, const std::string&
 }
 
 std::vector<double> measure_peak(const std::string& numbers, int threads, int repeats, const std::string& isa) {
-  require((numbers == "int8" || numbers == "f32") && threads > 0 && threads <= 1024 && repeats > 0,
+  require((numbers == "int8" || numbers == "f32" || numbers == "bf16") && threads > 0 && threads <= 1024 && repeats > 0,
           "settings out of range");
   const Kernels& kernels = pick(isa);
-  const auto kernel = numbers == "int8" ? kernels.int8_peak : kernels.f32_peak;
+  const auto kernel = numbers == "int8" ? kernels.int8_peak : numbers == "bf16" ? kernels.bf16.peak : kernels.f32_peak;
   std::vector<double> out(static_cast<size_t>(kernel == nullptr ? 0 : repeats));
   nb::gil_scoped_release release;
   if (kernel != nullptr) peak(kernel, threads, repeats, out.data());
@@ -78,8 +78,9 @@ void bind_measuring(nb::module_& m) {
   m.def("read_arrays", &reading, "arrays"_a, "threads"_a, "isa"_a,
         nb::sig("def read_arrays(arrays: Sequence[NDArray[np.uint8]], threads: int, isa: str) -> float"),
         "GB/s of plain reading of these arrays; of each, what is no multiple of 512 bytes is left out.");
-  m.def("peak", &measure_peak, "numbers"_a, "threads"_a, "repeats"_a, "isa"_a,
-        "G multiply-adds a second of int8 or f32 in registers, one figure per repeat; none where it is not known.");
+  m.def(
+      "peak", &measure_peak, "numbers"_a, "threads"_a, "repeats"_a, "isa"_a,
+      "G multiply-adds a second of int8, f32 or bf16 in registers, one figure per repeat; none where it is not known.");
 }
 
 }  // namespace scrimp

@@ -56,6 +56,8 @@ bool has_avx512() {
   return has_avx512_vnni() && (cpu().leaf7_ecx & kVbmi);
 }
 
+bool has_avx512_bf16() { return has_avx512() && (cpu().leaf71_eax & (1u << 5)); }
+
 #elif defined(__aarch64__)
 
 // Advanced SIMD itself is part of every such processor. What the compiler may use anyway is there, too.
@@ -89,6 +91,7 @@ std::vector<std::string> find_isas() {
   if (has_avx2()) isas.emplace_back("avx2");
   if (has_avx_vnni() || has_avx512_vnni()) isas.emplace_back("avx2_vnni");
   if (has_avx512()) isas.emplace_back("avx512");
+  if (has_avx512_bf16()) isas.emplace_back("avx512_bf16");
 #elif defined(__aarch64__)
   isas.emplace_back("neon");
   if (has_dotprod()) isas.emplace_back("neon_dotprod");
@@ -112,6 +115,7 @@ const Kernels* kernels_for(const std::string& isa) {
     if (isa == "avx2") return &kAvx2Kernels;
     if (isa == "avx2_vnni") return has_avx_vnni() ? &kAvxVnniKernels : &kAvx512VnniKernels;
     if (isa == "avx512") return &kAvx512Kernels;
+    if (isa == "avx512_bf16") return &kAvx512Bf16Kernels;
 #elif defined(__aarch64__)
     if (isa == "neon") return &kNeonKernels;
     if (isa == "neon_dotprod") return &kNeonDotprodKernels;

@@ -13,6 +13,10 @@ namespace {
 constexpr int64_t kPageSlack = 64;        // kernels may read so much past the end
 constexpr int64_t kPieceBytes = 1 << 17;  // least bytes of weights claimed at a time for one token
 
+// So many numbers of four bytes in an odd number of cache lines: rows, one per token, would else share few sets of the
+// caches.
+int64_t odd_lines(int64_t numbers) { return ((numbers + 15) / 16 | 1) * 16; }
+
 }  // namespace
 
 CacheRow cache_row(CacheType type, int64_t head_dim, int32_t block_log2) {
@@ -39,9 +43,7 @@ Engine::Engine(std::vector<Op> ops, std::vector<Buffer> places, int64_t arena_wi
                Settings settings, const Kernels& kernels)
     : ops_(std::move(ops)),
       places_(std::move(places)),
-      // an odd number of cache lines: the rows of a buffer, one per token, would else share few sets of the caches
-      arena_width_(round_up(arena_width, 16) / 16 % 2 == 0 ? round_up(arena_width, 16) + 16
-                                                           : round_up(arena_width, 16)),
+      arena_width_(odd_lines(arena_width)),
       output_(output),
       matrices_(std::move(matrices)),
       vectors_(std::move(vectors)),
@@ -90,6 +92,9 @@ Engine::Engine(std::vector<Op> ops, std::vector<Buffer> places, int64_t arena_wi
   quads_ = allocate<int8_t>(padded * settings.chunk, true);
   scales_ = allocate<float>(blocks * settings.chunk, true);
   sums_ = allocate<int32_t>(blocks * settings.chunk, true);
+  if (kernels.bf16.linear == nullptr) return;
+  pair_stride_ = odd_lines(widest / 2);
+  pairs_ = allocate<uint32_t>(pair_stride_ * settings.chunk, true);
 }
 
 void Engine::copy_page(int64_t from, int64_t to) {

@@ -149,7 +149,8 @@ class Engine {
   void copy_taps(const Op& op, const Step& step);
 
   Activations activations_of(const Op& op, int64_t rows) const;
-  bool in_floats(int weight) const;
+  enum class Product { kFloats, kBf16, kInt8 };
+  Product product_of(int weight) const;
   float* row(int buffer, const Step& step, int64_t token) const;
   int64_t rows_of(size_t index, const Step& step) const;
   uint8_t* scratch(int thread) const { return scratch_.get() + static_cast<size_t>(thread) * scratch_bytes_; }
@@ -178,6 +179,8 @@ class Engine {
   Memory<int8_t> quads_;
   Memory<float> scales_;
   Memory<int32_t> sums_;
+  int64_t pair_stride_ = 0;  // from one token to the next
+  Memory<uint32_t> pairs_;
   size_t scratch_bytes_;
   Memory<uint8_t> scratch_;
   Stages stages_;  // two per operation: 2i for the token work that it ends, 2i + 1 for itself; and one to gather rows

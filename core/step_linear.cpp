@@ -12,8 +12,12 @@ constexpr int64_t kPartTokens = 96;           // least tokens that a thread unpa
 
 }  // namespace
 
-bool Engine::in_floats(int weight) const {
-  return settings_.float_arithmetic || matrices_[static_cast<size_t>(weight)].element <= Element::kBf16;
+Engine::Product Engine::product_of(int weight) const {
+  const Matrix& w = matrices_[static_cast<size_t>(weight)];
+  if (settings_.float_arithmetic) return Product::kFloats;
+  if (w.element == Element::kBf16 && kernels_.bf16.linear != nullptr && w.scales == nullptr && w.cols % 2 == 0)
+    return Product::kBf16;
+  return w.element <= Element::kBf16 ? Product::kFloats : Product::kInt8;
 }
 
 Activations Engine::activations_of(const Op& op, int64_t rows) const {
@@ -26,7 +30,7 @@ Activations Engine::activations_of(const Op& op, int64_t rows) const {
   const bool whole = (shared & (shared - 1)) == 0 && kPanelCols % shared == 0 &&
                      std::all_of(op.weights.begin(), op.weights.end(), [&](int weight) {
                        const Matrix& w = matrices_[static_cast<size_t>(weight)];
-                       return in_floats(weight) || w.group >= cols || w.group % shared == 0;
+                       return product_of(weight) != Product::kInt8 || w.group >= cols || w.group % shared == 0;
                      });
   const int64_t block = shared == cols || whole ? shared : kLeastBlock;
   return {.tokens = rows,
@@ -42,9 +46,16 @@ Activations Engine::activations_of(const Op& op, int64_t rows) const {
 }
 
 void Engine::prepare_linear(const Op& op, const Step& step, int64_t rows, int64_t block) {
-  if (std::all_of(op.weights.begin(), op.weights.end(), [&](int weight) { return in_floats(weight); })) return;
+  const auto any = [&](Product product) {
+    return std::any_of(op.weights.begin(), op.weights.end(), [&](int weight) { return product_of(weight) == product; });
+  };
   const float* x = row(op.inputs[0], step, 0);
-  kernels_.quantize(x, arena_width_, block, block + 1, activations_of(op, rows));
+  if (any(Product::kInt8)) kernels_.quantize(x, arena_width_, block, block + 1, activations_of(op, rows));
+  if (!any(Product::kBf16)) return;
+  const int64_t cols = matrices_[static_cast<size_t>(op.weights[0])].cols;
+  for (int64_t t = block * kTokenBlock; t < std::min(rows, (block + 1) * kTokenBlock); ++t) {
+    kernels_.bf16.round(x + t * arena_width_, cols, pairs_.get() + t * pair_stride_);
+  }
 }
 
 void Engine::linear(const Op& op, size_t index, const Step& step, int64_t rows, int thread) {
@@ -70,12 +81,20 @@ void Engine::linear(const Op& op, size_t index, const Step& step, int64_t rows, 
     const Matrix& w = matrices_[static_cast<size_t>(op.weights[output])];
     float* y = row(op.outputs[output], step, first);
     const int64_t y_stride = op.outputs[output] == output_ ? w.rows : arena_width_;
-    if (in_floats(op.weights[output])) {
-      const float* x = row(op.inputs[0], step, first);
-      kernels_.linear_f32(w, x, arena_width_, a.tokens, piece.begin, piece.end, y, y_stride, scratch(thread));
-      kept = 0;
-    } else {
-      kernels_.linear_int8(w, a, piece.begin, piece.end, y, y_stride, scratch(thread));
+    switch (product_of(op.weights[output])) {
+      case Product::kInt8:
+        kernels_.linear_int8(w, a, piece.begin, piece.end, y, y_stride, scratch(thread));
+        break;
+      case Product::kBf16: {
+        const uint32_t* x = pairs_.get() + first * pair_stride_;
+        kernels_.bf16.linear(w, x, pair_stride_, a.tokens, piece.begin, piece.end, y, y_stride);
+        break;
+      }
+      case Product::kFloats: {
+        const float* x = row(op.inputs[0], step, first);
+        kernels_.linear_f32(w, x, arena_width_, a.tokens, piece.begin, piece.end, y, y_stride, scratch(thread));
+        kept = 0;
+      }
     }
     if (op.vectors.empty() || op.vectors[output] < 0) return;
     const Vector& bias = vectors_[static_cast<size_t>(op.vectors[output])];

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 ARM = platform.machine() in ("aarch64", "arm64")
-ALL_ISAS = ("scalar", "neon", "neon_dotprod", "neon_i8mm") if ARM else ("scalar", "avx2", "avx2_vnni", "avx512")
+ALL_ISAS = (
+    ("scalar", "neon", "neon_dotprod", "neon_i8mm") if ARM else ("scalar", "avx2", "avx2_vnni", "avx512", "avx512_bf16")
+)
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

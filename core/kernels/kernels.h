@@ -206,6 +206,17 @@ struct Requantizer {
   int32_t pre, shift, low, high;
 };
 
+// What an instruction set multiplies in bf16, where it does: all null where not.
+struct Bf16Kernels {
+  // Rounded to nearest even, two neighbours in each pair, the earlier in its low half. n is even.
+  void (*round)(const float* x, int64_t n, uint32_t* pairs) = nullptr;
+  // The product of kBf16 weights without scales and such activations, summed in float32; K is even. x row t at x +
+  // t*x_stride. What is below the normal range of float32 may count as zero.
+  void (*linear)(const Matrix& w, const uint32_t* x, int64_t x_stride, int64_t tokens, int64_t tile_begin,
+                 int64_t tile_end, float* y, int64_t y_stride) = nullptr;
+  int64_t (*peak)(int64_t rounds) = nullptr;  // as those of Kernels
+};
+
 struct Kernels {
   const char* isa;
 
@@ -240,6 +251,7 @@ struct Kernels {
                      int64_t tile_end, float* y, int64_t y_stride, uint8_t* scratch);
 
   size_t scratch_bytes;
+  Bf16Kernels bf16;
 
   // y = x * (offset + weight) / sqrt(mean(x^2) + eps)   for one row of n values. x == y allowed.
   void (*rms_norm)(const float* x, const float* weight, float offset, float eps, int64_t n, float* y);
@@ -322,6 +334,7 @@ extern const Kernels kScalarKernels;
 extern const Kernels kAvx2Kernels;
 extern const Kernels kAvxVnniKernels, kAvx512VnniKernels;  // the same with vpdpbusd, in its two encodings
 extern const Kernels kAvx512Kernels;
+extern const Kernels kAvx512Bf16Kernels;  // the same, and bf16
 #elif defined(__aarch64__)
 extern const Kernels kNeonKernels;
 extern const Kernels kNeonDotprodKernels;

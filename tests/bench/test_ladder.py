@@ -26,23 +26,30 @@ def test_every_rung_of_every_format_is_checked_and_then_timed(tmp_path, capsys):
     assert ladder.main([*TINY, "--json", str(out)]) == 0
     document = json.loads(out.read_text(encoding="utf-8"))
     rungs = document["rungs"]
-    names = ladder.int8_formats()
-    assert {*(f"int{n}:g64" for n in (8, 6, 5, 4, 3, 2)), "ternary:row", "binary:row"} <= set(names)
+    names = ladder.formats_that_run()
+    assert {*(f"int{n}:g64" for n in (8, 6, 5, 4, 3, 2)), "ternary:row", "binary:row", "bf16", "f32"} <= set(names)
     assert len({(r["format"], r["isa"], r["arithmetic"], r["tokens"], r["threads"]) for r in rungs}) == len(rungs)
-    assert len(rungs) == len(names) * len(_core.available_isas()) * 2 * 3 * 2
+    isas = _core.available_isas()
+    own = [isa for isa in isas if isa != "avx512_bf16"]
+    of_floats = 3 * len(own) + (len(own) < len(isas))  # f32, f16, bf16; and one rung more of this
+    assert len(rungs) == ((len(names) - 3) * len(own) * 2 + of_floats) * 3 * 2
     for rung in rungs:
         assert 0 <= rung["worst"] <= 1
         assert rung["seconds"] > 0
         assert rung["n"] >= 1
         limit = document["ceilings"][str(rung["threads"])]
         roofs = {"memory": rung["bytes"] / rung["reading_gb_per_s"]}
-        if limit["int8_gmac_per_s"]:
-            roofs["int8 peak"] = rung["macs"] / limit["int8_gmac_per_s"]
+        peak = "int8" if rung["format"] not in ("f32", "f16", "bf16") else "f32"
+        if rung["format"] == "bf16" and limit["bf16_gmac_per_s"]:
+            peak = "bf16"
+        if limit[f"{peak}_gmac_per_s"]:
+            roofs[{"f32": "float32"}.get(peak, peak) + " peak"] = rung["macs"] / limit[f"{peak}_gmac_per_s"]
         assert rung["share"] == pytest.approx(max(roofs.values()) / 1e9 / rung["seconds"])
         assert roofs[rung["bound_by"]] == max(roofs.values())
     printed = capsys.readouterr().out
     assert "int4:g64  scalar f32" in printed
     assert f"{len(rungs)} rungs checked, 0 wrong" in printed
+    assert ("bf16  avx512_bf16 bf16" in printed) == ("avx512_bf16" in isas)
     assert document["machine"]["isas"] == _core.available_isas()
 
 
@@ -79,7 +86,7 @@ def test_scrimp_isa_is_the_top_of_the_ladder(monkeypatch, capsys):
     assert "avx2" not in printed
 
 
-@pytest.mark.parametrize("wrong", [["--formats", "int9"], ["--formats", "f16"], ["--formats", "nvfp4"],
+@pytest.mark.parametrize("wrong", [["--formats", "int9"], ["--formats", "nvfp4"],
                                    ["--shape", "7"], ["--tokens", "0"], ["--repeat", "0"]])  # fmt: skip
 def test_what_makes_no_sense_is_a_usage_error(wrong, capsys):
     with pytest.raises(SystemExit) as end:

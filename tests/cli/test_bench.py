@@ -12,7 +12,8 @@ KEYS = {
     "prefill_tokens_per_s", "decode_tokens_per_s", "bytes_per_token", "decode_gb_per_s", "memory_read_gb_per_s",
     "load_ms", "first_token_ms", "rss_peak_bytes",
     "page_faults_minor", "page_faults_major", "threads", "isa", "profile",
-    "energy_modelled", "cache_read_gb_per_s", "int8_gmac_per_s", "f32_gmac_per_s", "prefill_gmac_per_s",
+    "energy_modelled", "cache_read_gb_per_s", "int8_gmac_per_s", "f32_gmac_per_s", "bf16_gmac_per_s",
+    "prefill_gmac_per_s",
 }  # fmt: skip
 
 

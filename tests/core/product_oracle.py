@@ -51,6 +51,20 @@ def exact_and_bound(tensor, x, block):
     return exact, gamma(2 * pieces + 4 + (table is not None)) * size
 
 
+def to_bf16(x):
+    """The nearest numbers of 8 significant bits, ties to even; of finite float32."""
+    bits = x.view(np.uint32).astype(np.uint64)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16 << 16).astype(np.uint32).view(np.float32)
+
+
+def exact_and_bound_in_bf16(tensor, x):
+    """The product with activations in bf16, and the bound of core/kernels/avx512/linear_bf16.cpp."""
+    weights, rounded, cols = tensor.dequantize().astype(np.float64), to_bf16(x).astype(np.float64), x.shape[1]
+    size = np.abs(rounded) @ np.abs(weights).T
+    sizes = np.abs(rounded).sum(axis=1)[:, None] + np.abs(weights).sum(axis=1)[None, :] + 2 * cols
+    return rounded @ weights.T, gamma(cols + -(-cols // 640)) * size + 2.0**-126 * sizes
+
+
 def bound_of_levels(tensor, x, block):
     """What levels in 8 bits may change of a product: each one's own error times every activation it meets."""
     cols, table = tensor.shape[1], tensor.table()

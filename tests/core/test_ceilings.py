@@ -36,6 +36,7 @@ def test_peaks_are_positive_and_wider_registers_are_faster(isa):
         assert min(found) > 0
         if isa != "scalar":
             assert max(found) > max(_core.peak(numbers, 1, 5, "scalar"))
+    assert len(_core.peak("bf16", 1, 5, isa)) == 5 * (isa == "avx512_bf16")
 
 
 @pytest.mark.parametrize("wrong", [{"bytes": 100, "threads": 1}, {"bytes": 1 << 20, "threads": 0},

@@ -37,7 +37,7 @@ def boxes(picture):
 
 
 @pytest.mark.parametrize("ceilings", [
-    Ceilings(40.0, 190.0, 470.0, 180.0), Ceilings(25.0, 110.0, 236.0, 90.0), Ceilings(8.0, 30.0, None, None),
+    Ceilings(40.0, 190.0, 470.0, 120.0, 240.0), Ceilings(25.0, 110.0, 236.0, 90.0), Ceilings(8.0, 30.0, None, None),
     Ceilings(200.0, 2000.0, 9000.0, 4000.0), Ceilings(40.0, 190.0, 470.0, 460.0),
 ], ids=str)  # fmt: skip
 def test_words_stay_apart_and_inside(ceilings):
@@ -51,6 +51,7 @@ def test_words_stay_apart_and_inside(ceilings):
         roofs = "peak" in a[4] and "peak" in b[4]  # two roofs of one height are words over words
         assert apart or roofs, (a, b)
     assert f"memory {ceilings.memory_read_gb_per_s:,.0f} GB/s" in picture
+    assert ("bfloat16 peak" in picture) == (ceilings.bf16_gmac_per_s is not None)
     assert ceilings.int8_gmac_per_s is None or f"int8 peak {ceilings.int8_gmac_per_s:,.0f} G/s" in picture
 
 

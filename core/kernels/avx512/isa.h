@@ -1,4 +1,4 @@
-// The kernels of this folder: AVX-512 F/BW/VL/DQ/VNNI/VBMI.
+// The kernels of this folder: AVX-512 F/BW/VL/DQ/VNNI/VBMI; in one file BF16, too.
 // The contracts are in ../kernels.h, one for each function pointer of `Kernels`.
 #pragma once
 
@@ -13,5 +13,12 @@ constexpr size_t kScratchBytes = 512 * 1024;
 
 #include "kernels/simd/isa.inl"
 int64_t int8_peak(int64_t rounds);
+
+namespace bf16 {
+void round(const float* x, int64_t n, uint32_t* pairs);
+void linear(const Matrix& w, const uint32_t* x, int64_t x_stride, int64_t tokens, int64_t tile_begin, int64_t tile_end,
+            float* y, int64_t y_stride);
+int64_t peak(int64_t rounds);
+}  // namespace bf16
 
 }  // namespace scrimp::avx512

@@ -3,7 +3,8 @@
 //   y[t][r] (+)= sum_k panel[k][r] * x[t][k]
 //
 // A panel holds rows side by side, so lanes are rows; an activation is broadcast and feeds kVecs multiply-adds. Any
-// type is a panel whose `at(k, r)` gives rows r .. r + kLanes - 1 of input k.
+// type is a panel whose `at(k, r)` gives rows r .. r + kLanes - 1 of input k; it may also count inputs two by two, if
+// `x` does and there is an `fma` of such.
 // Every sum is one chain of fused multiply-adds in the order of k, whatever the block: an output has the same bits for
 // any number of tokens, any split of rows over threads, and AVX2 or AVX-512.
 //
@@ -23,8 +24,8 @@ struct FloatPanel {
 };
 
 // kVecs vectors of rows from `first` on times kTokens tokens, all sums in registers. `rows` of the vectors are written.
-template <int kVecs, int kTokens, class Panel>
-void product_block(const Panel& panel, int64_t first, int64_t rows, int64_t inner, const float* x, int64_t x_stride,
+template <int kVecs, int kTokens, class Panel, class Input>
+void product_block(const Panel& panel, int64_t first, int64_t rows, int64_t inner, const Input* x, int64_t x_stride,
                    float* y, int64_t y_stride, bool accumulate) {
   Vec sums[kTokens][kVecs];
 #pragma GCC unroll 16
@@ -33,12 +34,12 @@ void product_block(const Panel& panel, int64_t first, int64_t rows, int64_t inne
     for (int v = 0; v < kVecs; ++v) sums[t][v] = broadcast(0.0F);
 
   for (int64_t k = 0; k < inner; ++k) {
-    Vec weights[kVecs];
+    decltype(panel.at(0, 0)) weights[kVecs];
 #pragma GCC unroll 4
     for (int v = 0; v < kVecs; ++v) weights[v] = panel.at(k, first + v * kLanes);
 #pragma GCC unroll 16
     for (int t = 0; t < kTokens; ++t) {
-      const Vec activation = broadcast(x[t * x_stride + k]);
+      const auto activation = broadcast(x[t * x_stride + k]);
 #pragma GCC unroll 4
       for (int v = 0; v < kVecs; ++v) sums[t][v] = fma(weights[v], activation, sums[t][v]);
     }
@@ -61,8 +62,8 @@ void product_block(const Panel& panel, int64_t first, int64_t rows, int64_t inne
 }
 
 // The last tokens, at most kTokens, in one block.
-template <int kVecs, int kTokens, class Panel>
-void product_rest(int64_t tokens, const Panel& panel, int64_t first, int64_t rows, int64_t inner, const float* x,
+template <int kVecs, int kTokens, class Panel, class Input>
+void product_rest(int64_t tokens, const Panel& panel, int64_t first, int64_t rows, int64_t inner, const Input* x,
                   int64_t x_stride, float* y, int64_t y_stride, bool accumulate) {
   if (tokens == kTokens) {
     product_block<kVecs, kTokens>(panel, first, rows, inner, x, x_stride, y, y_stride, accumulate);
@@ -71,8 +72,8 @@ void product_rest(int64_t tokens, const Panel& panel, int64_t first, int64_t row
   }
 }
 
-template <int kVecs, class Panel>
-void product_rows(const Panel& panel, int64_t first, int64_t rows, int64_t inner, const float* x, int64_t x_stride,
+template <int kVecs, class Panel, class Input>
+void product_rows(const Panel& panel, int64_t first, int64_t rows, int64_t inner, const Input* x, int64_t x_stride,
                   int64_t tokens, float* y, int64_t y_stride, bool accumulate) {
   int64_t t = 0;
   for (; t + kProductTokens <= tokens; t += kProductTokens)
@@ -83,8 +84,8 @@ void product_rows(const Panel& panel, int64_t first, int64_t rows, int64_t inner
 }
 
 // The whole product for any number of rows and tokens; panel rows are readable up to a multiple of kLanes.
-template <class Panel>
-inline void product(const Panel& panel, int64_t rows, int64_t inner, const float* x, int64_t x_stride, int64_t tokens,
+template <class Panel, class Input>
+inline void product(const Panel& panel, int64_t rows, int64_t inner, const Input* x, int64_t x_stride, int64_t tokens,
                     float* y, int64_t y_stride, bool accumulate) {
   int64_t r = 0;
   if (tokens <= kFewTokens)

@@ -1,7 +1,8 @@
 // The table of a folder of kernels, included inside its namespace, in an unnamed one. Constant-initialised: nothing
 // here runs before main, so no instruction of the set either.
 
-constexpr Kernels table(const char* isa, decltype(Kernels::int8_peak) peak, decltype(Kernels::linear_int8) product) {
+constexpr Kernels table(const char* isa, decltype(Kernels::int8_peak) peak, decltype(Kernels::linear_int8) product,
+                        const Bf16Kernels& bf16 = {}) {
   return {
       .isa = isa,
       .read = read,
@@ -11,6 +12,7 @@ constexpr Kernels table(const char* isa, decltype(Kernels::int8_peak) peak, decl
       .linear_int8 = product,
       .linear_f32 = linear_f32,
       .scratch_bytes = kScratchBytes,
+      .bf16 = bf16,
       .rms_norm = rms_norm,
       .layer_norm = layer_norm,
       .activation = activation,

@@ -49,8 +49,12 @@ def roofline(profile: Sequence[OpCost], ceilings: Ceilings) -> str:
     if not shown:
         return "<p>There is nothing to draw.</p>"
     places = [(cost.macs / cost.bytes, cost.macs / cost.seconds / 1e9) for cost in shown]
-    flats = [roof for roof in (ceilings.int8_gmac_per_s, ceilings.f32_gmac_per_s) if roof]
-    top = max(flats) if flats else max(rate for _, rate in places)
+    roofs = {
+        "int8 peak": ceilings.int8_gmac_per_s,
+        "bfloat16 peak": ceilings.bf16_gmac_per_s,
+        "float32 peak": ceilings.f32_gmac_per_s,
+    }
+    top = max((roof for roof in roofs.values() if roof), default=max(rate for _, rate in places))
     x = svg.horizontal(*_decades([at for at, _ in places]), log=True)
     y = svg.vertical(*_decades([*(rate for _, rate in places), top]), log=True)
     parts = [svg.axes(x, y, "multiply-adds per byte read", "G multiply-adds/s")]
@@ -71,7 +75,7 @@ def roofline(profile: Sequence[OpCost], ceilings: Ceilings) -> str:
         slanted += [
             (begin[0] + (end[0] - begin[0]) * i / 60, begin[1] + (end[1] - begin[1]) * i / 60) for i in range(61)
         ]
-    for name, roof in (("int8 peak", ceilings.int8_gmac_per_s), ("float32 peak", ceilings.f32_gmac_per_s)):
+    for name, roof in roofs.items():
         if roof:
             words, height = f"{name} {roof:,.0f} G/s", y.at(roof) - 4
             parts.append(svg.line([(x.start, y.at(roof)), (x.end, y.at(roof))], "shannon"))

@@ -51,6 +51,7 @@ class Ceilings:
     cache_read_gb_per_s: float
     int8_gmac_per_s: float | None
     f32_gmac_per_s: float | None
+    bf16_gmac_per_s: float | None = None
 
     def better(self, other: Ceilings) -> Ceilings:
         def more(a: float | None, b: float | None) -> float | None:
@@ -61,6 +62,7 @@ class Ceilings:
             max(self.cache_read_gb_per_s, other.cache_read_gb_per_s),
             more(self.int8_gmac_per_s, other.int8_gmac_per_s),
             more(self.f32_gmac_per_s, other.f32_gmac_per_s),
+            more(self.bf16_gmac_per_s, other.bf16_gmac_per_s),
         )
 
 
@@ -239,11 +241,15 @@ def _decode(model: Model, tokens: list[int], prefill: int) -> float:
 def measure_ceilings(threads: int, isa: str) -> Ceilings:
     from scrimp import _core
 
+    def peak(numbers: str) -> float | None:
+        return max(_core.peak(numbers, threads, 9, isa), default=None)
+
     return Ceilings(
         memory_read_gb_per_s=median(_core.read_bandwidth(CEILING_BYTES, threads, 5, isa=isa)),
         cache_read_gb_per_s=median(_core.read_bandwidth(CACHE_BYTES * threads, threads, 5, least=1 << 26, isa=isa)),
-        int8_gmac_per_s=max(_core.peak("int8", threads, 9, isa), default=None),
-        f32_gmac_per_s=max(_core.peak("f32", threads, 9, isa), default=None),
+        int8_gmac_per_s=peak("int8"),
+        f32_gmac_per_s=peak("f32"),
+        bf16_gmac_per_s=peak("bf16"),
     )
 
 
