@@ -11,8 +11,9 @@ namespace scrimp::avx2 {
 namespace {
 
 constexpr int64_t kLanes = 8;
-constexpr int kProductVecs = 2;    // register block of ../simd/product.inl: 2 x 6 sums, 2 weights, 1 activation
-constexpr int kProductTokens = 6;  // of 16 registers
+constexpr int kProductVecs = 2;        // register block of ../simd/product.inl: 2 x 6 sums, 2 weights, 1 activation
+constexpr int kProductTokens = 6;      // of 16 registers
+constexpr int64_t kStoredTokens = 12;  // above, weights of 16 bits are widened once for all tokens
 
 struct Vec {
   __m256 v;

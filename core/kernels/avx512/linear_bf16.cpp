@@ -53,17 +53,10 @@ void round(const float* x, int64_t n, uint32_t* pairs) {
 void linear(const Matrix& w, const uint32_t* x, int64_t x_stride, int64_t tokens, int64_t tile_begin, int64_t tile_end,
             float* y, int64_t y_stride) {
   const int64_t tile_bytes = w.vectors[0] * kVectorBytes;
-  const int64_t at_once = tokens <= kFewTokens ? kFewTokensVecs : kProductVecs;
-  for (int64_t tile = tile_begin; tile < tile_end; tile += at_once) {
-    const int64_t tiles = tile_end - tile < at_once ? tile_end - tile : at_once;
-    const int64_t left = w.rows - tile * kTileRows;
-    const int64_t rows = left < tiles * kTileRows ? left : tiles * kTileRows;
-    for (int64_t k = 0; k < w.cols / 2; k += kBf16Cols / 2) {
-      const int64_t inner = w.cols / 2 - k < kBf16Cols / 2 ? w.cols / 2 - k : kBf16Cols / 2;
-      const StoredPanel panel{w.plane[0] + tile * tile_bytes + k * kVectorBytes, tile_bytes};
-      product(panel, rows, inner, x + k, x_stride, tokens, y + tile * kTileRows, y_stride, k > 0);
-    }
-  }
+  each_panel(w, tokens, tile_begin, tile_end, kBf16Cols, [&](int64_t tile, int64_t rows, int64_t k, int64_t inner) {
+    const StoredPanel panel{w.plane[0] + tile * tile_bytes + k / 2 * kVectorBytes, tile_bytes};
+    product(panel, rows, inner / 2, x + k / 2, x_stride, tokens, y + tile * kTileRows, y_stride, k > 0);
+  });
 }
 
 // 16 sums of 16 lanes and two products, twice.

@@ -11,8 +11,9 @@ namespace scrimp::neon {
 namespace {
 
 constexpr int64_t kLanes = 4;
-constexpr int kProductVecs = 4;    // register block of ../simd/product.inl: 4 x 6 sums, 4 weights, 1 activation
-constexpr int kProductTokens = 6;  // of 32 registers
+constexpr int kProductVecs = 4;        // register block of ../simd/product.inl: 4 x 6 sums, 4 weights, 1 activation
+constexpr int kProductTokens = 6;      // of 32 registers
+constexpr int64_t kStoredTokens = 12;  // above, weights of 16 bits are widened once for all tokens
 
 struct Vec {
   float32x4_t v;

@@ -135,13 +135,17 @@ void decode_trits(const Matrix& w, int64_t tile, int64_t part, int64_t k_begin, 
   }
 }
 
+// Half `j` of the 32 bits of each row, 0 the low one.
+template <Element kElement>
+Vec half_value(Quad pair, int64_t j) {
+  if constexpr (kElement == Element::kF16) return from_low_half(j != 0 ? shift_right(pair, 16) : pair);
+  return from_bits(j != 0 ? pair & 0xFFFF0000u : shift_left(pair, 16));
+}
+
 template <Element kElement>
 Vec float_value(const uint8_t* plane, int64_t k) {
   if constexpr (kElement == Element::kF32) return from_bits(load_quad(plane + k * kVectorBytes));
-  const Quad pair = load_quad(plane + k / 2 * kVectorBytes);
-  const bool second = (k & 1) != 0;
-  if constexpr (kElement == Element::kF16) return from_low_half(second ? shift_right(pair, 16) : pair);
-  return from_bits(second ? pair & 0xFFFF0000u : shift_left(pair, 16));
+  return half_value<kElement>(load_quad(plane + k / 2 * kVectorBytes), k & 1);
 }
 
 template <Element kElement>
