@@ -84,14 +84,15 @@ def test_only_the_command_line_prints(path):
 
 
 def test_wide_registers_stay_in_their_folders():
-    """A plain x86-64 processor must never meet an AVX instruction outside scrimp::avx2 and scrimp::avx512."""
+    """A plain x86-64 processor must never meet an AVX instruction outside scrimp::avx2 and scrimp::avx512; nor one with
+    AVX-512 an instruction of its bf16 extension outside scrimp::avx512::bf16."""
     objdump = shutil.which("objdump")
     if objdump is None or "avx2" not in _core.available_isas():
         pytest.skip("needs objdump on x86-64")
     listing = subprocess.run(
         [objdump, "-d", "--no-show-raw-insn", _core.__file__], capture_output=True, text=True, check=True
     ).stdout
-    symbol, wide, leaks = "", 0, set()
+    symbol, wide, bf16, leaks = "", 0, 0, set()
     for line in listing.splitlines():
         start = re.match(r"[0-9a-f]+ <(.+)>:", line)
         if start:
@@ -100,5 +101,10 @@ def test_wide_registers_stay_in_their_folders():
             wide += 1
             if "avx2" not in symbol and "avx512" not in symbol:
                 leaks.add(symbol)
+            if re.search(r"\tv\w*bf16", line):
+                bf16 += 1
+                if "avx5124bf16" not in symbol:
+                    leaks.add(symbol)
     assert wide > 1000, "the disassembly shows no vector code at all: the check is blind"
+    assert bf16 > 100, "so is that of bf16"
     assert not leaks
