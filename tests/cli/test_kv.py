@@ -5,6 +5,7 @@ import json
 import pytest
 from tiny_model import write_text, write_tiny_model
 
+from scrimp import _core
 from scrimp.cli.main import main
 
 
@@ -80,6 +81,7 @@ def test_a_model_with_fixed_ranges_is_measured_with_them(model, text, capsys, tm
     assert report["loss"]["arithmetic"] == "int8-static"
     found = run_json(capsys, "eval", out, "--text", text, "--context", 32)
     assert found["arithmetic"] == "int8-static"
+    assert found["isa"] in _core.available_isas()
     assert any("one fixed scale for each input (percentile)" in note for note in report["notes"])
 
 

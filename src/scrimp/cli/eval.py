@@ -61,7 +61,7 @@ def eval_(
         output.print_table(("measured", "value", "± error"), lines(result), title=result.model)
         output.notes(result.notes)
         output.note(
-            f"protocol: {result.protocol}; {result.arithmetic} arithmetic, {result.kv} cache. "
+            f"protocol: {result.protocol}; {result.arithmetic} arithmetic, {result.kv} cache, {result.isa}. "
             "Errors are standard errors, from window means."
         )
     return output.verdict([result.model] if result.perplexity.broken else [])

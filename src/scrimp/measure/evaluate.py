@@ -46,11 +46,12 @@ class Evaluation:
     notes: tuple[str, ...] = ()  #: what was decoded to float32 to run
     kv: Kv = "f16"  #: format of the key/value cache
     arithmetic: Arithmetic = "int8"
+    isa: str = ""  #: what multiplied: weights in bf16 meet activations in bf16 where there are instructions for it
 
     def to_json(self) -> dict[str, Any]:
         document: dict[str, Any] = {"model": self.model, "text": self.text, **self.perplexity.to_json()}
         document |= {"context": self.context, "protocol": self.protocol, "notes": list(self.notes)}
-        document |= {"kv": self.kv, "arithmetic": self.arithmetic}
+        document |= {"kv": self.kv, "arithmetic": self.arithmetic, "isa": self.isa}
         if self.divergence is not None:
             document |= {"reference": self.reference, **self.divergence.to_json()}
         if self.tasks:
@@ -125,6 +126,7 @@ def evaluate_all(
                 notes=subject.notes,
                 kv=subject.kv,
                 arithmetic=subject.arithmetic,
+                isa=subject.isa,
             )
             for model, subject, one in zip(models, subjects, scores, strict=True)
         ]
