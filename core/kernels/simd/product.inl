@@ -12,8 +12,8 @@
 
 namespace {
 
-// Multiply-adds have a latency of 4 at two a cycle, so 8 sums keep busy: one or two tokens take more rows at a time.
-constexpr int64_t kFewTokens = 2;
+// Multiply-adds have a latency of 4 at two a cycle, so 8 sums keep busy: up to kFewTokens take more rows at a time,
+// which also spares them a part of the loads of activations.
 constexpr int kFewTokensVecs = 4;
 
 struct FloatPanel {
