@@ -58,4 +58,6 @@ void store_zeros(int8_t* out, int64_t stride, int64_t quads) {
 
 #include "kernels/simd/quantize.inl"
 
+#include "kernels/simd/quantize_tokens.inl"
+
 }  // namespace scrimp::avx2
