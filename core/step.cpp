@@ -182,8 +182,7 @@ void Engine::token_work(const Op& op, size_t index, const Step& step, int64_t ro
       case OpKind::kRope: {
         const Rotation& rotation = rotations_[static_cast<size_t>(rotation_of_[index])];
         const int64_t half = op.ints[1] / 2, at = rows_[static_cast<size_t>(t)].position * half;
-        if (out != in(0)) std::memcpy(out, in(0), static_cast<size_t>(width) * sizeof(float));
-        kernels_.rope(out, op.ints[0], op.ints[1], rotation.cos.data() + at, rotation.sin.data() + at);
+        kernels_.rope(in(0), op.ints[0], op.ints[1], rotation.cos.data() + at, rotation.sin.data() + at, out);
         break;
       }
       case OpKind::kActivation:

@@ -262,9 +262,9 @@ struct Kernels {
   // y = cap * tanh(x / cap). x == y allowed.
   void (*softcap)(const float* x, float cap, int64_t n, float* y);
   void (*add)(const float* a, const float* b, int64_t n, float* y);
-  // Rotate one row of `heads` heads in place, two halves per head (Hugging Face order):
+  // Rotate one row of `heads` heads, two halves per head (Hugging Face order); x == y allowed:
   //   (a, b) = (x[i], x[i + D/2]) -> (a cos_i - b sin_i, b cos_i + a sin_i)
-  void (*rope)(float* x, int64_t heads, int64_t head_dim, const float* cos, const float* sin);
+  void (*rope)(const float* x, int64_t heads, int64_t head_dim, const float* cos, const float* sin, float* y);
   // f32 -> f16, round to nearest even
   void (*to_f16)(const float* x, int64_t n, uint16_t* y);
   // One row of a key/value cache of kInt8 (limit 127) or kInt4 (limit 7); x holds n numbers, `block` is a multiple

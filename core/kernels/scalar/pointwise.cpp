@@ -59,14 +59,14 @@ void add(const float* a, const float* b, int64_t n, float* y) {
   for (int64_t i = 0; i < n; ++i) y[i] = a[i] + b[i];
 }
 
-void rope(float* x, int64_t heads, int64_t head_dim, const float* cos, const float* sin) {
+void rope(const float* x, int64_t heads, int64_t head_dim, const float* cos, const float* sin, float* y) {
   const int64_t half = head_dim / 2;
-  for (int64_t h = 0; h < heads; ++h, x += head_dim) {
+  for (int64_t h = 0; h < heads; ++h, x += head_dim, y += head_dim) {
     for (int64_t i = 0; i < half; ++i) {
       const float a = x[i];
       const float b = x[half + i];
-      x[i] = a * cos[i] - b * sin[i];
-      x[half + i] = b * cos[i] + a * sin[i];
+      y[i] = a * cos[i] - b * sin[i];
+      y[half + i] = b * cos[i] + a * sin[i];
     }
   }
 }

@@ -12,7 +12,7 @@ void layer_norm(const float* x, const float* weight, const float* bias, float ep
 void activation(Curve curve, const float* x, const float* times, int64_t n, float* y);
 void softcap(const float* x, float cap, int64_t n, float* y);
 void add(const float* a, const float* b, int64_t n, float* y);
-void rope(float* x, int64_t heads, int64_t head_dim, const float* cos, const float* sin);
+void rope(const float* x, int64_t heads, int64_t head_dim, const float* cos, const float* sin, float* y);
 void to_f16(const float* x, int64_t n, uint16_t* y);
 void to_codes(const float* x, int64_t n, CacheType type, int64_t block, uint8_t* codes, uint16_t* scales,
               int64_t scale_stride);

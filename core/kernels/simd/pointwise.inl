@@ -96,18 +96,18 @@ void add(const float* a, const float* b, int64_t n, float* y) {
 }
 
 // Products and sums are rounded one by one: the same bits on every machine.
-void rope(float* x, int64_t heads, int64_t head_dim, const float* cos, const float* sin) {
+void rope(const float* x, int64_t heads, int64_t head_dim, const float* cos, const float* sin, float* y) {
   const int64_t half = head_dim / 2;
   const Vec nothing = broadcast(0.0F);
-  for (int64_t h = 0; h < heads; ++h, x += head_dim) {
+  for (int64_t h = 0; h < heads; ++h, x += head_dim, y += head_dim) {
     for (int64_t i = 0; i < half; i += kLanes) {
       const int64_t count = half - i < kLanes ? half - i : kLanes;
       const Vec c = load_first(cos + i, count, nothing);
       const Vec s = load_first(sin + i, count, nothing);
       const Vec a = load_first(x + i, count, nothing);
       const Vec b = load_first(x + half + i, count, nothing);
-      store_first(x + i, a * c - b * s, count);
-      store_first(x + half + i, b * c + a * s, count);
+      store_first(y + i, a * c - b * s, count);
+      store_first(y + half + i, b * c + a * s, count);
     }
   }
 }

@@ -84,10 +84,13 @@ void check_exact_rows(Check& c, int64_t n) {
   kScalarKernels.add(a.data(), b.data(), n, exact.data());
   c.same("add", got.data(), exact.data(), static_cast<size_t>(n) * 4, std::to_string(n));
   const int64_t heads = c.random.from(1, 3);
-  auto x = guarded(row_of(c, heads * 2 * n)), turned = guarded(std::vector<float>(x.begin(), x.end()));
-  c.kernels.rope(x.data(), heads, 2 * n, a.data(), b.data());
-  kScalarKernels.rope(turned.data(), heads, 2 * n, a.data(), b.data());
-  c.same("rope", x.data(), turned.data(), static_cast<size_t>(x.size()) * 4, std::to_string(n));
+  auto x = guarded(row_of(c, heads * 2 * n));
+  Guarded<float> apart(heads * 2 * n), turned(heads * 2 * n);
+  c.kernels.rope(x.data(), heads, 2 * n, a.data(), b.data(), apart.data());
+  kScalarKernels.rope(x.data(), heads, 2 * n, a.data(), b.data(), turned.data());
+  c.same("rope", apart.data(), turned.data(), static_cast<size_t>(x.size()) * 4, std::to_string(n));
+  c.kernels.rope(x.data(), heads, 2 * n, a.data(), b.data(), x.data());
+  c.same("rope in place", x.data(), turned.data(), static_cast<size_t>(x.size()) * 4, std::to_string(n));
 }
 
 // Every half, what lies between two of them, and random bits.
