@@ -90,7 +90,7 @@ void check_exact_rows(Check& c, int64_t n) {
   kScalarKernels.rope(x.data(), heads, 2 * n, a.data(), b.data(), turned.data());
   c.same("rope", apart.data(), turned.data(), static_cast<size_t>(x.size()) * 4, std::to_string(n));
   c.kernels.rope(x.data(), heads, 2 * n, a.data(), b.data(), x.data());
-  c.same("rope in place", x.data(), turned.data(), static_cast<size_t>(x.size()) * 4, std::to_string(n));
+  c.same("rope", x.data(), turned.data(), static_cast<size_t>(x.size()) * 4, std::to_string(n) + " in place");
 }
 
 // Every half, what lies between two of them, and random bits.
