@@ -257,10 +257,11 @@ struct Kernels {
   void (*rms_norm)(const float* x, const float* weight, float offset, float eps, int64_t n, float* y);
   // y = (x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps) * weight + bias   for one row of n values. x == y allowed.
   void (*layer_norm)(const float* x, const float* weight, const float* bias, float eps, int64_t n, float* y);
-  // y = curve(x) * times, or curve(x) where times is null
+  // y = curve(x) * times, or curve(x) where times is null. y may be x or times.
   void (*activation)(Curve curve, const float* x, const float* times, int64_t n, float* y);
   // y = cap * tanh(x / cap). x == y allowed.
   void (*softcap)(const float* x, float cap, int64_t n, float* y);
+  // y = a + b. y may be either.
   void (*add)(const float* a, const float* b, int64_t n, float* y);
   // Rotate one row of `heads` heads, two halves per head (Hugging Face order); x == y allowed:
   //   (a, b) = (x[i], x[i + D/2]) -> (a cos_i - b sin_i, b cos_i + a sin_i)
