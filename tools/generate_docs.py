@@ -52,7 +52,8 @@ def formats_page() -> str:
         "  over int8's. –: not modelled.",
         "* q2_k … q6_k: what is stored decodes to the numbers of llama.cpp's K-quants, bit for bit (against the gguf",
         "  package). Scales, mins and codes are searched in our own way: llama.cpp's encoder gives others.",
-        "* runs: the kernels multiply with it as it is stored; other formats are decoded to float32 when opened.",
+        "* runs: the kernels multiply with it as it is stored; other formats are decoded when opened: to bf16 where "
+        "that holds all their numbers, else to float32.",
     ]
     for name in FAMILIES:
         page += [

@@ -119,9 +119,14 @@ def _notes(found: list[FormatRow], subject: Subject | None) -> list[str]:
 
 def _print_details(row: FormatRow, subject: Subject | None) -> None:
     from scrimp.cli import output
+    from scrimp.engine.float_path import run_format
     from scrimp.measure.format_words import definition, layout
 
-    yes = "yes, as it is stored" if row.format.runs else "no: a model is decoded to float32 when it is opened"
+    yes = (
+        "yes, as it is stored"
+        if row.format.runs
+        else f"no: a model is decoded to {run_format(row.format).name} when it is opened"
+    )
     facts = [
         ("definition", definition(row.format)),
         ("about", row.about),

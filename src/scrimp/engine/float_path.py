@@ -1,8 +1,10 @@
-"""What the kernels don't multiply with as it is stored: decoded to float32 or, of a table, in 8 bits; and said so."""
+"""What the kernels don't multiply with as it is stored: decoded to bf16 or float32 or, of a table, in 8 bits; and said
+so."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cache
 
 import numpy as np
 
@@ -11,9 +13,9 @@ from scrimp.formats import Format, parse
 from scrimp.formats.codebooks import Learned, in_steps
 from scrimp.formats.packing import TILE_ROWS
 from scrimp.sizes import format_bytes
-from scrimp.tensors import F32, QTensor, from_floats, stored_bytes
+from scrimp.tensors import DTYPES, F32, QTensor, from_f32, from_floats, stored_bytes, to_f32
 
-_F32 = parse("f32")
+_F32, _BF16 = parse("f32"), parse("bf16")
 _WEIGHTS_AT_ONCE = 1 << 18
 
 
@@ -39,19 +41,39 @@ def row_pieces(tensor: QTensor) -> list[slice]:
     return [slice(begin, min(begin + step, rows)) for begin in range(0, rows, step)]
 
 
+@cache
+def run_format(format: Format) -> Format:
+    """What a tensor of ``format`` is multiplied in: itself, else bf16 where that holds every weight, else float32.
+
+    Bf16 holds numbers of at most 8 significant bits, alone or times powers of two: those of FP8, FP6, MX and posits of
+    8 bits. (Below 2^-126 it has fewer, where the kernels may take a weight for zero.)
+
+    >>> [run_format(parse(name)).name for name in ("int4:g64", "mxfp8_e4m3", "fp8_e5m2", "nvfp4", "tf32")]
+    ['int4:g64', 'bf16', 'bf16', 'f32', 'f32']
+    """
+    if format.runs:
+        return format
+    alone = format.scale in (None, "e8m0") and format.second is None and not format.has_min
+    if not alone or format.element.kind == "float":
+        return _F32
+    numbers = format.element.tabulated()
+    return _BF16 if np.array_equal(to_f32(from_f32(numbers, "bf16"), "bf16"), numbers, equal_nan=True) else _F32
+
+
 def as_run(tensor: QTensor) -> QTensor:
-    """The tensor in a format that the kernels multiply with: itself, or its weights in float32."""
-    if tensor.format.runs:
+    """The tensor in the format that it is multiplied in."""
+    format = run_format(tensor.format)
+    if format == tensor.format:
         return tensor
-    weight, read = np.empty(tensor.shape, np.float32), row_reader(tensor)
+    weight, read = np.empty(tensor.shape, DTYPES[format.element.name]), row_reader(tensor)
     for piece in row_pieces(tensor):
-        weight[piece] = read(piece.start, piece.stop)
-    return from_floats(_F32, weight)
+        weight[piece] = from_f32(read(piece.start, piece.stop), format.element.name)
+    return from_floats(format, weight)
 
 
 def bytes_as_run(format: Format, shape: tuple[int, int]) -> int:
     """Bytes of a matrix in memory when it runs, which are those that decoding a token reads."""
-    return stored_bytes(format if format.runs else _F32, shape)
+    return stored_bytes(run_format(format), shape)
 
 
 def decoded_notes(matrices: Iterable[tuple[Format, tuple[int, int]]]) -> list[str]:
@@ -69,7 +91,7 @@ def decoded_notes(matrices: Iterable[tuple[Format, tuple[int, int]]]) -> list[st
 
 def _how(format: Format) -> str:
     if not format.runs:
-        return "is decoded to f32 to run"
+        return f"is decoded to {run_format(format).name} to run"
     error = _rounded(format)
     return "has its levels in 8 bits where activations have" + (
         f" (off by up to {error:.1%} of the largest)" if error else ""

@@ -81,7 +81,7 @@ class Format:
 
     @property
     def runs(self) -> bool:
-        """Whether the kernels multiply with it as it is stored; else a model is decoded to f32 when it is opened."""
+        """Whether the kernels multiply with it as it is stored; else a model is decoded when it is opened."""
         if self.element.kind == "float":
             return self.element.name != "tf32"
         if self.scale not in (*SIGNED_SCALES, "e8m0") or self.block == 16:

@@ -43,7 +43,7 @@ class Evaluation:
     reference: str | None = None
     divergence: Divergence | None = None
     tasks: tuple[TaskResult, ...] = ()
-    notes: tuple[str, ...] = ()  #: what was decoded to float32 to run
+    notes: tuple[str, ...] = ()  #: what was decoded to run
     kv: Kv = "f16"  #: format of the key/value cache
     arithmetic: Arithmetic = "int8"
     isa: str = ""  #: what multiplied: weights in bf16 meet activations in bf16 where there are instructions for it

@@ -94,7 +94,7 @@ class Speed:
     kv: Kv = "f16"
     kv_bytes_per_token: int = 0
     profile: tuple[OpCost, ...] = ()
-    notes: tuple[str, ...] = ()  #: what was decoded to float32 to run
+    notes: tuple[str, ...] = ()  #: what was decoded to run
     batches: tuple[BatchSpeed, ...] = ()
     tlb_misses: int | None = None  #: of the data TLB, during all repeats of decode together
     tlb_not_counted: str = ""  #: where that is None, why

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Traffic:
-    """A Program and the bytes each of its weights takes in memory, where those decoded to float32 are float32."""
+    """A Program and the bytes each of its weights takes in memory, those that are decoded as they run."""
 
     program: Program
     weight_bytes: dict[str, int]
