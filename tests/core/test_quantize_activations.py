@@ -42,13 +42,28 @@ def row(*values, cols=64):
     return np.pad(np.array([values], np.float32), ((0, 0), (0, cols - len(values))))
 
 
-@pytest.mark.parametrize("cols", [*range(1, 71, 3), 96, 341, 576])
-def test_codes_follow_the_rule_bit_for_bit(cols, isa):
+@pytest.mark.parametrize("block", [32, 4096])
+@pytest.mark.parametrize("cols", [*range(1, 71, 3), 96, 341, 576, 1024])
+def test_codes_follow_the_rule_bit_for_bit(cols, block, isa):
     rng = np.random.default_rng(cols)
     for tokens in TOKENS:
         x = (rng.normal(size=(tokens, cols)) * np.exp(3 * rng.normal(size=(tokens, 1)))).astype(np.float32)
-        scales, codes = by_the_rule(x, 32)
-        assert np.array_equal(through_identity(x, isa), scales * codes), f"{tokens} tokens"
+        scales, codes = by_the_rule(x, min(block, cols))
+        assert np.array_equal(through_identity(x, isa, block), scales * codes), f"{tokens} tokens"
+
+
+@pytest.mark.parametrize("block", [32, 4096])
+@pytest.mark.parametrize("tokens", TOKENS)
+def test_tokens_without_a_scale_or_with_a_tiny_one_leave_the_others_as_they_are(tokens, block, isa):
+    """Twelve tokens may be quantized together: one of zeros, one too small for a scale, one whose scale is denormal."""
+    rng = np.random.default_rng(tokens)
+    x = rng.normal(size=(tokens, 416)).astype(np.float32)
+    x[0], x[tokens // 2] = 0, 0
+    for at, unit in ((tokens // 3, 2.0**-149), (tokens - 1, 190 * 2.0**-149)):
+        x[at] = 0
+        x[at, 5], x[at, 6] = unit, -unit
+        scales, codes = by_the_rule(x, min(block, 416))
+        assert np.array_equal(through_identity(x, isa, block), scales * np.clip(codes, -127, 127))
 
 
 @pytest.mark.parametrize("block", [32, 64, 128, 256, 4096])
