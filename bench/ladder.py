@@ -313,6 +313,9 @@ def measure(options: argparse.Namespace) -> int:
     arithmetics = [how for how in ARITHMETICS if how in options.arithmetics.split(",")]
     if not set(options.arithmetics.split(",")) <= set(ARITHMETICS):
         raise UsageError(f"'{options.arithmetics}' is no arithmetic.", hint="one or more of f32,int8,bf16")
+    without = [format.name for format in formats if not ways(format, isas, arithmetics)]
+    if without:
+        raise UsageError(f"{without[0]} has no rung there.", hint=f"{BF16_ISA} has one of bf16, and no other")
     ceilings = {workers: measure_ceilings(workers, best) for workers in options.threads}
     rungs: list[Rung] = []
     progress = bar.progress()

@@ -87,7 +87,9 @@ def test_scrimp_isa_is_the_top_of_the_ladder(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("wrong", [["--formats", "int9"], ["--formats", "nvfp4"],
-                                   ["--shape", "7"], ["--tokens", "0"], ["--repeat", "0"]])  # fmt: skip
+                                   ["--shape", "7"], ["--tokens", "0"],
+                                   ["--formats", "bf16,int4", "--isas", "scalar", "--arithmetics", "bf16"],
+                                   ["--repeat", "0"]])  # fmt: skip
 def test_what_makes_no_sense_is_a_usage_error(wrong, capsys):
     with pytest.raises(SystemExit) as end:
         ladder.main(wrong)
