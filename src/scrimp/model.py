@@ -131,7 +131,7 @@ class Model:
     def tokenizer(self) -> Tokenizer:
         from scrimp.text.tokenizer import load
 
-        return load(self.source.tokenizer, rows=self.vocab_size)
+        return load(self.source.tokenizer, rows=self.vocab_size, quick=not self.encodes)
 
     def step(self, tokens: Sequence[int], start: int) -> F32:
         """Logits ``(V,)`` after ``tokens`` at positions ``start …``; earlier positions must have been run before."""

