@@ -29,7 +29,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
-from math import gcd
+from math import gcd, prod
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -49,7 +49,7 @@ from scrimp.formats.catalogue import ELEMENTS
 from scrimp.measure.speed import Ceilings, measure_ceilings
 from scrimp.program import Program
 from scrimp.sources.shapes import random_tensor
-from scrimp.tensors import F32, QTensor, from_floats
+from scrimp.tensors import F32, QTensor, from_floats, part_shapes
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "core"))
 from product_oracle import exact_and_bound, exact_and_bound_in_bf16, gamma
@@ -96,17 +96,19 @@ def formats_that_run() -> list[str]:
     return [format.name for format in sorted(found, key=lambda f: -f.bits_per_weight(2048, 2048))]
 
 
-def ways(format: Format, isas: Sequence[str], hows: Sequence[How]) -> list[tuple[str, How]]:
-    """The rungs of a format. The kernels of avx512_bf16 are those of avx512 but for the weights in bf16.
+def ways(format: Format, cols: int, isas: Sequence[str], hows: Sequence[How]) -> list[tuple[str, How]]:
+    """The rungs of a format. The kernels of avx512_bf16 are those of avx512 but for pairs of weights in bf16.
 
-    >>> ways(parse("int4"), ["avx512", "avx512_bf16"], ARITHMETICS)
+    >>> ways(parse("int4"), 64, ["avx512", "avx512_bf16"], ARITHMETICS)
     [('avx512', 'f32'), ('avx512', 'int8')]
-    >>> ways(parse("bf16"), ["avx512", "avx512_bf16"], ARITHMETICS)
+    >>> ways(parse("bf16"), 64, ["avx512", "avx512_bf16"], ARITHMETICS)
     [('avx512', 'f32'), ('avx512_bf16', 'bf16')]
+    >>> ways(parse("bf16"), 65, ["avx512", "avx512_bf16"], ARITHMETICS)
+    [('avx512', 'f32')]
     """
     own = "f32" if format.element.kind == "float" else "int8"
     other = [(isa, how) for isa in isas if isa != BF16_ISA for how in hows if how in ("f32", own)]
-    bf16 = format == parse("bf16") and BF16_ISA in isas and "bf16" in hows
+    bf16 = format == parse("bf16") and cols % 2 == 0 and BF16_ISA in isas and "bf16" in hows
     return [*other, (BF16_ISA, "bf16")] if bf16 else other
 
 
@@ -293,7 +295,7 @@ def numbers(words: str) -> list[int]:
 
 def shape_of(words: str) -> tuple[int, int]:
     rows, cols = (int(word) for word in words.split("x"))
-    if min(rows, cols) < 1:
+    if min(rows, cols) < 1 or cols > 1 << 16:
         raise ValueError
     return rows, cols
 
@@ -313,16 +315,18 @@ def measure(options: argparse.Namespace) -> int:
     arithmetics = [how for how in ARITHMETICS if how in options.arithmetics.split(",")]
     if not set(options.arithmetics.split(",")) <= set(ARITHMETICS):
         raise UsageError(f"'{options.arithmetics}' is no arithmetic.", hint="one or more of f32,int8,bf16")
-    without = [format.name for format in formats if not ways(format, isas, arithmetics)]
-    if without:
-        raise UsageError(f"{without[0]} has no rung there.", hint=f"{BF16_ISA} has one of bf16, and no other")
+    for format in formats:
+        if not ways(format, options.shape[1], isas, arithmetics):
+            raise UsageError(f"{format.name} has no rung there.", hint=f"{BF16_ISA} has one of bf16, and no other")
+        if prod(part_shapes(format, options.shape)["codes"]) < 512:  # what _core.read_arrays looks at
+            raise UsageError(f"A matrix of {format.name} is too small to be timed.", hint="--shape 64x512")
     ceilings = {workers: measure_ceilings(workers, best) for workers in options.threads}
     rungs: list[Rung] = []
     progress = bar.progress()
     progress.start("climbing", len(formats))
     for format in formats:
         stack = Stack(format, options.shape, options.stack * 10**6, max(options.tokens))
-        rungs += climb(stack, ways(format, isas, arithmetics), options.tokens, options.threads, options.repeat,
+        rungs += climb(stack, ways(format, options.shape[1], isas, arithmetics), options.tokens, options.threads, options.repeat,
                        options.budget, min if options.best else median)  # fmt: skip
         progress.advance(note=format.name)
     progress.finish()

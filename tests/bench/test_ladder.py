@@ -70,6 +70,11 @@ def test_a_wrong_product_is_told_and_not_timed(monkeypatch, tmp_path, capsys):
     assert "WRONG" in capsys.readouterr().out
 
 
+def test_an_odd_number_of_inputs_is_multiplied_as_it_is_checked(capsys):
+    assert ladder.main(["--formats", "bf16", *TINY, "--shape", "17x65"]) == 0
+    assert "avx512_bf16 bf16" not in capsys.readouterr().out
+
+
 def test_copies_that_differ_are_wrong(monkeypatch):
     stack = ladder.Stack(ladder.parse("int8:g32"), (32, 64), 5000, 2)
     assert len(stack.names) == 3
@@ -89,6 +94,7 @@ def test_scrimp_isa_is_the_top_of_the_ladder(monkeypatch, capsys):
 @pytest.mark.parametrize("wrong", [["--formats", "int9"], ["--formats", "nvfp4"],
                                    ["--shape", "7"], ["--tokens", "0"],
                                    ["--formats", "bf16,int4", "--isas", "scalar", "--arithmetics", "bf16"],
+                                   ["--formats", "bf16", "--shape", "3x5"], ["--shape", "1x100000"],
                                    ["--repeat", "0"]])  # fmt: skip
 def test_what_makes_no_sense_is_a_usage_error(wrong, capsys):
     with pytest.raises(SystemExit) as end:
