@@ -326,8 +326,8 @@ def measure(options: argparse.Namespace) -> int:
     progress.start("climbing", len(formats))
     for format in formats:
         stack = Stack(format, options.shape, options.stack * 10**6, max(options.tokens))
-        rungs += climb(stack, ways(format, options.shape[1], isas, arithmetics), options.tokens, options.threads, options.repeat,
-                       options.budget, min if options.best else median)  # fmt: skip
+        rungs += climb(stack, ways(format, options.shape[1], isas, arithmetics), options.tokens, options.threads,
+                       options.repeat, options.budget, min if options.best else median)  # fmt: skip
         progress.advance(note=format.name)
     progress.finish()
     ceilings = {workers: limit.better(measure_ceilings(workers, best)) for workers, limit in ceilings.items()}
