@@ -159,3 +159,12 @@ def test_sequences_that_decode_together(model, capsys):
 def test_what_is_no_number_of_sequences_is_refused(model, counts, capsys):
     assert run(model, "--sequences", counts) == 2
     assert "no numbers of sequences" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("format", ["bf16", "mxfp8_e4m3", "int8"])
+def test_the_peak_of_bf16_is_told_where_weights_are_multiplied_in_it(model, tmp_path, capsys, format):
+    assert main(["compress", str(model), "-o", str(tmp_path / "out"), "--format", format, "--no-loss"]) == 0
+    capsys.readouterr()
+    assert run(tmp_path / "out", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["bf16_gmac_per_s"] is not None) == (format != "int8" and found["isa"] == "avx512_bf16")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -45,7 +45,7 @@ class Rate:
 class Ceilings:
     """What the same threads reach in the same run with nothing else to do. Reading: the better of two medians, before
     and after. A peak: the best of all, since nothing but a busy machine moves it; it counts multiply-adds in registers,
-    None where the instruction set has no such kernel. G = 10^9."""
+    None where the instruction set has no such kernel; that of bf16 also where nothing is multiplied in it. G = 10^9."""
 
     memory_read_gb_per_s: float
     cache_read_gb_per_s: float
@@ -191,6 +191,8 @@ def measure_speed(
         progress.finish()
         ceilings = ceilings.better(measure_ceilings(model.threads, model.isa))
         traffic = Traffic.of(model)
+        if "bf16" not in traffic.formats:
+            ceilings = replace(ceilings, bf16_gmac_per_s=None)
         return Speed(
             model=str(name if shape is None else shape),
             prefill=prefill,

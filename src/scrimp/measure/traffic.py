@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scrimp.engine.cache import Kv, row_bytes
-from scrimp.engine.float_path import bytes_as_run
+from scrimp.engine.float_path import bytes_as_run, run_format
 from scrimp.program import Op, Program
 from scrimp.tensors import QTensor
 
@@ -28,13 +28,20 @@ class Traffic:
     program: Program
     weight_bytes: dict[str, int]
     kv: Kv = "f16"
+    formats: frozenset[str] = frozenset()  #: that matrices are multiplied in
 
     @classmethod
     def of(cls, model: Model) -> Traffic:
         """One tensor is read at a time."""
         program = model.program
         names = {name for op in program.ops for name in (*op.weights, *filter(None, op.vectors))}
-        return cls(program, {name: _bytes(model.source.read(name)) for name in sorted(names)}, model.kv)
+        sizes, formats = dict[str, int](), set[str]()
+        for name in sorted(names):
+            tensor = model.source.read(name)
+            sizes[name] = _bytes(tensor)
+            if isinstance(tensor, QTensor):
+                formats.add(run_format(tensor.format).name)
+        return cls(program, sizes, model.kv, frozenset(formats))
 
     def bytes_per_token(self, position: int) -> int:
         """Bytes read to decode the token at ``position``: each matrix once (a tied head is a matrix), one row of the
