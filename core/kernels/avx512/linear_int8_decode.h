@@ -12,14 +12,15 @@ constexpr int64_t kStep = 32;  // inputs
 // in the shadow of arithmetic. Shares of plain reading with huge pages on Zen 4, one thread, medians:
 //
 //   groups of              64: int8   int6   int5   int4   nf4    int3   int2   trits   bits | 32: int4   with mins
-//   L1, 2048 bytes ahead         92    101     90     95    92     90     91      66     58  |      95       94
+//   L1, 2048 bytes ahead         92    101     90     95    92     89     94      70     62  |      95       95
+//   L1, 4096 bytes ahead                                           96    101      70     61  |     101       98
 //   L2, 1024 bytes ahead               100     93    103   101     75     80             59  |      86       75
 //   nothing                     102                   90            77                75     |
 //
-// Others were worse: L1 1024 (int4 75), L1 8192 (82), L2 4096 (74); L2 512 … 2048 are alike.
+// Others were worse: L1 1024 (int4 75), L1 6144 (int3 86), L2 4096 (74); L2 512 … 2048 are alike.
 enum class Into { kNothing, kFirstCache, kSecondCache };
 
-constexpr int64_t ahead_bytes(Into into) { return into == Into::kSecondCache ? 1024 : 2048; }
+constexpr int64_t ahead_bytes(Into into) { return into == Into::kSecondCache ? 1024 : 4096; }
 
 template <class Codes>
 constexpr Into cache_of(bool long_groups) {
