@@ -6,13 +6,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 from product_oracle import exact_and_bound_in_bf16, to_bf16
-from test_linear import random_tensor
+from test_linear import assert_together_as_alone, random_tensor
 
 from scrimp import _core, tensors
-from scrimp.engine import Engine
 from scrimp.engine.engine import core_matrix
 from scrimp.formats import parse
-from scrimp.program import Program
 from scrimp.tensors import from_floats
 
 ISA = "avx512_bf16"
@@ -88,15 +86,4 @@ def test_one_input_serves_products_of_every_kind(tokens, threads):
     cols, table = 704, from_floats(parse("f32"), rng.normal(size=(tokens, 704)).astype(np.float32))
     names = ["int4:g32", "bf16", "f16", "bf16", "int4z:g32", "bf16", "int4:g32"]
     matrices = {f"{at}": random_tensor(name, (70, cols), rng) for at, name in enumerate(names)}
-
-    def run(*groups):
-        program = Program({"table": (tokens, cols), **dict.fromkeys(matrices, (70, cols))}, {})
-        x = program.embed("table")
-        made = [out.index for group in groups for out in program.linear(x, *group)]
-        program.output = made[-1]
-        engine = Engine(program, {"table": table, **matrices}, {}, context=128, threads=threads, isa=ISA, chunk=128)
-        found = engine.run(np.arange(tokens, dtype=np.int32), 0, 0, len(program.ops), outputs=made)
-        return [found[index] for index in made]
-
-    for one, other in zip(run(list(matrices)), run(*[[name] for name in matrices]), strict=True):
-        np.testing.assert_array_equal(one, other)
+    assert_together_as_alone(matrices, table, threads, ISA)

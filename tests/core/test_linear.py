@@ -176,6 +176,22 @@ def test_a_token_has_the_same_bits_beside_any_number_of_others(name, shape, isa)
         assert np.array_equal(_core.linear(matrix, x[:tokens].copy(), isa), alone[:tokens]), tokens
 
 
+def assert_together_as_alone(matrices, table, threads, isa):
+    """Products of one input have the same bits in one operation as each in its own."""
+
+    def run(*groups):
+        program = Program({"table": table.shape, **{name: w.shape for name, w in matrices.items()}}, {})
+        x = program.embed("table")
+        made = [out.index for group in groups for out in program.linear(x, *group)]
+        program.output = made[-1]
+        engine = Engine(program, {"table": table, **matrices}, {}, context=128, threads=threads, isa=isa, chunk=128)
+        found = engine.run(np.arange(table.shape[0], dtype=np.int32), 0, 0, len(program.ops), outputs=made)
+        return [found[index] for index in made]
+
+    for one, other in zip(run(list(matrices)), run(*[[name] for name in matrices]), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("tokens", [13, 100])
 def test_products_of_one_input_do_not_spoil_each_other(tokens, threads, isa):
@@ -185,16 +201,4 @@ def test_products_of_one_input_do_not_spoil_each_other(tokens, threads, isa):
     rng = np.random.default_rng(11)
     cols, table = 704, from_floats(parse("f32"), rng.normal(size=(tokens, 704)).astype(np.float32))
     matrices = {f"{at}": random_tensor(name, (70, cols), rng) for at, name in enumerate(names)}
-
-    def run(*groups):
-        program = Program({"table": (tokens, cols), **dict.fromkeys(matrices, (70, cols))}, {})
-        x = program.embed("table")
-        made = [out.index for group in groups for out in program.linear(x, *group)]
-        program.output = made[-1]
-        engine = Engine(program, {"table": table, **matrices}, {}, context=128, threads=threads, isa=isa, chunk=128)
-        found = engine.run(np.arange(tokens, dtype=np.int32), 0, 0, len(program.ops), outputs=made)
-        return [found[index] for index in made]
-
-    together, alone = run(list(matrices)), run(*[[name] for name in matrices])
-    for one, other in zip(together, alone, strict=True):
-        np.testing.assert_array_equal(one, other)
+    assert_together_as_alone(matrices, table, threads, isa)

@@ -70,6 +70,13 @@ def test_buffers_alive_together_never_overlap():
     assert any(op.kind == "activation" and places[op.inputs[0]] == places[op.outputs[0]] for op in program.ops)
 
 
+@pytest.mark.parametrize("tokens", [1, 8, 60])
+def test_what_lies_where_an_input_did_has_the_same_bits_as_apart(tokens, monkeypatch):
+    together = tiny_engine().forward(TOKENS[:tokens], 0, all_logits=True)
+    monkeypatch.setattr("scrimp.program.IN_PLACE", frozenset())
+    assert np.array_equal(tiny_engine().forward(TOKENS[:tokens], 0, all_logits=True), together)
+
+
 def test_the_profile_counts_every_operation():
     engine = tiny_engine()
     engine.forward(TOKENS, 0)

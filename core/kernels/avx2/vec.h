@@ -13,7 +13,7 @@ namespace {
 constexpr int64_t kLanes = 8;
 constexpr int kProductVecs = 2;        // register block of ../simd/product.inl: 2 x 6 sums, 2 weights, 1 activation
 constexpr int kProductTokens = 6;      // of 16 registers
-constexpr int kFewTokens = 2;          // up to which 4 vectors are taken
+constexpr int kProductFew = 2;         // up to which 4 vectors are taken
 constexpr int64_t kStoredTokens = 12;  // above, weights of 16 bits are widened once for all tokens
 
 struct Vec {

@@ -13,7 +13,7 @@ namespace {
 constexpr int64_t kLanes = 16;
 constexpr int kProductVecs = 2;        // register block of ../simd/product.inl: 2 x 12 sums, 2 weights, 1 activation
 constexpr int kProductTokens = 12;     // of 32 registers
-constexpr int kFewTokens = 6;          // up to which 4 vectors are taken
+constexpr int kProductFew = 6;         // up to which 4 vectors are taken
 constexpr int64_t kStoredTokens = 48;  // above, weights of 16 bits are widened once for all tokens
 
 struct Vec {

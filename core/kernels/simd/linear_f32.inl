@@ -12,7 +12,7 @@ namespace {
 
 constexpr int64_t kDecodeCols = 640;  // a multiple of 160: vectors of every width begin there
 static_assert(kDecodeCols % 160 == 0 && kProductVecs * kLanes % kTileRows == 0);
-static_assert(kFewTokensVecs * kLanes * (kDecodeCols + 3) * 4 <= static_cast<int64_t>(kScratchBytes));
+static_assert(kProductFewVecs * kLanes * (kDecodeCols + 3) * 4 <= static_cast<int64_t>(kScratchBytes));
 
 // Tiles of floats as they are stored: a vector holds one or two inputs of 16 rows.
 template <Element kElement>

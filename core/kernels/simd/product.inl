@@ -12,9 +12,9 @@
 
 namespace {
 
-// Multiply-adds have a latency of 4 at two a cycle, so 8 sums keep busy: up to kFewTokens take more rows at a time,
+// Multiply-adds have a latency of 4 at two a cycle, so 8 sums keep busy: up to kProductFew take more rows at a time,
 // which also spares them a part of the loads of activations.
-constexpr int kFewTokensVecs = 4;
+constexpr int kProductFewVecs = 4;
 
 struct FloatPanel {
   const float* numbers;
@@ -108,10 +108,10 @@ template <class Panel, class Input>
 inline void product(const Panel& panel, int64_t rows, int64_t inner, const Input* x, int64_t x_stride, int64_t tokens,
                     float* y, int64_t y_stride, bool accumulate) {
   int64_t r = 0;
-  if (tokens <= kFewTokens)
-    for (; rows - r > (kFewTokensVecs - 1) * kLanes; r += kFewTokensVecs * kLanes)
-      product_rest<kFewTokensVecs, kFewTokens>(tokens, panel, r, rows - r, inner, x, x_stride, y + r, y_stride,
-                                               accumulate);
+  if (tokens <= kProductFew)
+    for (; rows - r > (kProductFewVecs - 1) * kLanes; r += kProductFewVecs * kLanes)
+      product_rest<kProductFewVecs, kProductFew>(tokens, panel, r, rows - r, inner, x, x_stride, y + r, y_stride,
+                                                 accumulate);
   for (; rows - r > kLanes; r += kProductVecs * kLanes)
     product_rows<kProductVecs>(panel, r, rows - r, inner, x, x_stride, tokens, y + r, y_stride, accumulate);
   if (r < rows) product_rows<1>(panel, r, rows - r, inner, x, x_stride, tokens, y + r, y_stride, accumulate);
@@ -121,7 +121,7 @@ inline void product(const Panel& panel, int64_t rows, int64_t inner, const Input
 // `inner` inputs, at most `most`, from k on.
 template <class F>
 inline void each_panel(const Matrix& w, int64_t tokens, int64_t tile_begin, int64_t tile_end, int64_t most, F f) {
-  const int64_t at_once = (tokens <= kFewTokens ? kFewTokensVecs : kProductVecs) * kLanes / kTileRows;
+  const int64_t at_once = (tokens <= kProductFew ? kProductFewVecs : kProductVecs) * kLanes / kTileRows;
   for (int64_t tile = tile_begin; tile < tile_end; tile += at_once) {
     const int64_t end = tile_end - tile < at_once ? tile_end : tile + at_once;
     const int64_t rows = (end * kTileRows < w.rows ? end * kTileRows : w.rows) - tile * kTileRows;

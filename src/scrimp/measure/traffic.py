@@ -35,11 +35,12 @@ class Traffic:
         """One tensor is read at a time."""
         program = model.program
         names = {name for op in program.ops for name in (*op.weights, *filter(None, op.vectors))}
+        multiplied = {name for op in program.ops if op.kind == "linear" for name in op.weights}
         sizes, formats = dict[str, int](), set[str]()
         for name in sorted(names):
             tensor = model.source.read(name)
             sizes[name] = _bytes(tensor)
-            if isinstance(tensor, QTensor):
+            if name in multiplied and isinstance(tensor, QTensor):
                 formats.add(run_format(tensor.format).name)
         return cls(program, sizes, model.kv, frozenset(formats))
 
